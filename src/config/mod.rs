@@ -1,0 +1,368 @@
+//! The configuration: what can be set, its defaults, and where it comes from.
+//!
+//! `config.toml` at the top of the repository documents every key for users; these types are its
+//! shape. Loading (file, environment, flags) is in [`load`], checks across keys in `check`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the queues are.
+    pub redis: Redis,
+    /// Where the documents go.
+    pub mongodb: Mongodb,
+    /// The queues to drain.
+    pub queues: Vec<Queue>,
+    /// When a lane's pending changes become a batch.
+    pub batch: Batch,
+    /// How far reading may run ahead of writing.
+    pub buffer: Buffer,
+    /// How many lanes share a queue's entities.
+    pub lanes: Lanes,
+    /// Native events: events written for tidegate.
+    pub native: Native,
+    /// How any other producer's events become changes; first match wins.
+    pub routes: Vec<Route>,
+    /// Where dead letters go.
+    pub dead_letter: DeadLetter,
+    /// How long a queue stays with a silent owner.
+    pub lease: Lease,
+    /// The HTTP listener for metrics and health.
+    pub http: Http,
+    /// Logs.
+    pub log: Log,
+    /// The end.
+    pub shutdown: Shutdown,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://` or `rediss://` URL.
+    pub url: SecretUrl,
+    /// File that holds the URL; wins over `url`.
+    pub url_file: Option<std::path::PathBuf>,
+    /// Longest wait for a reply, blocking waits excepted.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+/// `[mongodb]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mongodb {
+    /// Connection string.
+    pub uri: SecretUrl,
+    /// File that holds the connection string; wins over `uri`.
+    pub uri_file: Option<std::path::PathBuf>,
+    /// Database of all collections written.
+    pub database: String,
+    /// `"majority"`, a number of nodes such as `"1"`, or a tag set's name.
+    pub write_concern: String,
+    /// Longest wait for a reply to one command; then it is retried.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+/// `[[queues]]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// Redis key.
+    pub key: String,
+    /// List or stream.
+    #[serde(default)]
+    pub kind: QueueKind,
+    /// What a crash may cost.
+    #[serde(default)]
+    pub delivery: Delivery,
+}
+
+/// Kinds of queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueKind {
+    /// A Redis list, appended to by `RPUSH`.
+    #[default]
+    List,
+}
+
+/// What a crash may cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// Nothing is lost, nothing is applied twice.
+    #[default]
+    ExactlyOnce,
+    /// Nothing is lost; after a crash some events are applied again. Writes no watermarks.
+    AtLeastOnce,
+    /// Events in memory at a crash are lost. For lists shared with other consumers.
+    AtMostOnce,
+}
+
+/// `[batch]`: whichever bound is reached first sends the batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// Entities.
+    pub max_ops: usize,
+    /// Bytes of pending updates.
+    pub max_bytes: ByteSize,
+    /// Wait of the oldest change.
+    #[serde(with = "humantime_serde")]
+    pub max_delay: Duration,
+}
+
+/// `[buffer]`: read ahead of MongoDB, per instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Buffer {
+    /// Bytes of events and pending updates held.
+    pub max_bytes: ByteSize,
+    /// Events read and not yet committed.
+    pub max_events: u64,
+}
+
+/// `[lanes]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lanes {
+    /// Lanes per queue: batches of one queue that may be in flight at once.
+    pub count: usize,
+}
+
+/// `[native]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Native {
+    /// Collections that native events may name; empty: native events are not accepted.
+    pub collections: Vec<String>,
+}
+
+/// `[[routes]]`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Path to the value it must have; all must hold. Empty matches everything.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub when: BTreeMap<String, Scalar>,
+    /// The collection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    /// Path to the collection's name, one of `collections`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collection_from: Option<String>,
+    /// What `collection_from` may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collections: Vec<String>,
+    /// Path to the document's `_id`. An event without it is not this route's.
+    pub id: String,
+    /// Path to the event's time: milliseconds since the epoch, or RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ts: Option<String>,
+    /// Field to path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
+    /// Fields to remove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset: Vec<String>,
+    /// Field to path or number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inc: BTreeMap<String, Amount>,
+    /// Array field to path of the element to append.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub push: BTreeMap<String, String>,
+    /// Path to an object merged into the document (RFC 7396).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<String>,
+    /// Path to an object that replaces the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<String>,
+    /// Deletes the document.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delete: bool,
+}
+
+/// A value that `when` compares with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// Boolean.
+    Bool(bool),
+    /// Integer.
+    Int(i64),
+    /// Floating point.
+    Float(f64),
+    /// Text.
+    String(String),
+}
+
+/// What `inc` adds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Amount {
+    /// Always this integer.
+    Int(i64),
+    /// Always this number.
+    Float(f64),
+    /// The number at this path.
+    Path(String),
+}
+
+/// `[dead_letter]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadLetter {
+    /// Appended to the queue's key to name the list of its dead letters.
+    pub suffix: String,
+}
+
+/// `[lease]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lease {
+    /// How long a queue stays with an owner that is not heard of.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Filter, in `RUST_LOG` syntax.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// Formats of log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// `[shutdown]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// How long flushing may take after SIGTERM; what is unsettled then stays in Redis.
+    #[serde(with = "humantime_serde")]
+    pub deadline: Duration,
+}
+
+/// A URL that may hold a password: shown everywhere with secrets replaced by `***`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretUrl(String);
+
+impl std::fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for SecretUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
+impl SecretUrl {
+    /// The URL with its secrets.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Redis {
+            url: SecretUrl("redis://127.0.0.1:6379".into()),
+            url_file: None,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Mongodb {
+    fn default() -> Self {
+        Mongodb {
+            uri: SecretUrl("mongodb://127.0.0.1:27017".into()),
+            uri_file: None,
+            database: "collab".into(),
+            write_concern: "majority".into(),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch { max_ops: 1000, max_bytes: ByteSize::mib(8), max_delay: Duration::from_millis(50) }
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Buffer { max_bytes: ByteSize::mib(64), max_events: 1_000_000 }
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Lanes { count: 4 }
+    }
+}
+
+impl Default for DeadLetter {
+    fn default() -> Self {
+        DeadLetter { suffix: ":dead".into() }
+    }
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Lease { ttl: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { level: "info".into(), format: LogFormat::Text }
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Shutdown { deadline: Duration::from_secs(25) }
+    }
+}
