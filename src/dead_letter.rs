@@ -89,3 +89,23 @@ impl Reason {
         }
     }
 }
+
+/// Why one event was refused: the class for the metric and a sentence for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Rejection {
+    /// The class.
+    pub reason: Reason,
+    /// What is wrong, in words; goes into the dead letter.
+    pub text: String,
+    /// MongoDB's error code, where MongoDB refused.
+    pub code: Option<i32>,
+}
+
+impl Rejection {
+    /// A rejection that MongoDB has no part in.
+    #[must_use]
+    pub fn new(reason: Reason, text: impl Into<String>) -> Self {
+        Rejection { reason, text: text.into(), code: None }
+    }
+}

@@ -1,0 +1,295 @@
+//! A change: an entity and an update to it, encoded so that a window of them is two allocations.
+
+use std::hash::{BuildHasher, Hasher};
+
+use bson::spec::ElementType;
+
+use crate::raw::ValueRef;
+
+/// A collection, by its place in the list of configured ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CollectionId(pub u16);
+
+/// One MongoDB document: collection and `_id`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntityRef<'a> {
+    /// The collection.
+    pub collection: CollectionId,
+    /// The `_id`: text or an integer.
+    pub id: ValueRef<'a>,
+}
+
+impl EntityRef<'_> {
+    /// The hash that chooses the lane and finds the pending update. Ids are untrusted, so its seed is
+    /// the process's own: `seed` is drawn once and shared by all who hash.
+    #[must_use]
+    pub fn hash(&self, seed: &foldhash::quality::RandomState) -> u64 {
+        let mut hasher = seed.build_hasher();
+        hasher.write_u16(self.collection.0);
+        hasher.write_u8(self.id.kind as u8);
+        hasher.write(self.id.bytes);
+        hasher.finish()
+    }
+}
+
+/// What happens to one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Op {
+    /// The field gets the value.
+    Set,
+    /// The field goes; the value is null.
+    Unset,
+    /// The number is added to the field.
+    Inc,
+    /// The value is appended to the field, an array.
+    Push,
+    /// The elements of the value, an array, are appended to the field.
+    PushEach,
+}
+
+impl Op {
+    const ALL: [Op; 5] = [Op::Set, Op::Unset, Op::Inc, Op::Push, Op::PushEach];
+}
+
+/// An operation on one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldOp<'a> {
+    /// What happens.
+    pub op: Op,
+    /// The field's dotted path.
+    pub path: &'a str,
+    /// The operand.
+    pub value: ValueRef<'a>,
+}
+
+/// What a change does to its document.
+#[derive(Debug, Clone, Copy)]
+pub enum Effect<'a> {
+    /// Operations on fields. Their paths do not overlap.
+    Update(FieldOps<'a>),
+    /// The document becomes this one, encoded, `_id` left out.
+    Replace(&'a [u8]),
+    /// The document goes.
+    Delete,
+}
+
+impl Effect<'_> {
+    /// Encoded bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.parts().1.len()
+    }
+
+    /// Whether there are none, as a deletion has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn parts(&self) -> (EffectKind, &[u8]) {
+        match self {
+            Effect::Update(ops) => (EffectKind::Update, ops.bytes),
+            Effect::Replace(document) => (EffectKind::Replace, document),
+            Effect::Delete => (EffectKind::Delete, &[]),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum EffectKind {
+    Update,
+    Replace,
+    Delete,
+}
+
+/// An event, decoded.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The document it changes.
+    pub entity: EntityRef<'a>,
+    /// How.
+    pub effect: Effect<'a>,
+    /// The event's own time, milliseconds since the Unix epoch. Untrusted.
+    pub ts: Option<i64>,
+}
+
+/// Field operations, encoded one behind the other: op, type, lengths of path and value, path, value.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldOps<'a> {
+    bytes: &'a [u8],
+}
+
+const FIELD_HEAD: usize = 10;
+
+/// Appends a field operation to `out`.
+pub fn write_field_op(out: &mut Vec<u8>, op: FieldOp<'_>) {
+    // Events of 4 GiB do not come out of Redis, whose strings end at 512 MiB.
+    let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    out.push(op.op as u8);
+    out.push(op.value.kind as u8);
+    out.extend_from_slice(&len(op.path.len()));
+    out.extend_from_slice(&len(op.value.bytes.len()));
+    out.extend_from_slice(op.path.as_bytes());
+    out.extend_from_slice(op.value.bytes);
+}
+
+impl<'a> FieldOps<'a> {
+    /// Reads what [`write_field_op`] wrote.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        FieldOps { bytes }
+    }
+}
+
+impl<'a> Iterator for FieldOps<'a> {
+    type Item = FieldOp<'a>;
+
+    fn next(&mut self) -> Option<FieldOp<'a>> {
+        let head = self.bytes.get(..FIELD_HEAD)?;
+        let len = |at: usize| {
+            Some(usize::try_from(u32::from_le_bytes(head[at..at + 4].try_into().ok()?)).unwrap_or(usize::MAX))
+        };
+        let op = *Op::ALL.get(usize::from(head[0]))?;
+        let kind = ElementType::from(head[1])?;
+        let path_end = FIELD_HEAD + len(2)?;
+        let value_end = path_end + len(6)?;
+        let path = std::str::from_utf8(self.bytes.get(FIELD_HEAD..path_end)?).ok()?;
+        let bytes = self.bytes.get(path_end..value_end)?;
+        self.bytes = &self.bytes[value_end..];
+        Some(FieldOp { op, path, value: ValueRef { kind, bytes } })
+    }
+}
+
+/// The changes of one window that belong to one lane.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    heads: Vec<Head>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    offset: i64,
+    hash: u64,
+    ts: Option<i64>,
+    collection: CollectionId,
+    effect: EffectKind,
+    id_kind: ElementType,
+    id_start: usize,
+    body_start: usize,
+    body_end: usize,
+}
+
+/// A change with its place in the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Placed<'a> {
+    /// The event's offset.
+    pub offset: i64,
+    /// [`EntityRef::hash`].
+    pub hash: u64,
+    /// The change.
+    pub change: Change<'a>,
+}
+
+impl Chunk {
+    /// Appends a change. Offsets only grow.
+    pub fn push(&mut self, placed: Placed<'_>) {
+        let change = &placed.change;
+        let id_start = self.bytes.len();
+        self.bytes.extend_from_slice(change.entity.id.bytes);
+        let body_start = self.bytes.len();
+        let (effect, body) = change.effect.parts();
+        self.bytes.extend_from_slice(body);
+        self.heads.push(Head {
+            offset: placed.offset,
+            hash: placed.hash,
+            ts: change.ts,
+            collection: change.entity.collection,
+            effect,
+            id_kind: change.entity.id.kind,
+            id_start,
+            body_start,
+            body_end: self.bytes.len(),
+        });
+    }
+
+    /// The changes, in queue order.
+    pub fn iter(&self) -> impl Iterator<Item = Placed<'_>> {
+        self.heads.iter().map(|head| {
+            let id = ValueRef { kind: head.id_kind, bytes: &self.bytes[head.id_start..head.body_start] };
+            let body = &self.bytes[head.body_start..head.body_end];
+            let effect = match head.effect {
+                EffectKind::Update => Effect::Update(FieldOps::new(body)),
+                EffectKind::Replace => Effect::Replace(body),
+                EffectKind::Delete => Effect::Delete,
+            };
+            let entity = EntityRef { collection: head.collection, id };
+            Placed { offset: head.offset, hash: head.hash, change: Change { entity, effect, ts: head.ts } }
+        })
+    }
+
+    /// The offset of the first change.
+    #[must_use]
+    pub fn first(&self) -> Option<i64> {
+        self.heads.first().map(|head| head.offset)
+    }
+
+    /// The number of changes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Whether there is no change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// Bytes of memory the changes take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + self.heads.len() * size_of::<Head>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raw::{Number, Value};
+
+    #[test]
+    fn a_chunk_gives_back_what_was_put_in() {
+        let one = Value::from(Number::int(1));
+        let id = Value::from(Number::int(7));
+        let mut body = Vec::new();
+        write_field_op(&mut body, FieldOp { op: Op::Inc, path: "n", value: one.get() });
+        write_field_op(&mut body, FieldOp { op: Op::Unset, path: "a.b", value: ValueRef::NULL });
+        let entity = EntityRef { collection: CollectionId(3), id: id.get() };
+        let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: Some(5) };
+
+        let mut chunk = Chunk::default();
+        chunk.push(Placed {
+            offset: 10,
+            hash: entity.hash(&foldhash::quality::RandomState::default()),
+            change,
+        });
+        chunk.push(Placed {
+            offset: 12,
+            hash: 1,
+            change: Change { effect: Effect::Delete, ts: None, ..change },
+        });
+
+        let placed: Vec<_> = chunk.iter().collect();
+        assert_eq!((placed[0].offset, placed[1].offset), (10, 12));
+        assert_eq!(placed[0].change.entity, entity);
+        let Effect::Update(ops) = placed[0].change.effect else { panic!("an update") };
+        let ops: Vec<_> = ops.map(|op| (op.op, op.path.to_owned(), op.value.number())).collect();
+        assert_eq!(
+            ops,
+            [(Op::Inc, "n".to_owned(), Some(Number::Int32(1))), (Op::Unset, "a.b".to_owned(), None)]
+        );
+        assert!(matches!(placed[1].change.effect, Effect::Delete));
+    }
+}

@@ -1,0 +1,396 @@
+//! Picking the values that routes name out of an event, in one pass over its text.
+//!
+//! The paths of all routes form one tree. The parser is steered by it: what no route names is skipped,
+//! what one names is transcoded to BSON into a scratch buffer and found again by its slot.
+
+use std::fmt;
+
+use bson::spec::ElementType;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::transcode::{Keys, Output, Transcode, has_wide_integer};
+use crate::dead_letter::{Reason, Rejection};
+use crate::raw::{self, ValueRef};
+
+/// The place of one path's value among an event's extracted values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot(usize);
+
+/// The tree of all paths to extract.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    root: Node,
+    slots: usize,
+    /// Refuse events with top-level keys that no path begins with.
+    strict: bool,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: Vec<(Box<str>, Node)>,
+    slot: Option<(Slot, Keys)>,
+}
+
+impl Paths {
+    /// Paths that name every top-level key an event may have.
+    pub(super) fn strict() -> Self {
+        Paths { strict: true, ..Paths::default() }
+    }
+
+    /// Adds a dotted path; the same path always has the same slot, under the stricter of its rules.
+    pub(super) fn add(&mut self, path: &str, keys: Keys) -> Slot {
+        let mut node = &mut self.root;
+        for component in path.split('.') {
+            let at = node.children.iter().position(|(key, _)| **key == *component).unwrap_or_else(|| {
+                node.children.push((component.into(), Node::default()));
+                node.children.len() - 1
+            });
+            node = &mut node.children[at].1;
+        }
+        if let Some((slot, rule)) = &mut node.slot {
+            if *rule == Keys::Data || keys == Keys::Merge {
+                *rule = keys;
+            }
+            return *slot;
+        }
+        let slot = Slot(self.slots);
+        self.slots += 1;
+        node.slot = Some((slot, keys));
+        slot
+    }
+
+    fn takes_arrays(&self) -> bool {
+        self.root.children.iter().any(|(key, _)| key.bytes().all(|b| b.is_ascii_digit()))
+    }
+}
+
+impl Node {
+    fn child(&self, key: &str) -> Option<usize> {
+        self.children.iter().position(|(k, _)| **k == *key)
+    }
+}
+
+/// The values extracted from one event; reused from event to event.
+#[derive(Debug, Default)]
+pub(super) struct Extracted {
+    out: Output,
+    slots: Vec<Option<Place>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    kind: ElementType,
+    start: usize,
+    end: usize,
+}
+
+impl Extracted {
+    /// Extracts the values at `paths` from the JSON text `event`.
+    ///
+    /// # Errors
+    /// The event is not JSON, is not of an event's shape, or a value named by a path breaks a rule for data.
+    pub(super) fn extract(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
+        self.out.clear();
+        self.slots.clear();
+        self.slots.resize(paths.slots, None);
+        match event.trim_start().as_bytes().first() {
+            None => return Err(Rejection::new(Reason::NotJson, "the event is empty")),
+            Some(b'{') => {}
+            Some(b'[') if paths.takes_arrays() => {}
+            Some(_) if serde_json::from_str::<IgnoredAny>(event).is_ok() => {
+                return Err(Rejection::new(Reason::BadEvent, "the event is not a JSON object"));
+            }
+            Some(_) => {}
+        }
+        let mut json = serde_json::Deserializer::from_str(event);
+        let descend = Descend { node: &paths.root, into: self, strict: paths.strict };
+        let done = descend.deserialize(&mut json).and_then(|()| json.end());
+        if let Err(error) = done {
+            return Err(self.out.rejection.take().unwrap_or_else(|| not_json(&error)));
+        }
+        if self.out.wide_number && has_wide_integer(event) {
+            return Err(Rejection::new(Reason::BadNumber, "an integer does not fit 64 bits"));
+        }
+        Ok(())
+    }
+
+    /// The value of a slot, if the event has one.
+    #[must_use]
+    pub(super) fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
+        self.slots[slot.0].map(|place| self.value(place))
+    }
+
+    fn value(&self, place: Place) -> ValueRef<'_> {
+        ValueRef { kind: place.kind, bytes: &self.out.bytes[place.start..place.end] }
+    }
+
+    /// Fills the slots below a value that was transcoded whole.
+    fn fill_below(&mut self, node: &Node, parent: Place) -> Result<(), Rejection> {
+        if !matches!(parent.kind, ElementType::EmbeddedDocument | ElementType::Array) {
+            return Ok(());
+        }
+        for (key, child) in &node.children {
+            let Some(value) = raw::find(self.value(parent).bytes, key) else { continue };
+            if let Some((_, keys @ (Keys::Merge | Keys::Document))) = child.slot {
+                keys.check_encoded(value)?;
+            }
+            let kind = value.kind;
+            let start = value.bytes.as_ptr() as usize - self.out.bytes.as_ptr() as usize;
+            let place = Place { kind, start, end: start + value.bytes.len() };
+            if let Some((slot, _)) = child.slot {
+                self.slots[slot.0] = Some(place);
+            }
+            self.fill_below(child, place)?;
+        }
+        Ok(())
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> Rejection {
+    let text = error.to_string();
+    if text.starts_with("recursion limit") {
+        return Rejection::new(Reason::TooDeep, format!("the event is nested too deep: {text}"));
+    }
+    if text.starts_with("number out of range") {
+        return Rejection::new(Reason::BadNumber, format!("a number is out of range: {text}"));
+    }
+    Rejection::new(Reason::NotJson, format!("the event is not JSON: {text}"))
+}
+
+/// Visits the part of an event that lies on the way to a path's value.
+struct Descend<'p, 'x> {
+    node: &'p Node,
+    into: &'x mut Extracted,
+    strict: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Descend<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'p> Descend<'p, '_> {
+    /// The seed for the value of child `at`.
+    fn value(&mut self, at: usize) -> ChildValue<'p, '_> {
+        ChildValue { node: &self.node.children[at].1, into: self.into }
+    }
+}
+
+impl<'de> Visitor<'de> for Descend<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = vec![false; self.node.children.len()];
+        while let Some(found) = map.next_key_seed(ChildKey { node: self.node, strict: self.strict })? {
+            match found {
+                Found::Child(at) if seen[at] => {
+                    let key = &self.node.children[at].0;
+                    let text = format!("the key {key:?} occurs twice");
+                    return Err(self.into.out.stop(Rejection::new(Reason::DuplicateKey, text)));
+                }
+                Found::Child(at) => {
+                    seen[at] = true;
+                    map.next_value_seed(self.value(at))?;
+                }
+                Found::Unnamed => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Found::Unknown(key) => {
+                    let text = format!("a native event has no field {key:?}");
+                    return Err(self.into.out.stop(Rejection::new(Reason::BadEvent, text)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        for index in 0_usize.. {
+            let more = match self.node.child(&index.to_string()) {
+                Some(at) => seq.next_element_seed(self.value(at))?.is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Which child of the node a key names.
+struct ChildKey<'p> {
+    node: &'p Node,
+    strict: bool,
+}
+
+enum Found {
+    Child(usize),
+    Unnamed,
+    Unknown(String),
+}
+
+impl<'de> DeserializeSeed<'de> for ChildKey<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for ChildKey<'_> {
+    type Value = Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Found, E> {
+        Ok(match self.node.child(key) {
+            Some(at) => Found::Child(at),
+            None if self.strict => Found::Unknown(key.to_owned()),
+            None => Found::Unnamed,
+        })
+    }
+}
+
+/// Takes the value of a node: transcodes it if a path ends here, descends otherwise.
+struct ChildValue<'p, 'x> {
+    node: &'p Node,
+    into: &'x mut Extracted,
+}
+
+impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Some((slot, keys)) = self.node.slot else {
+            return Descend { node: self.node, into: self.into, strict: false }.deserialize(deserializer);
+        };
+        let start = self.into.out.bytes.len();
+        let kind = Transcode { out: &mut self.into.out, keys, depth: 0 }.deserialize(deserializer)?;
+        let place = Place { kind, start, end: self.into.out.bytes.len() };
+        self.into.slots[slot.0] = Some(place);
+        if !self.node.children.is_empty()
+            && let Err(rejection) = self.into.fill_below(self.node, place)
+        {
+            return Err(self.into.out.stop(rejection));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(paths: &Paths, slots: &[Slot], event: &str) -> Vec<Option<String>> {
+        let mut extracted = Extracted::default();
+        extracted.extract(paths, event).unwrap();
+        slots.iter().map(|slot| extracted.get(*slot)?.text().map(str::to_owned)).collect()
+    }
+
+    fn reason(paths: &Paths, event: &str) -> Reason {
+        Extracted::default().extract(paths, event).unwrap_err().reason
+    }
+
+    #[test]
+    fn values_are_found_at_any_depth_and_in_arrays() {
+        let mut paths = Paths::default();
+        let slots = ["type", "payload.docId", "payload.list.1", "absent.x"].map(|p| paths.add(p, Keys::Data));
+        let event = r#"{"skip":{"deep":[[{}]]},"type":"T","payload":{"docId":"d","list":["a","b"],"x":1}}"#;
+        assert_eq!(
+            texts(&paths, &slots, event),
+            [Some("T".into()), Some("d".into()), Some("b".into()), None]
+        );
+        assert_eq!(texts(&paths, &slots, r#"{"payload":"scalar"}"#), [None, None, None, None]);
+    }
+
+    #[test]
+    fn a_value_and_a_value_inside_it_are_both_found() {
+        let mut paths = Paths::default();
+        let whole = paths.add("p", Keys::Merge);
+        let inner = paths.add("p.in.id", Keys::Data);
+        let mut extracted = Extracted::default();
+        extracted.extract(&paths, r#"{"p":{"in":{"id":"x"},"n":1}}"#).unwrap();
+        assert_eq!(extracted.get(inner).unwrap().text(), Some("x"));
+        assert_eq!(extracted.get(whole).unwrap().kind, ElementType::EmbeddedDocument);
+    }
+
+    #[test]
+    fn a_stricter_rule_below_a_laxer_one_is_kept() {
+        let mut paths = Paths::default();
+        paths.add("p", Keys::Data);
+        paths.add("p.m", Keys::Merge);
+        assert_eq!(reason(&paths, r#"{"p":{"m":{"x":{"a.b":1}}}}"#), Reason::BadKey);
+    }
+
+    #[test]
+    fn what_is_no_event_is_refused_with_its_reason() {
+        let mut paths = Paths::default();
+        paths.add("a.b", Keys::Data);
+        for (event, expected) in [
+            ("", Reason::NotJson),
+            ("  ", Reason::NotJson),
+            ("{", Reason::NotJson),
+            ("{\"a\":1} x", Reason::NotJson),
+            ("hello", Reason::NotJson),
+            ("[1,2]", Reason::BadEvent),
+            ("\"text\"", Reason::BadEvent),
+            ("17", Reason::BadEvent),
+            ("null", Reason::BadEvent),
+            (r#"{"a":{"b":1},"a":2}"#, Reason::DuplicateKey),
+            (r#"{"a":{"b":123456789012345678901234567890}}"#, Reason::BadNumber),
+            (r#"{"a":{"b":1e999}}"#, Reason::BadNumber),
+        ] {
+            assert_eq!(reason(&paths, event), expected, "{event}");
+        }
+        let deep = format!("{}{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
+        assert!(matches!(reason(&paths, &deep), Reason::NotJson | Reason::TooDeep));
+    }
+
+    #[test]
+    fn arrays_are_events_where_paths_ask_for_them() {
+        let mut paths = Paths::default();
+        let slots = ["0", "1.id"].map(|p| paths.add(p, Keys::Data));
+        assert_eq!(texts(&paths, &slots, r#"["save",{"id":"x"}]"#), [Some("save".into()), Some("x".into())]);
+    }
+
+    #[test]
+    fn strict_paths_refuse_other_top_level_keys() {
+        let mut paths = Paths::strict();
+        paths.add("id", Keys::Data);
+        assert_eq!(reason(&paths, r#"{"id":"a","upsert":false}"#), Reason::BadEvent);
+    }
+}

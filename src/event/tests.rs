@@ -1,0 +1,240 @@
+//! Events to changes, through routes and as native events.
+
+use super::*;
+use crate::config::{Amount, Native as NativeConfig, Route as RouteConfig, Scalar};
+use crate::raw::{begin_document, end_document, write};
+
+fn route(collection: &str, id: &str) -> RouteConfig {
+    RouteConfig { collection: Some(collection.into()), id: id.into(), ..RouteConfig::default() }
+}
+
+fn typed(mut route: RouteConfig, kind: &str) -> RouteConfig {
+    route.when.insert("type".into(), Scalar::String(kind.into()));
+    route
+}
+
+fn routed(routes: Vec<RouteConfig>) -> Decoder {
+    Decoder::new(&Config { routes, ..Config::default() })
+}
+
+fn native() -> Decoder {
+    let native = NativeConfig { collections: vec!["documents".into(), "other".into()] };
+    Decoder::new(&Config { native, ..Config::default() })
+}
+
+/// `collection/id: effect` in words, or the reason and text of the refusal.
+fn told(decoder: &mut Decoder, event: &str) -> String {
+    let collections = decoder.collections.clone();
+    match decoder.decode(event.as_bytes()) {
+        Err(rejection) => format!("{}: {}", rejection.reason.label(), rejection.text),
+        Ok(change) => {
+            let effect = match change.effect {
+                Effect::Update(ops) => {
+                    let ops: Vec<_> =
+                        ops.map(|op| format!("{:?} {} {}", op.op, op.path, plain(op.value))).collect();
+                    ops.join(", ")
+                }
+                Effect::Replace(bytes) => {
+                    format!("Replace {}", plain(ValueRef { kind: ElementType::EmbeddedDocument, bytes }))
+                }
+                Effect::Delete => "Delete".into(),
+            };
+            let entity = change.entity;
+            let ts = change.ts.map(|ts| format!(" @{ts}")).unwrap_or_default();
+            format!("{}/{}: {effect}{ts}", collections.name(entity.collection), plain(entity.id))
+        }
+    }
+}
+
+fn plain(value: ValueRef<'_>) -> String {
+    let mut bytes = Vec::new();
+    let start = begin_document(&mut bytes);
+    write(&mut bytes, "v", value);
+    end_document(&mut bytes, start);
+    let document: serde_json::Value = bson::deserialize_from_slice(&bytes).unwrap();
+    document["v"].to_string()
+}
+
+fn article() -> Decoder {
+    let mut documents = typed(route("documents", "payload.docId"), "UPDATE_CONTENT");
+    documents.ts = Some("ts".into());
+    documents.set =
+        [("text", "payload.text"), ("updatedBy", "payload.userId")].map(|(a, b)| (a.into(), b.into())).into();
+    documents.inc = [("edits".into(), Amount::Int(1))].into();
+    let mut drafts = typed(route("drafts", "payload.userId"), "UPDATE_CONTENT");
+    drafts.set = [("text".into(), "payload.text".into())].into();
+    routed(vec![documents, drafts])
+}
+
+#[test]
+fn an_event_follows_its_route() {
+    let mut decoder = article();
+    let event = r#"{"type":"UPDATE_CONTENT","ts":17,"payload":{"docId":"d1","userId":"u1","text":"Hello"}}"#;
+    assert_eq!(
+        told(&mut decoder, event),
+        r#"documents/"d1": Set text "Hello", Set updatedBy "u1", Inc edits 1 @17"#
+    );
+}
+
+#[test]
+fn an_event_without_the_first_routes_id_falls_back() {
+    let mut decoder = article();
+    for event in [
+        r#"{"type":"UPDATE_CONTENT","payload":{"userId":"u1","text":"Hello"}}"#,
+        r#"{"type":"UPDATE_CONTENT","payload":{"docId":null,"userId":"u1","text":"Hello"}}"#,
+    ] {
+        assert_eq!(told(&mut decoder, event), r#"drafts/"u1": Set text "Hello""#);
+    }
+    let event = r#"{"type":"UPDATE_CONTENT","payload":{"text":"Hello"}}"#;
+    assert_eq!(told(&mut decoder, event), r#"missing-id: the event has no id at "payload.docId""#);
+    assert_eq!(told(&mut decoder, r#"{"type":"LEAVE"}"#), "no-route: no route matches the event");
+}
+
+#[test]
+fn values_that_an_event_lacks_are_left_out() {
+    let mut decoder = article();
+    let event = r#"{"type":"UPDATE_CONTENT","payload":{"userId":"u1"}}"#;
+    assert_eq!(
+        told(&mut decoder, event),
+        "bad-event: the event has none of the values that its route writes"
+    );
+    let event = r#"{"type":"UPDATE_CONTENT","payload":{"docId":5,"text":null}}"#;
+    assert_eq!(told(&mut decoder, event), r#"documents/5: Set text null, Inc edits 1"#);
+}
+
+#[test]
+fn ids_are_text_or_integers() {
+    let mut decoder = article();
+    for id in ["{}", "[]", "true", "1.5"] {
+        let event = format!(r#"{{"type":"UPDATE_CONTENT","payload":{{"docId":{id},"text":"x"}}}}"#);
+        assert!(told(&mut decoder, &event).starts_with("bad-id: "), "{id}");
+    }
+    let event = r#"{"type":"UPDATE_CONTENT","payload":{"docId":"","text":"x"}}"#;
+    assert!(told(&mut decoder, event).starts_with("missing-id: "));
+}
+
+#[test]
+fn every_kind_of_route_makes_its_change() {
+    let mut log = typed(route("documents", "id"), "log");
+    log.push = [("log".into(), "entry".into())].into();
+    log.inc = [("n".into(), Amount::Path("by".into()))].into();
+    log.unset = vec!["draft".into()];
+    let mut merged = typed(route("documents", "p.id"), "merge");
+    merged.merge = Some("p.changes".into());
+    let mut replaced = typed(route("documents", "p.id"), "replace");
+    replaced.replace = Some("p.state".into());
+    let mut deleted = typed(route("documents", "p.id"), "delete");
+    deleted.delete = true;
+    let mut from = typed(route("x", "id"), "from");
+    from.collection = None;
+    from.collection_from = Some("kind".into());
+    from.collections = vec!["a".into(), "b".into()];
+    from.set = [("v".into(), "v".into())].into();
+    let mut decoder = routed(vec![log, merged, replaced, deleted, from]);
+    let mut told = |event| told(&mut decoder, event);
+
+    assert_eq!(
+        told(r#"{"type":"log","id":"d","entry":{"a":1},"by":2.5}"#),
+        r#"documents/"d": Unset draft null, Inc n 2.5, Push log {"a":1}"#
+    );
+    assert_eq!(
+        told(r#"{"type":"log","id":"d","entry":1,"by":"2"}"#),
+        "bad-number: \"n\" can only be incremented by a number"
+    );
+    assert_eq!(
+        told(r#"{"type":"merge","p":{"id":"d","changes":{"a":{"b":1,"c":null},"d":[1]}}}"#),
+        r#"documents/"d": Set a.b 1, Unset a.c null, Set d [1]"#
+    );
+    assert!(
+        told(r#"{"type":"merge","p":{"id":"d","changes":{"_id":"e"}}}"#).starts_with("protected-field: ")
+    );
+    assert!(told(r#"{"type":"merge","p":{"id":"d","changes":{"a":{}}}}"#).starts_with("bad-event: "));
+    assert!(told(r#"{"type":"merge","p":{"id":"d","changes":{"a.b":1}}}"#).starts_with("bad-key: "));
+    assert_eq!(
+        told(r#"{"type":"replace","p":{"id":"d","state":{"a":{"_id":1}}}}"#),
+        r#"documents/"d": Replace {"a":{"_id":1}}"#
+    );
+    assert!(
+        told(r#"{"type":"replace","p":{"id":"d","state":{"_tidegate":1}}}"#).starts_with("protected-field: ")
+    );
+    assert!(told(r#"{"type":"replace","p":{"id":"d","state":[1]}}"#).starts_with("bad-event: "));
+    assert_eq!(told(r#"{"type":"delete","p":{"id":7}}"#), "documents/7: Delete");
+    assert_eq!(told(r#"{"type":"from","id":"d","kind":"b","v":1}"#), r#"b/"d": Set v 1"#);
+    assert!(told(r#"{"type":"from","id":"d","kind":"c","v":1}"#).starts_with("unknown-collection: "));
+}
+
+#[test]
+fn native_events_say_everything_themselves() {
+    let mut decoder = native();
+    let mut told = |event| told(&mut decoder, event);
+    assert_eq!(
+        told(
+            r#"{"collection":"documents","id":"doc:1","ts":"1970-01-01T00:00:01Z","update":{"$set":{"a.b":{"x.y":1}},"$inc":{"n":1},"$push":{"l":{"$each":[1,{"a":2}]},"m":{"a":1}},"$unset":{"u":""}}}"#
+        ),
+        r#"documents/"doc:1": Set a.b {"x.y":1}, Inc n 1, PushEach l [1,{"a":2}], Push m {"a":1}, Unset u null @1000"#
+    );
+    assert_eq!(
+        told(r#"{"collection":"documents","id":1,"merge":{"a":1,"b":null}}"#),
+        "documents/1: Set a 1, Unset b null"
+    );
+    assert_eq!(told(r#"{"collection":"other","id":1,"replace":{"a":1}}"#), r#"other/1: Replace {"a":1}"#);
+    assert_eq!(told(r#"{"collection":"other","id":1,"delete":true}"#), "other/1: Delete");
+}
+
+#[test]
+fn bad_native_events_are_refused_with_their_reason() {
+    let mut decoder = native();
+    for (event, reason) in [
+        (r#"{"collection":"users","id":1,"delete":true}"#, "unknown-collection"),
+        (r#"{"collection":"documents","delete":true}"#, "missing-id"),
+        (r#"{"collection":"documents","id":{"$gt":""},"delete":true}"#, "bad-key"),
+        (r#"{"collection":"documents","id":{"a":1},"delete":true}"#, "bad-id"),
+        (r#"{"collection":"documents","id":1}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"delete":false}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"delete":true,"merge":{}}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"delete":true,"filter":{}}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"id":2,"delete":true}"#, "duplicate-key"),
+        (r#"{"collection":"documents","id":1,"update":{}}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{}}}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{"_id":2}}}"#, "protected-field"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{"_tidegate.q":2}}}"#, "protected-field"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{"a..b":2}}}"#, "bad-key"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{"a.$[].b":2}}}"#, "bad-key"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{"a":{"$each":1}}}}"#, "bad-key"),
+        (r#"{"collection":"documents","id":1,"update":{"$set":{"a":1},"$inc":{"a.b":1}}}"#, "path-conflict"),
+        (r#"{"collection":"documents","id":1,"update":{"$where":{"a":1}}}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"update":{"a":1}}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"update":{"$inc":{"a":"1"}}}"#, "bad-number"),
+        (r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":1}}}}"#, "bad-event"),
+        (
+            r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":[],"$slice":1}}}}"#,
+            "bad-event",
+        ),
+        (r#"{"collection":"documents","id":1,"merge":[1]}"#, "bad-event"),
+        (r#"{"collection":"documents","id":1,"replace":{"_id":1}}"#, "protected-field"),
+    ] {
+        let told = told(&mut decoder, event);
+        assert!(told.starts_with(&format!("{reason}: ")), "{event}\n  {told}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_and_updates_that_are_too_large_are_refused() {
+    let mut decoder = native();
+    assert_eq!(decoder.decode(b"{\"a\":\"\xff\"}").unwrap_err().reason, Reason::NotUtf8);
+    let event = format!(r#"{{"collection":"documents","id":1,"merge":{{"a":"{}"}}}}"#, "x".repeat(20 << 20));
+    assert_eq!(decoder.decode(event.as_bytes()).unwrap_err().reason, Reason::TooLarge);
+    let path = vec!["a"; 200].join(".");
+    let event = format!(r#"{{"collection":"documents","id":1,"update":{{"$set":{{"{path}":1}}}}}}"#);
+    assert_eq!(decoder.decode(event.as_bytes()).unwrap_err().reason, Reason::TooDeep);
+}
+
+#[test]
+fn numbers_compare_by_value_in_when() {
+    let mut v = route("c", "id");
+    v.when.insert("v".into(), Scalar::Int(2));
+    v.delete = true;
+    let mut decoder = routed(vec![v]);
+    assert_eq!(told(&mut decoder, r#"{"id":1,"v":2.0}"#), "c/1: Delete");
+    assert!(told(&mut decoder, r#"{"id":1,"v":"2"}"#).starts_with("no-route"));
+}
