@@ -140,6 +140,18 @@ impl<'a> FieldOps<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         FieldOps { bytes }
     }
+
+    /// Encoded bytes not yet read.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no operation is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 impl<'a> Iterator for FieldOps<'a> {

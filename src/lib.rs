@@ -1,7 +1,11 @@
 //! Tidegate is a write-behind persistence daemon: it drains Redis queues, coalesces events per
 //! entity, and bulk-writes them to MongoDB exactly once.
 
+pub mod batch;
+pub mod buffer;
 pub mod change;
+pub mod coalesce;
+pub mod commit;
 pub mod config;
 pub mod dead_letter;
 pub mod event;

@@ -46,19 +46,6 @@ impl Value {
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
-
-    /// Appends an element to an array.
-    ///
-    /// # Panics
-    /// If the value is not an array; callers have looked at `kind`.
-    pub fn push(&mut self, element: ValueRef<'_>) {
-        assert_eq!(self.kind, ElementType::Array, "push to a value that is no array");
-        // Counting is linear in the array; pushes over a set array are rare, pushes over pushes are not.
-        let count = elements(&self.bytes).count();
-        self.bytes.pop();
-        write_indexed(&mut self.bytes, count, element);
-        end_document(&mut self.bytes, 0);
-    }
 }
 
 impl From<ValueRef<'_>> for Value {
@@ -286,18 +273,5 @@ mod tests {
         let keys: Vec<_> = elements(&out).map(|(key, _)| key).collect();
         assert_eq!(keys, ["t", "n", "i", "b", "z", "a"]);
         assert_eq!(find(&out, "t").and_then(ValueRef::text), Some("héllo"));
-    }
-
-    #[test]
-    fn an_array_grows_in_place() {
-        let mut out = Vec::new();
-        let start = begin_document(&mut out);
-        end_document(&mut out, start);
-        let mut array = Value::from(ValueRef { kind: ElementType::Array, bytes: &out });
-        array.push(Value::from(Number::int(1)).get());
-        array.push(ValueRef::NULL);
-        let kinds: Vec<_> =
-            elements(array.get().bytes).map(|(key, value)| (key.to_owned(), value.kind)).collect();
-        assert_eq!(kinds, [("0".to_owned(), ElementType::Int32), ("1".to_owned(), ElementType::Null)]);
     }
 }

@@ -1,0 +1,134 @@
+//! The bound on what is read ahead of MongoDB, shared by all queues of an instance.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::config;
+
+/// Counts events and bytes held in memory, and makes readers wait while there are too many.
+#[derive(Debug)]
+pub struct Buffer {
+    max_events: u64,
+    max_bytes: u64,
+    events: AtomicU64,
+    bytes: AtomicU64,
+    room: Notify,
+}
+
+impl Buffer {
+    /// An empty buffer with the configured bounds.
+    #[must_use]
+    pub fn new(config: &config::Buffer) -> Arc<Self> {
+        Arc::new(Buffer {
+            max_events: config.max_events,
+            max_bytes: config.max_bytes.as_u64(),
+            events: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            room: Notify::new(),
+        })
+    }
+
+    /// Events held.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until another window may be read. The bounds are exceeded by at most that window a queue.
+    /// Answers how many events fit, at least one.
+    pub async fn room(&self) -> u64 {
+        loop {
+            let freed = self.room.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            let free = self.max_events.saturating_sub(self.events());
+            if free > 0 && self.bytes() < self.max_bytes {
+                return free;
+            }
+            freed.await;
+        }
+    }
+
+    pub(crate) fn add_events(&self, n: u64) {
+        self.events.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove_events(&self, n: u64) {
+        self.events.fetch_sub(n, Ordering::Relaxed);
+        self.room.notify_waiters();
+    }
+}
+
+/// Bytes held in a buffer, given back when dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    buffer: Arc<Buffer>,
+    bytes: u64,
+}
+
+impl Reserved {
+    /// Holds `bytes`.
+    #[must_use]
+    pub fn new(buffer: &Arc<Buffer>, bytes: usize) -> Self {
+        let mut reserved = Reserved { buffer: Arc::clone(buffer), bytes: 0 };
+        reserved.resize(bytes);
+        reserved
+    }
+
+    /// Holds `bytes` instead.
+    pub fn resize(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        if bytes >= self.bytes {
+            self.buffer.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            self.buffer.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.buffer.room.notify_waiters();
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytesize::ByteSize;
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    fn is_ready(future: &mut std::pin::Pin<Box<impl Future>>) -> bool {
+        matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
+    }
+
+    #[test]
+    fn readers_wait_for_either_bound() {
+        let buffer = Buffer::new(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 10 });
+        buffer.add_events(4);
+        let mut full = Reserved::new(&buffer, 120);
+        let mut room = Box::pin(buffer.room());
+        assert!(!is_ready(&mut room));
+        full.resize(99);
+        assert!(is_ready(&mut room));
+        buffer.add_events(6);
+        let mut room = Box::pin(buffer.room());
+        assert!(!is_ready(&mut room));
+        drop(full);
+        assert!(!is_ready(&mut room));
+        buffer.remove_events(1);
+        assert!(is_ready(&mut room));
+        assert_eq!((buffer.events(), buffer.bytes()), (9, 0));
+    }
+}

@@ -1,0 +1,245 @@
+//! Pending operations on the fields of one document.
+//!
+//! Invariant: no path in the map is another's parent, as MongoDB demands of one update. So an operation
+//! whose very path is there already, the common case, conflicts with nothing else and costs one look-up.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bson::spec::ElementType;
+
+use crate::change::{FieldOp, Op};
+use crate::event::path::ancestors;
+use crate::raw::{self, Number, Value, ValueRef};
+
+/// What is to become of one field.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FieldUpdate {
+    /// `$set`
+    Set(Value),
+    /// `$unset`
+    Unset,
+    /// `$inc`; the value is a number.
+    Inc(Value),
+    /// `$push` with `$each`
+    Push(Elements),
+}
+
+/// Array elements, encoded as an array without its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elements {
+    open: Vec<u8>,
+    count: usize,
+}
+
+impl Elements {
+    fn new() -> Self {
+        let mut open = Vec::new();
+        raw::begin_document(&mut open);
+        Elements { open, count: 0 }
+    }
+
+    fn of_array(array: ValueRef<'_>) -> Self {
+        let count = raw::elements(array.bytes).count();
+        Elements { open: array.bytes[..array.bytes.len() - 1].to_vec(), count }
+    }
+
+    fn push(&mut self, value: ValueRef<'_>) {
+        raw::write_indexed(&mut self.open, self.count, value);
+        self.count += 1;
+    }
+
+    fn push_op(&mut self, op: FieldOp<'_>) {
+        match op.op {
+            Op::PushEach => raw::elements(op.value.bytes).for_each(|(_, value)| self.push(value)),
+            _ => self.push(op.value),
+        }
+    }
+
+    /// Writes the array's value.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.open);
+        raw::end_document(out, start);
+    }
+
+    fn into_array(mut self) -> Value {
+        raw::end_document(&mut self.open, 0);
+        Value::from(ValueRef { kind: ElementType::Array, bytes: &self.open })
+    }
+}
+
+/// A field's path and update, besides path and value, in a map: about what they take in memory.
+const FIELD_OVERHEAD: usize = 64;
+
+impl FieldUpdate {
+    fn new(op: FieldOp<'_>) -> Self {
+        match op.op {
+            Op::Set => FieldUpdate::Set(op.value.into()),
+            Op::Unset => FieldUpdate::Unset,
+            Op::Inc => FieldUpdate::Inc(op.value.into()),
+            Op::Push | Op::PushEach => {
+                let mut elements = Elements::new();
+                elements.push_op(op);
+                FieldUpdate::Push(elements)
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            FieldUpdate::Set(value) | FieldUpdate::Inc(value) => value.len(),
+            FieldUpdate::Unset => 0,
+            FieldUpdate::Push(elements) => elements.open.len(),
+        }
+    }
+
+    /// Whether `op` on the same path can be folded in.
+    fn accepts(&self, op: FieldOp<'_>) -> bool {
+        match (self, op.op) {
+            (_, Op::Set) => true,
+            // Setting a.b makes an a; removing a.b does not. Only at the top is that no difference.
+            (FieldUpdate::Unset, Op::Unset) => true,
+            (_, Op::Unset) => !op.path.contains('.'),
+            (FieldUpdate::Set(value), Op::Inc) => sum_of_values(value.get(), op.value).is_some(),
+            (FieldUpdate::Inc(value), Op::Inc) => sum_of_incs(value.get(), op.value).is_some(),
+            (FieldUpdate::Set(value), Op::Push | Op::PushEach) => value.get().kind == ElementType::Array,
+            (FieldUpdate::Push(_), Op::Push | Op::PushEach) => true,
+            // A field that is gone starts anew, but an array's element becomes null when it is unset.
+            (FieldUpdate::Unset, Op::Inc | Op::Push | Op::PushEach) => !may_be_index(op.path),
+            (FieldUpdate::Push(_), Op::Inc) | (FieldUpdate::Inc(_), Op::Push | Op::PushEach) => false,
+        }
+    }
+
+    /// Folds `op`, which was accepted.
+    fn fold(&mut self, op: FieldOp<'_>) {
+        match (&mut *self, op.op) {
+            (FieldUpdate::Set(value), Op::Set) => value.set(op.value),
+            (FieldUpdate::Set(value), Op::Inc) => {
+                if let Some(sum) = sum_of_values(value.get(), op.value) {
+                    *value = sum.into();
+                }
+            }
+            (FieldUpdate::Inc(value), Op::Inc) => {
+                if let Some(sum) = sum_of_incs(value.get(), op.value) {
+                    *value = sum.into();
+                }
+            }
+            (FieldUpdate::Push(elements), Op::Push | Op::PushEach) => elements.push_op(op),
+            (FieldUpdate::Set(value), Op::Push | Op::PushEach) => {
+                let mut elements = Elements::of_array(value.get());
+                elements.push_op(op);
+                *value = elements.into_array();
+            }
+            (FieldUpdate::Unset, Op::Inc) => *self = FieldUpdate::Set(op.value.into()),
+            (FieldUpdate::Unset, Op::Push | Op::PushEach) => {
+                let mut elements = Elements::new();
+                elements.push_op(op);
+                *self = FieldUpdate::Set(elements.into_array());
+            }
+            _ => *self = FieldUpdate::new(op),
+        }
+    }
+}
+
+/// Pending operations, by path.
+#[derive(Debug, Default)]
+pub struct Fields {
+    by_path: BTreeMap<Box<str>, FieldUpdate>,
+    bytes: usize,
+}
+
+impl Fields {
+    /// Whether an operation can be folded in. The operations of one change do not overlap, so each may be
+    /// asked about before any is applied.
+    #[must_use]
+    pub fn accepts(&self, op: FieldOp<'_>) -> bool {
+        if let Some(update) = self.by_path.get(op.path) {
+            return update.accepts(op);
+        }
+        if ancestors(op.path).any(|parent| self.by_path.contains_key(parent)) {
+            return false;
+        }
+        match op.op {
+            Op::Set => true,
+            Op::Unset => !op.path.contains('.') || self.below(op.path).is_empty(),
+            Op::Inc | Op::Push | Op::PushEach => self.below(op.path).is_empty(),
+        }
+    }
+
+    /// Folds an accepted operation in, or adds the first one of its path.
+    pub fn apply(&mut self, op: FieldOp<'_>) {
+        if let Some(update) = self.by_path.get_mut(op.path) {
+            let before = update.bytes();
+            update.fold(op);
+            self.bytes = self.bytes - before + update.bytes();
+            return;
+        }
+        for path in self.below(op.path) {
+            if let Some(update) = self.by_path.remove(&path) {
+                self.bytes -= path.len() + update.bytes() + FIELD_OVERHEAD;
+            }
+        }
+        let update = FieldUpdate::new(op);
+        self.bytes += op.path.len() + update.bytes() + FIELD_OVERHEAD;
+        self.by_path.insert(op.path.into(), update);
+    }
+
+    /// The paths below `path`.
+    fn below(&self, path: &str) -> Vec<Box<str>> {
+        // All of them, and some siblings such as "a-b" under "a", sort behind it and share its text.
+        let behind = (Bound::Excluded(path), Bound::Unbounded);
+        self.by_path
+            .range::<str, _>(behind)
+            .map(|(other, _)| other)
+            .take_while(|other| other.starts_with(path))
+            .filter(|other| other.as_bytes()[path.len()] == b'.')
+            .cloned()
+            .collect()
+    }
+
+    /// The operations, in the order of their paths.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldUpdate)> {
+        self.by_path.iter().map(|(path, update)| (&**path, update))
+    }
+
+    /// Bytes, about as many as they take in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn may_be_index(path: &str) -> bool {
+    path.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// What `$inc` makes of a number it finds, if MongoDB would not refuse.
+fn sum_of_values(value: ValueRef<'_>, amount: ValueRef<'_>) -> Option<Number> {
+    use Number::{Double, Int32, Int64};
+    Some(match (value.number()?, amount.number()?) {
+        (Int32(a), Int32(b)) => a.checked_add(b).map_or(Int64(i64::from(a) + i64::from(b)), Int32),
+        (Int32(a), Int64(b)) | (Int64(b), Int32(a)) => Int64(b.checked_add(a.into())?),
+        (Int64(a), Int64(b)) => Int64(a.checked_add(b)?),
+        (a, b) => Double(double(a) + double(b)),
+    })
+}
+
+/// The one increment that does what two do. Doubles round, so their order shows: those are not summed.
+fn sum_of_incs(first: ValueRef<'_>, second: ValueRef<'_>) -> Option<Number> {
+    use Number::{Int32, Int64};
+    Some(match (first.number()?, second.number()?) {
+        (Int32(a), Int32(b)) => Int32(a.checked_add(b)?),
+        (Int32(a), Int64(b)) | (Int64(b), Int32(a)) => Int64(b.checked_add(a.into())?),
+        (Int64(a), Int64(b)) => Int64(a.checked_add(b)?),
+        _ => return None,
+    })
+}
+
+fn double(number: Number) -> f64 {
+    match number {
+        Number::Int32(n) => n.into(),
+        Number::Int64(n) => n as f64,
+        Number::Double(n) => n,
+    }
+}

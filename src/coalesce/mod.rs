@@ -1,0 +1,197 @@
+//! Coalescing: folding the changes of one entity into as few writes as leave the same document.
+//!
+//! The pending update of an entity is a list of segments, nearly always one. A change is folded into the
+//! last segment where the result is what MongoDB would have made of the two one after the other, whatever
+//! the document holds; otherwise it opens a new segment. Segments are written one after another.
+//!
+//! A change that supersedes an earlier one (a set over an increment, a deletion over anything) takes its
+//! place, so that MongoDB never sees an earlier one it might have refused.
+
+mod fields;
+
+pub use fields::{FieldUpdate, Fields};
+
+use crate::change::{Effect, Placed};
+
+/// One write: what the entity's events from `first` to `last` come to.
+#[derive(Debug)]
+pub struct Segment {
+    /// Offset of the first event covered.
+    pub first: i64,
+    /// Offset of the last event covered; the watermark once written.
+    pub last: i64,
+    /// Number of events covered.
+    pub events: u64,
+    /// The earliest time that the events covered give, milliseconds since the Unix epoch.
+    pub ts: Option<i64>,
+    /// What to write.
+    pub update: Update,
+}
+
+/// What a segment writes.
+#[derive(Debug)]
+pub enum Update {
+    /// Operations on fields.
+    Fields(Fields),
+    /// The whole document, encoded.
+    Replace(Vec<u8>),
+    /// Nothing: the document goes.
+    Delete,
+}
+
+impl Segment {
+    fn new(placed: &Placed<'_>) -> Self {
+        let update = match placed.change.effect {
+            Effect::Update(ops) => {
+                let mut fields = Fields::default();
+                ops.for_each(|op| fields.apply(op));
+                Update::Fields(fields)
+            }
+            Effect::Replace(document) => Update::Replace(document.to_vec()),
+            Effect::Delete => Update::Delete,
+        };
+        let Placed { offset, change, .. } = placed;
+        Segment { first: *offset, last: *offset, events: 1, ts: change.ts, update }
+    }
+
+    /// The offset from which the document's watermark forbids this write.
+    ///
+    /// Field operations must not be applied where any of the events they came from was. A replacement or
+    /// deletion makes the same of every document, so it is only too late once its last event was applied.
+    #[must_use]
+    pub fn guard(&self) -> i64 {
+        match self.update {
+            Update::Fields(_) => self.first,
+            Update::Replace(_) | Update::Delete => self.last,
+        }
+    }
+
+    /// Bytes, about as many as the write takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.update {
+            Update::Fields(fields) => fields.bytes(),
+            Update::Replace(document) => document.len(),
+            Update::Delete => 0,
+        }
+    }
+
+    /// Covers one more event; what it writes is the caller's to fold.
+    fn cover(&mut self, placed: &Placed<'_>) {
+        self.last = placed.offset;
+        self.events += 1;
+        self.ts = match (self.ts, placed.change.ts) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// Folds a change in, if MongoDB could not tell the difference.
+    fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> bool {
+        match (&mut self.update, placed.change.effect) {
+            (Update::Fields(fields), Effect::Update(ops)) => {
+                if fields.bytes() + ops.len() > max_bytes || !ops.clone().all(|op| fields.accepts(op)) {
+                    return false;
+                }
+                ops.for_each(|op| fields.apply(op));
+            }
+            (_, Effect::Replace(document)) => self.update = Update::Replace(document.to_vec()),
+            (_, Effect::Delete) => self.update = Update::Delete,
+            (Update::Replace(_) | Update::Delete, Effect::Update(_)) => return false,
+        }
+        self.cover(placed);
+        true
+    }
+}
+
+/// The pending update of one entity.
+#[derive(Debug)]
+pub struct PendingUpdate {
+    segments: Vec<Segment>,
+    bytes: usize,
+}
+
+/// What became of a folded change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folded {
+    /// It costs no write of its own.
+    In,
+    /// It opened a segment.
+    Opened,
+}
+
+impl PendingUpdate {
+    /// The pending update that one change makes.
+    #[must_use]
+    pub fn new(placed: &Placed<'_>) -> Self {
+        let segment = Segment::new(placed);
+        PendingUpdate { bytes: segment.bytes(), segments: vec![segment] }
+    }
+
+    /// Folds a change in. Updates of more than `max_bytes` are split rather than grown.
+    pub fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> Folded {
+        if matches!(placed.change.effect, Effect::Replace(_) | Effect::Delete) {
+            self.unite();
+        }
+        let Some(last) = self.segments.last_mut() else {
+            *self = PendingUpdate::new(placed);
+            return Folded::Opened;
+        };
+        let before = last.bytes();
+        if last.fold(placed, max_bytes) {
+            self.bytes = self.bytes - before + last.bytes();
+            return Folded::In;
+        }
+        let segment = Segment::new(placed);
+        self.bytes += segment.bytes();
+        self.segments.push(segment);
+        Folded::Opened
+    }
+
+    /// Makes one segment of all, for a change that supersedes them.
+    fn unite(&mut self) {
+        let mut segments = self.segments.drain(..);
+        let Some(mut first) = segments.next() else { return };
+        for segment in segments {
+            first.last = segment.last;
+            first.events += segment.events;
+            first.ts = match (first.ts, segment.ts) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        self.bytes = first.bytes();
+        self.segments.push(first);
+    }
+
+    /// Takes the first segment to write it. The rest, if any, must wait until it is written.
+    pub fn take_first(&mut self) -> Option<Segment> {
+        if self.segments.is_empty() {
+            return None;
+        }
+        let segment = self.segments.remove(0);
+        self.bytes -= segment.bytes();
+        Some(segment)
+    }
+
+    /// All segments, in the order in which they must be written.
+    #[must_use]
+    pub fn into_segments(self) -> Vec<Segment> {
+        self.segments
+    }
+
+    /// The offset of the first event covered.
+    #[must_use]
+    pub fn first(&self) -> Option<i64> {
+        self.segments.first().map(|segment| segment.first)
+    }
+
+    /// Bytes pending.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

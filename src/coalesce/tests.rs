@@ -1,0 +1,180 @@
+//! Which changes fold, and into what. That folding leaves the same document is shown against a server.
+
+use bson::Bson;
+
+use super::*;
+use crate::change::{Change, CollectionId, EntityRef, FieldOp, FieldOps, Op, write_field_op};
+use crate::raw::{ValueRef, begin_document, end_document, find, write, write_key};
+use bson::spec::ElementType;
+
+#[derive(Clone)]
+enum Make {
+    Ops(Vec<(Op, &'static str, Bson)>),
+    Replace(bson::Document),
+    Delete,
+}
+
+fn encoded(value: &Bson) -> (ElementType, Vec<u8>) {
+    let document = bson::serialize_to_vec(&bson::doc! {"v": value.clone()}).unwrap();
+    let value = find(&document, "v").unwrap();
+    (value.kind, value.bytes.to_vec())
+}
+
+/// Folds changes at offsets 1, 2, ... and tells the segments: `first-last: update`.
+fn fold(changes: &[Make]) -> Vec<String> {
+    let mut pending: Option<PendingUpdate> = None;
+    for (at, change) in changes.iter().enumerate() {
+        let mut body = Vec::new();
+        let effect = match change {
+            Make::Ops(ops) => {
+                for (op, path, value) in ops {
+                    let (kind, bytes) = encoded(value);
+                    write_field_op(
+                        &mut body,
+                        FieldOp { op: *op, path, value: ValueRef { kind, bytes: &bytes } },
+                    );
+                }
+                Effect::Update(FieldOps::new(&body))
+            }
+            Make::Replace(document) => {
+                body = bson::serialize_to_vec(document).unwrap();
+                Effect::Replace(&body)
+            }
+            Make::Delete => Effect::Delete,
+        };
+        let entity = EntityRef { collection: CollectionId(0), id: ValueRef::NULL };
+        let offset = i64::try_from(at).unwrap() + 1;
+        let placed = Placed { offset, hash: 0, change: Change { entity, effect, ts: None } };
+        match &mut pending {
+            None => pending = Some(PendingUpdate::new(&placed)),
+            Some(pending) => {
+                pending.fold(&placed, 1 << 20);
+            }
+        }
+    }
+    let pending = pending.unwrap();
+    assert_eq!(pending.bytes(), pending.segments.iter().map(Segment::bytes).sum::<usize>());
+    pending.into_segments().iter().map(|s| format!("{}-{}: {}", s.first, s.last, told(&s.update))).collect()
+}
+
+fn told(update: &Update) -> String {
+    match update {
+        Update::Delete => "delete".into(),
+        Update::Replace(document) => {
+            format!("replace {}", bson::deserialize_from_slice::<serde_json::Value>(document).unwrap())
+        }
+        Update::Fields(fields) => {
+            let mut out = Vec::new();
+            for (path, update) in fields.iter() {
+                let mut document = Vec::new();
+                let start = begin_document(&mut document);
+                let operator = match update {
+                    FieldUpdate::Set(value) => {
+                        write(&mut document, "v", value.get());
+                        "set"
+                    }
+                    FieldUpdate::Inc(value) => {
+                        write(&mut document, "v", value.get());
+                        "inc"
+                    }
+                    FieldUpdate::Unset => {
+                        write(&mut document, "v", ValueRef::NULL);
+                        "unset"
+                    }
+                    FieldUpdate::Push(elements) => {
+                        write_key(&mut document, ElementType::Array, "v");
+                        elements.write(&mut document);
+                        "push"
+                    }
+                };
+                end_document(&mut document, start);
+                let document: serde_json::Value = bson::deserialize_from_slice(&document).unwrap();
+                out.push(format!("{operator} {path} {}", document["v"]));
+            }
+            out.join(", ")
+        }
+    }
+}
+
+fn set(path: &'static str, value: impl Into<Bson>) -> Make {
+    Make::Ops(vec![(Op::Set, path, value.into())])
+}
+
+fn inc(path: &'static str, value: impl Into<Bson>) -> Make {
+    Make::Ops(vec![(Op::Inc, path, value.into())])
+}
+
+fn push(path: &'static str, value: impl Into<Bson>) -> Make {
+    Make::Ops(vec![(Op::Push, path, value.into())])
+}
+
+fn unset(path: &'static str) -> Make {
+    Make::Ops(vec![(Op::Unset, path, Bson::Null)])
+}
+
+#[test]
+fn the_last_value_set_wins() {
+    assert_eq!(fold(&[set("a", 1), set("b", 2), set("a", "x")]), [r#"1-3: set a "x", set b 2"#]);
+    assert_eq!(fold(&[inc("a", 1), set("a", 5), unset("b"), set("b", 1)]), ["1-4: set a 5, set b 1"]);
+}
+
+#[test]
+fn increments_add_up_as_mongodb_adds() {
+    assert_eq!(fold(&[inc("n", 1), inc("n", 2), inc("n", -4)]), ["1-3: inc n -1"]);
+    assert_eq!(fold(&[inc("n", 1), inc("n", 1_i64 << 40)]), [format!("1-2: inc n {}", (1_i64 << 40) + 1)]);
+    assert_eq!(fold(&[set("n", 1), inc("n", 2), inc("n", 0.5)]), ["1-3: set n 3.5"]);
+    assert_eq!(fold(&[set("n", i32::MAX), inc("n", 1)]), [format!("1-2: set n {}", 1_i64 << 31)]);
+    assert_eq!(fold(&[unset("n"), inc("n", 2)]), ["1-2: set n 2"]);
+}
+
+#[test]
+fn increments_that_would_round_overflow_or_fail_open_a_segment() {
+    assert_eq!(fold(&[inc("n", 0.1), inc("n", 0.2)]).len(), 2);
+    assert_eq!(fold(&[inc("n", i32::MAX), inc("n", 1)]).len(), 2);
+    assert_eq!(fold(&[set("n", i64::MAX), inc("n", 1)]).len(), 2);
+    assert_eq!(fold(&[set("n", "text"), inc("n", 1)]).len(), 2);
+    assert_eq!(fold(&[unset("a.0"), inc("a.0", 2)]).len(), 2);
+}
+
+#[test]
+fn pushes_gather() {
+    let each = Make::Ops(vec![(Op::PushEach, "l", bson::bson!([2, 3]))]);
+    assert_eq!(
+        fold(&[push("l", 1), each.clone(), push("l", bson::bson!({"a": [4]}))]),
+        [r#"1-3: push l [1,2,3,{"a":[4]}]"#]
+    );
+    assert_eq!(fold(&[set("l", bson::bson!([0])), push("l", 1), each]), ["1-3: set l [0,1,2,3]"]);
+    assert_eq!(fold(&[unset("l"), push("l", 1)]), ["1-2: set l [1]"]);
+    assert_eq!(fold(&[set("l", 5), push("l", 1)]).len(), 2);
+}
+
+#[test]
+fn a_parent_supersedes_its_children_and_spares_its_siblings() {
+    assert_eq!(
+        fold(&[set("a.b", 1), inc("a.c.d", 1), set("a-b", 2), set("ab", 3), set("a", 4)]),
+        ["1-5: set a 4, set a-b 2, set ab 3"]
+    );
+    assert_eq!(fold(&[set("a.b", 1), unset("a")]), ["1-2: unset a null"]);
+}
+
+#[test]
+fn what_depends_on_the_document_opens_a_segment() {
+    // A child of a pending parent, and a parent whose making shows.
+    assert_eq!(fold(&[set("a", 1), set("a.b", 1)]).len(), 2);
+    assert_eq!(fold(&[set("a.b", 1), unset("a.b")]).len(), 2);
+    assert_eq!(fold(&[set("a.b.c", 1), unset("a.b")]).len(), 2);
+    assert_eq!(fold(&[set("a.b", 1), inc("a", 1)]).len(), 2);
+    // All of a change or nothing.
+    let both = Make::Ops(vec![(Op::Set, "b", 1.into()), (Op::Set, "a.b", 1.into())]);
+    assert_eq!(fold(&[set("a", 1), both]), ["1-1: set a 1", "2-2: set a.b 1, set b 1"]);
+}
+
+#[test]
+fn replacing_and_deleting_supersede_everything() {
+    let replace = Make::Replace(bson::doc! {"x": 1});
+    assert_eq!(fold(&[set("a", 1), set("a.b", 1), replace.clone()]), [r#"1-3: replace {"x":1}"#]);
+    assert_eq!(fold(&[replace.clone(), set("a", 1), Make::Delete]), ["1-3: delete"]);
+    assert_eq!(fold(&[Make::Delete, set("a", 1)]), ["1-1: delete", "2-2: set a 1"]);
+    assert_eq!(fold(&[Make::Delete, set("a", 1), set("a", 2)]), ["1-1: delete", "2-3: set a 2"]);
+    assert_eq!(fold(&[Make::Delete, replace]), [r#"1-2: replace {"x":1}"#]);
+}

@@ -1,0 +1,184 @@
+//! How far a queue is settled: every event below the commit point is durable or a dead letter.
+//!
+//! Lanes settle out of order, so each lane tells the oldest offset it still holds; the least of them
+//! bounds the commit. Commits are made at the ends of windows only, since the script that trims compares
+//! the last element it would trim with what was read, and that is remembered once a window.
+
+use std::collections::VecDeque;
+
+/// The end of a window read: a place where the queue may be trimmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The offset behind the window's last element.
+    pub end: i64,
+    /// SHA-1 of that last element.
+    pub sha1: [u8; 20],
+}
+
+/// Tracks what is settled of one queue under one ownership.
+#[derive(Debug)]
+pub struct Tracker {
+    lanes: Vec<Lane>,
+    checkpoints: VecDeque<Checkpoint>,
+    read_to: i64,
+}
+
+/// What a lane has of the queue.
+#[derive(Debug, Default)]
+struct Lane {
+    /// First offsets of chunks sent to it and not yet folded.
+    queued: VecDeque<i64>,
+    /// The oldest offset among its pending updates and its batch in flight.
+    held: Option<i64>,
+}
+
+impl Lane {
+    fn oldest(&self) -> Option<i64> {
+        self.held.into_iter().chain(self.queued.front().copied()).min()
+    }
+}
+
+impl Tracker {
+    /// Nothing is read yet; reading starts at `from`.
+    #[must_use]
+    pub fn new(lanes: usize, from: i64) -> Self {
+        Tracker {
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            checkpoints: VecDeque::new(),
+            read_to: from,
+        }
+    }
+
+    /// A chunk whose first change is at `first` goes to `lane`. To be told before [`Tracker::window`].
+    pub fn sent(&mut self, lane: usize, first: i64) {
+        self.lanes[lane].queued.push_back(first);
+    }
+
+    /// A window was read and all of its chunks sent; its dead letters are recorded.
+    pub fn window(&mut self, checkpoint: Checkpoint) {
+        self.read_to = checkpoint.end;
+        self.checkpoints.push_back(checkpoint);
+    }
+
+    /// `lane` has folded the oldest chunk sent to it, and now holds events from `held` on.
+    pub fn folded(&mut self, lane: usize, held: Option<i64>) {
+        self.lanes[lane].queued.pop_front();
+        self.lanes[lane].held = held;
+    }
+
+    /// `lane` settled something, and now holds events from `held` on.
+    pub fn settled(&mut self, lane: usize, held: Option<i64>) {
+        self.lanes[lane].held = held;
+    }
+
+    /// Every event below this offset is settled.
+    #[must_use]
+    pub fn settled_to(&self) -> i64 {
+        self.lanes.iter().filter_map(Lane::oldest).min().unwrap_or(self.read_to)
+    }
+
+    /// Whether all that was read is settled and committed.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.checkpoints.is_empty()
+    }
+
+    /// The furthest checkpoint that is settled, to be committed. The same is told until
+    /// [`Tracker::committed`] is.
+    #[must_use]
+    pub fn due(&self) -> Option<Checkpoint> {
+        let settled = self.settled_to();
+        let behind = self.checkpoints.partition_point(|checkpoint| checkpoint.end <= settled);
+        behind.checked_sub(1).map(|at| self.checkpoints[at])
+    }
+
+    /// Everything below `end` was committed.
+    pub fn committed(&mut self, end: i64) {
+        while self.checkpoints.front().is_some_and(|checkpoint| checkpoint.end <= end) {
+            self.checkpoints.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(end: i64) -> Checkpoint {
+        Checkpoint { end, sha1: [0; 20] }
+    }
+
+    #[test]
+    fn the_slowest_lane_bounds_the_commit() {
+        let mut tracker = Tracker::new(2, 0);
+        tracker.sent(0, 0);
+        tracker.sent(1, 3);
+        tracker.window(at(10));
+        tracker.sent(1, 12);
+        tracker.window(at(20));
+        assert_eq!(tracker.due(), None);
+
+        tracker.folded(0, Some(0));
+        tracker.folded(1, Some(3));
+        tracker.settled(1, None);
+        assert_eq!((tracker.settled_to(), tracker.due()), (0, None));
+
+        tracker.settled(0, None);
+        assert_eq!((tracker.settled_to(), tracker.due()), (12, Some(at(10))));
+
+        tracker.committed(10);
+        tracker.folded(1, Some(12));
+        tracker.settled(1, None);
+        assert_eq!(tracker.due(), Some(at(20)));
+        tracker.committed(20);
+        assert!(tracker.is_drained());
+    }
+
+    #[test]
+    fn a_window_without_changes_is_settled_at_once() {
+        let mut tracker = Tracker::new(1, 5);
+        tracker.window(at(9));
+        assert_eq!(tracker.due(), Some(at(9)));
+    }
+
+    proptest! {
+        /// Whatever the order of folding and settling, nothing unsettled is ever due.
+        #[test]
+        fn nothing_unsettled_is_due(steps in prop::collection::vec((0_u8..4, 0_usize..3), 1..200)) {
+            const LANES: usize = 3;
+            let mut tracker = Tracker::new(LANES, 0);
+            let mut next = 0_i64;
+            let mut queued: Vec<VecDeque<i64>> = vec![VecDeque::new(); LANES];
+            let mut held: Vec<VecDeque<i64>> = vec![VecDeque::new(); LANES];
+            for (step, lane) in steps {
+                match step {
+                    0 => {
+                        // A window of three events, for up to three lanes.
+                        for l in 0..=lane {
+                            tracker.sent(l, next + l as i64);
+                            queued[l].push_back(next + l as i64);
+                        }
+                        next += LANES as i64;
+                        tracker.window(at(next));
+                    }
+                    1 => if let Some(offset) = queued[lane].pop_front() {
+                        held[lane].push_back(offset);
+                        tracker.folded(lane, held[lane].front().copied());
+                    },
+                    2 => if held[lane].pop_front().is_some() {
+                        tracker.settled(lane, held[lane].front().copied());
+                    },
+                    _ => if let Some(checkpoint) = tracker.due() {
+                        tracker.committed(checkpoint.end);
+                    },
+                }
+                let unsettled = queued.iter().chain(&held).flatten().min().copied();
+                prop_assert_eq!(tracker.settled_to(), unsettled.unwrap_or(next));
+                if let Some(checkpoint) = tracker.due() {
+                    prop_assert!(unsettled.is_none_or(|offset| checkpoint.end <= offset));
+                }
+            }
+        }
+    }
+}
