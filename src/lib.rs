@@ -9,4 +9,5 @@ pub mod commit;
 pub mod config;
 pub mod dead_letter;
 pub mod event;
+pub mod lane;
 pub mod raw;

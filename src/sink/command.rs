@@ -1,0 +1,334 @@
+//! From a batch's writes to `update` and `delete` commands, as bytes.
+//!
+//! Each statement is guarded by the document's watermark:
+//! `q: {_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`. An upsert that the guard keeps from matching
+//! tries to insert and meets the `_id` index: that E11000 says "some of it was applied before".
+
+use bson::spec::ElementType;
+
+use crate::change::CollectionId;
+use crate::coalesce::{FieldUpdate, Fields, Segment, Update};
+use crate::event::path::WATERMARK_FIELD;
+use crate::event::Collections;
+use crate::lane::pending::Write;
+use crate::raw::{self, ValueRef, begin_document, end_document};
+
+/// What the server accepts in one command, from its `hello`.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one command; its batch is one BSON document here.
+    pub max_bytes: usize,
+    /// Statements of one command.
+    pub max_statements: usize,
+}
+
+/// The watermark that guards a queue's writes.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    id: String,
+    path: String,
+}
+
+impl Guard {
+    /// The guard of the queue with that key. Characters with a meaning in paths are percent-encoded, so
+    /// that no two keys share a field.
+    #[must_use]
+    pub fn new(queue: &str) -> Self {
+        let mut id = String::with_capacity(queue.len());
+        for c in queue.chars() {
+            match c {
+                '.' | '$' | '%' | '\0' => id.push_str(&format!("%{:02X}", u32::from(c))),
+                c => id.push(c),
+            }
+        }
+        Guard { path: format!("{WATERMARK_FIELD}.{id}"), id }
+    }
+
+    /// The field's path: `_tidegate.<queue id>`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The queue's id within the watermark field.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// The kinds of command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `update`
+    Update,
+    /// `delete`
+    Delete,
+}
+
+impl Kind {
+    /// The kind of command that writes a segment.
+    #[must_use]
+    pub fn of(segment: &Segment) -> Self {
+        match segment.update {
+            Update::Fields(_) | Update::Replace(_) => Kind::Update,
+            Update::Delete => Kind::Delete,
+        }
+    }
+
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Update => ("update", "updates"),
+            Kind::Delete => ("delete", "deletes"),
+        }
+    }
+}
+
+/// A command to one collection.
+#[derive(Debug)]
+pub struct Command {
+    /// The collection.
+    pub collection: CollectionId,
+    /// Its kind.
+    pub kind: Kind,
+    /// The places, among the writes, of its statements.
+    pub writes: Vec<usize>,
+    /// The encoded command.
+    pub body: Vec<u8>,
+}
+
+/// Makes commands.
+#[derive(Debug)]
+pub struct Encoder<'a> {
+    /// The collections' names.
+    pub collections: &'a Collections,
+    /// The server's limits.
+    pub limits: Limits,
+    /// The encoded `writeConcern` document.
+    pub write_concern: &'a [u8],
+    /// The queue's guard, if its delivery has one.
+    pub guard: Option<&'a Guard>,
+    /// Whether the server is to stop at the first statement it refuses.
+    pub ordered: bool,
+}
+
+/// The document's watermarks, as a pipeline's expression.
+const WATERMARKS: &str = "$_tidegate";
+
+/// Bytes of a command besides its statements, amply.
+const COMMAND_ROOM: usize = 16 * 1024;
+
+impl Encoder<'_> {
+    /// The commands for `writes`: as few as collections, kinds and limits allow.
+    #[must_use]
+    pub fn commands(&self, writes: &[Write]) -> Vec<Command> {
+        let mut commands: Vec<Command> = Vec::new();
+        let mut open: Vec<Open> = Vec::new();
+        let mut statement = Vec::new();
+        for (at, write) in writes.iter().enumerate() {
+            let kind = Kind::of(&write.segment);
+            statement.clear();
+            self.statement(&mut statement, write);
+            let found = open.iter().position(|o| o.collection == write.collection && o.kind == kind);
+            let mut slot = found.unwrap_or_else(|| {
+                open.push(self.open(write.collection, kind));
+                open.len() - 1
+            });
+            if !open[slot].has_room(statement.len(), self.limits) {
+                let full = std::mem::replace(&mut open[slot], self.open(write.collection, kind));
+                commands.push(full.close());
+                slot = slot.min(open.len() - 1);
+            }
+            open[slot].add(at, &statement);
+        }
+        commands.extend(open.into_iter().map(Open::close));
+        commands
+    }
+
+    fn open(&self, collection: CollectionId, kind: Kind) -> Open {
+        let (command, statements) = kind.names();
+        let mut body = Vec::new();
+        let start = begin_document(&mut body);
+        raw::write_text(&mut body, command, self.collections.name(collection));
+        raw::write_bool(&mut body, "ordered", self.ordered);
+        let concern = ValueRef { kind: ElementType::EmbeddedDocument, bytes: self.write_concern };
+        raw::write(&mut body, "writeConcern", concern);
+        raw::write_key(&mut body, ElementType::Array, statements);
+        let array = begin_document(&mut body);
+        Open { collection, kind, body, start, array, writes: Vec::new() }
+    }
+
+    fn statement(&self, out: &mut Vec<u8>, write: &Write) {
+        let start = begin_document(out);
+        raw::write_key(out, ElementType::EmbeddedDocument, "q");
+        self.filter(out, write);
+        match &write.segment.update {
+            Update::Fields(fields) => {
+                raw::write_key(out, ElementType::EmbeddedDocument, "u");
+                self.update(out, fields, write.segment.last);
+                raw::write_bool(out, "upsert", true);
+            }
+            Update::Replace(document) => {
+                raw::write_key(out, ElementType::Array, "u");
+                self.replacement(out, write.id.get(), document, write.segment.last);
+                raw::write_bool(out, "upsert", true);
+            }
+            Update::Delete => raw::write_i32(out, "limit", 1),
+        }
+        end_document(out, start);
+    }
+
+    /// `{_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`; documents without watermark match.
+    fn filter(&self, out: &mut Vec<u8>, write: &Write) {
+        let start = begin_document(out);
+        raw::write(out, "_id", write.id.get());
+        if let Some(guard) = self.guard {
+            raw::write_key(out, ElementType::EmbeddedDocument, &guard.path);
+            let not = begin_document(out);
+            raw::write_key(out, ElementType::EmbeddedDocument, "$not");
+            let gte = begin_document(out);
+            raw::write_i64(out, "$gte", write.segment.guard());
+            end_document(out, gte);
+            end_document(out, not);
+        }
+        end_document(out, start);
+    }
+
+    /// `{$set: {...}, $unset: {...}, $inc: {...}, $push: {...}}`, with the watermark in `$set`.
+    fn update(&self, out: &mut Vec<u8>, fields: &Fields, watermark: i64) {
+        let start = begin_document(out);
+        raw::write_key(out, ElementType::EmbeddedDocument, "$set");
+        let set = begin_document(out);
+        let mut others = false;
+        for (path, update) in fields.iter() {
+            match update {
+                FieldUpdate::Set(value) => raw::write(out, path, value.get()),
+                _ => others = true,
+            }
+        }
+        if let Some(guard) = self.guard {
+            raw::write_i64(out, &guard.path, watermark);
+        }
+        if out.len() == set + 4 {
+            // Nothing to set: an empty `$set` is an error before MongoDB 5.0 and noise since.
+            out.truncate(start + 4);
+        } else {
+            end_document(out, set);
+        }
+        if others {
+            operator(out, "$unset", fields, |out, path, update| {
+                if let FieldUpdate::Unset = update {
+                    raw::write(out, path, ValueRef::NULL);
+                }
+            });
+            operator(out, "$inc", fields, |out, path, update| {
+                if let FieldUpdate::Inc(value) = update {
+                    raw::write(out, path, value.get());
+                }
+            });
+            operator(out, "$push", fields, |out, path, update| {
+                if let FieldUpdate::Push(elements) = update {
+                    raw::write_key(out, ElementType::EmbeddedDocument, path);
+                    let each = begin_document(out);
+                    raw::write_key(out, ElementType::Array, "$each");
+                    elements.write(out);
+                    end_document(out, each);
+                }
+            });
+        }
+        if out.len() == start + 4 {
+            // A merge of nothing still makes the document.
+            raw::write_key(out, ElementType::EmbeddedDocument, "$setOnInsert");
+            let empty = begin_document(out);
+            end_document(out, empty);
+        }
+        end_document(out, start);
+    }
+
+    /// A pipeline that replaces everything but `_id` and the watermarks of other queues:
+    /// `[{$replaceWith: {$mergeObjects: [{$literal: document},
+    /// {_id: {$literal: X}, _tidegate: {$mergeObjects: ["$_tidegate", {<queue id>: {$literal: l}}]}}]}}]`
+    fn replacement(&self, out: &mut Vec<u8>, id: ValueRef<'_>, document: &[u8], watermark: i64) {
+        let literal = |out: &mut Vec<u8>, key: &str, value: ValueRef<'_>| {
+            raw::write_key(out, ElementType::EmbeddedDocument, key);
+            let start = begin_document(out);
+            raw::write(out, "$literal", value);
+            end_document(out, start);
+        };
+        let pipeline = begin_document(out);
+        raw::write_key(out, ElementType::EmbeddedDocument, "0");
+        let stage = begin_document(out);
+        raw::write_key(out, ElementType::EmbeddedDocument, "$replaceWith");
+        let with = begin_document(out);
+        raw::write_key(out, ElementType::Array, "$mergeObjects");
+        let objects = begin_document(out);
+        literal(out, "0", ValueRef { kind: ElementType::EmbeddedDocument, bytes: document });
+        raw::write_key(out, ElementType::EmbeddedDocument, "1");
+        let kept = begin_document(out);
+        literal(out, "_id", id);
+        match self.guard {
+            Some(guard) => {
+                raw::write_key(out, ElementType::EmbeddedDocument, WATERMARK_FIELD);
+                let watermarks = begin_document(out);
+                raw::write_key(out, ElementType::Array, "$mergeObjects");
+                let merged = begin_document(out);
+                raw::write_text(out, "0", WATERMARKS);
+                raw::write_key(out, ElementType::EmbeddedDocument, "1");
+                let own = begin_document(out);
+                let last = ValueRef { kind: ElementType::Int64, bytes: &watermark.to_le_bytes() };
+                literal(out, &guard.id, last);
+                [own, merged, watermarks].into_iter().for_each(|start| end_document(out, start));
+            }
+            None => raw::write_text(out, WATERMARK_FIELD, WATERMARKS),
+        }
+        [kept, objects, with, stage, pipeline].into_iter().for_each(|start| end_document(out, start));
+    }
+}
+
+/// Writes an operator with the fields that `write` writes for it, or nothing if there are none.
+fn operator(
+    out: &mut Vec<u8>,
+    name: &str,
+    fields: &Fields,
+    write: impl Fn(&mut Vec<u8>, &str, &FieldUpdate),
+) {
+    let at = out.len();
+    raw::write_key(out, ElementType::EmbeddedDocument, name);
+    let start = begin_document(out);
+    fields.iter().for_each(|(path, update)| write(out, path, update));
+    if out.len() == start + 4 {
+        out.truncate(at);
+    } else {
+        end_document(out, start);
+    }
+}
+
+/// A command that statements are still added to.
+struct Open {
+    collection: CollectionId,
+    kind: Kind,
+    body: Vec<u8>,
+    start: usize,
+    array: usize,
+    writes: Vec<usize>,
+}
+
+impl Open {
+    fn has_room(&self, statement: usize, limits: Limits) -> bool {
+        self.writes.is_empty()
+            || (self.writes.len() < limits.max_statements
+                && self.body.len() + statement + COMMAND_ROOM <= limits.max_bytes)
+    }
+
+    fn add(&mut self, write: usize, statement: &[u8]) {
+        let value = ValueRef { kind: ElementType::EmbeddedDocument, bytes: statement };
+        raw::write_indexed(&mut self.body, self.writes.len(), value);
+        self.writes.push(write);
+    }
+
+    fn close(mut self) -> Command {
+        end_document(&mut self.body, self.array);
+        end_document(&mut self.body, self.start);
+        Command { collection: self.collection, kind: self.kind, writes: self.writes, body: self.body }
+    }
+}

@@ -1,0 +1,312 @@
+//! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
+
+mod command;
+mod error;
+mod reply;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::spec::ElementType;
+use bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::Database;
+use mongodb::options::ClientOptions;
+use tokio::time::{Instant, timeout};
+
+pub use self::command::Guard;
+use self::command::{Command, Encoder, Kind, Limits};
+pub use self::error::{Class, SinkError};
+pub use self::reply::Verdict;
+use self::reply::verdicts;
+use crate::change::CollectionId;
+use crate::coalesce::Update;
+use crate::config;
+use crate::event::Collections;
+use crate::lane::pending::Write;
+use crate::metrics::{Op, WriteMetrics};
+use crate::raw::{self, begin_document, end_document};
+use crate::status::Status;
+
+/// The collection that holds each queue's last epoch.
+pub const EPOCHS: &str = "tidegate";
+
+/// The oldest wire version spoken: MongoDB 5.0's.
+const MIN_WIRE_VERSION: i32 = 13;
+
+/// MongoDB, as a place to write to.
+#[derive(Debug)]
+pub struct Sink {
+    database: Database,
+    collections: Collections,
+    limits: Limits,
+    write_concern: Vec<u8>,
+    /// Reading back what was written must not see what may yet be rolled back.
+    read_concern: &'static str,
+    timeout: Duration,
+    status: Arc<Status>,
+    metrics: Arc<WriteMetrics>,
+}
+
+/// Opens a client. Nothing is sent yet.
+///
+/// # Errors
+/// The connection string cannot be used.
+pub async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
+    let mut options = ClientOptions::parse(config.uri.expose()).await?;
+    options.app_name.get_or_insert_with(|| "tidegate".to_owned());
+    options.server_selection_timeout = Some(config.timeout.min(Duration::from_secs(5)));
+    options.connect_timeout.get_or_insert(config.timeout.min(Duration::from_secs(5)));
+    Ok(mongodb::Client::with_options(options)?.database(&config.database))
+}
+
+impl Sink {
+    /// Asks the server what it is and accepts.
+    ///
+    /// # Errors
+    /// It cannot be reached, or is too old.
+    pub async fn connect(
+        database: Database,
+        config: &config::Mongodb,
+        collections: Collections,
+        status: Arc<Status>,
+        metrics: Arc<WriteMetrics>,
+    ) -> Result<Self, SinkError> {
+        let mut sink = Sink {
+            database,
+            collections,
+            limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
+            write_concern: write_concern(&config.write_concern),
+            read_concern: if config.write_concern == "majority" { "majority" } else { "local" },
+            timeout: config.timeout,
+            status,
+            metrics,
+        };
+        let hello = sink.run(bson::serialize_to_vec(&doc! {"hello": 1}).unwrap_or_default()).await?;
+        let wire = hello.get_i32("maxWireVersion").unwrap_or(0);
+        if wire < MIN_WIRE_VERSION {
+            return Err(SinkError::fatal(format!(
+                "MongoDB 5.0 or newer is needed; the server speaks wire version {wire}, not {MIN_WIRE_VERSION}"
+            )));
+        }
+        let limit = |key, default| hello.get_i32(key).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
+        sink.limits = Limits {
+            max_bytes: limit("maxBsonObjectSize", sink.limits.max_bytes),
+            max_statements: limit("maxWriteBatchSize", sink.limits.max_statements),
+        };
+        // Credentials are not asked for by `hello`; they are by a read.
+        sink.run(bson::serialize_to_vec(&doc! {"find": EPOCHS, "limit": 1}).unwrap_or_default()).await?;
+        Ok(sink)
+    }
+
+    /// Whether the server answers. Tells the status.
+    pub async fn ping(&self) {
+        // The outcome is the status's.
+        let _ = self.run(bson::serialize_to_vec(&doc! {"ping": 1}).unwrap_or_default()).await;
+    }
+
+    /// Takes a new epoch of a queue, above its last and above `least`.
+    ///
+    /// # Errors
+    /// MongoDB's.
+    pub async fn next_epoch(&self, queue: &str, least: i64) -> Result<i64, SinkError> {
+        // Two steps, each atomic: whoever's increment comes later has the larger epoch.
+        let concern = raw_to_document(&self.write_concern);
+        let raise = doc! {
+            "update": EPOCHS,
+            "updates": [{"q": {"_id": queue}, "u": {"$max": {"epoch": least}}, "upsert": true}],
+            "writeConcern": concern.clone(),
+        };
+        let reply = self.run_document(&raise).await?;
+        // An upsert race is the other's raise; the increment below does not mind.
+        if let Some(error) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first())
+            && error.as_document().and_then(|e| e.get_i32("code").ok()) != Some(11000)
+        {
+            return Err(SinkError::transient(format!("no epoch could be taken: {error}")));
+        }
+        let take = doc! {
+            "findAndModify": EPOCHS,
+            "query": {"_id": queue},
+            "update": {"$inc": {"epoch": 1_i64}},
+            "upsert": true,
+            "new": true,
+            "writeConcern": concern,
+        };
+        let reply = self.run_document(&take).await?;
+        if reply.contains_key("writeConcernError") {
+            return Err(SinkError::transient("no epoch could be taken: the write concern was not met"));
+        }
+        let epoch = reply.get_document("value").ok().and_then(|value| value.get("epoch")).and_then(Bson::as_i64);
+        epoch.ok_or_else(|| SinkError::transient("no epoch could be taken: the reply has none"))
+    }
+
+    /// Tries once to apply `writes`, each to another entity; or, `ordered`, one after another up to the
+    /// first that is not applied, all of them of one kind. Answers a verdict for each.
+    pub async fn write(&self, writes: &[Write], guard: Option<&Guard>, ordered: bool) -> Vec<Verdict> {
+        let encoder = Encoder {
+            collections: &self.collections,
+            limits: self.limits,
+            write_concern: &self.write_concern,
+            guard,
+            ordered,
+        };
+        let mut all = vec![Verdict::Untried; writes.len()];
+        for mut command in encoder.commands(writes) {
+            let body = std::mem::take(&mut command.body);
+            let started = Instant::now();
+            let verdicts = match self.run(body).await {
+                Ok(reply) => verdicts(&command, ordered, guard.is_some(), &reply),
+                Err(error) if error.class() == Class::Data => {
+                    vec![Verdict::Refused(error.rejection()); command.writes.len()]
+                }
+                Err(error) => vec![Verdict::Failed(error); command.writes.len()],
+            };
+            self.metrics.write_duration(command.collection, started.elapsed());
+            self.count(&command, writes, &verdicts);
+            let complete = verdicts.iter().all(|verdict| matches!(verdict, Verdict::Applied));
+            for (at, verdict) in command.writes.iter().zip(verdicts) {
+                all[*at] = verdict;
+            }
+            if ordered && !complete {
+                break;
+            }
+        }
+        all
+    }
+
+    fn count(&self, command: &Command, writes: &[Write], verdicts: &[Verdict]) {
+        let mut counts = [0_u64; Op::ALL.len()];
+        for (at, verdict) in command.writes.iter().zip(verdicts) {
+            if matches!(verdict, Verdict::Applied) {
+                let op = match writes[*at].segment.update {
+                    Update::Fields(_) => Op::Update,
+                    Update::Replace(_) => Op::Replace,
+                    Update::Delete => Op::Delete,
+                };
+                counts[op as usize] += 1;
+            }
+        }
+        for op in Op::ALL {
+            self.metrics.writes(command.collection, op, counts[op as usize]);
+        }
+    }
+
+    /// The documents' watermarks of a queue, in the order of `writes`: None where there is no document.
+    ///
+    /// # Errors
+    /// MongoDB's.
+    pub async fn watermarks(
+        &self,
+        writes: &[&Write],
+        guard: &Guard,
+    ) -> Result<Vec<Option<Watermark>>, SinkError> {
+        /// Ids asked for at once; their documents' watermarks fit one reply.
+        const IDS: usize = 1000;
+        let mut found: HashMap<(CollectionId, Vec<u8>), Watermark> = HashMap::new();
+        let mut by_collection: HashMap<CollectionId, Vec<&Write>> = HashMap::new();
+        for write in writes {
+            by_collection.entry(write.collection).or_default().push(write);
+        }
+        for (collection, writes) in by_collection {
+            for some in writes.chunks(IDS) {
+                let reply = self.run(self.find(collection, some, guard)).await?;
+                let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch"));
+                for document in batch.map(Vec::as_slice).unwrap_or_default().iter().filter_map(Bson::as_document) {
+                    let Some(id) = document.get("_id") else { continue };
+                    let watermark = document.get_document(crate::event::path::WATERMARK_FIELD);
+                    let watermark = watermark.ok().and_then(|w| w.get(guard.id())).and_then(Bson::as_i64);
+                    found.insert((collection, id_bytes(id)), Watermark(watermark));
+                }
+            }
+        }
+        let watermark = |write: &&Write| {
+            let id = write.id.get();
+            let mut key = vec![id.kind as u8];
+            key.extend_from_slice(id.bytes);
+            found.get(&(write.collection, key)).copied()
+        };
+        Ok(writes.iter().map(watermark).collect())
+    }
+
+    fn find(&self, collection: CollectionId, writes: &[&Write], guard: &Guard) -> Vec<u8> {
+        let mut out = Vec::new();
+        let start = begin_document(&mut out);
+        raw::write_text(&mut out, "find", self.collections.name(collection));
+        raw::write_key(&mut out, ElementType::EmbeddedDocument, "filter");
+        let filter = begin_document(&mut out);
+        raw::write_key(&mut out, ElementType::EmbeddedDocument, "_id");
+        let operator = begin_document(&mut out);
+        raw::write_key(&mut out, ElementType::Array, "$in");
+        let ids = begin_document(&mut out);
+        for (at, write) in writes.iter().enumerate() {
+            raw::write_indexed(&mut out, at, write.id.get());
+        }
+        [ids, operator, filter].into_iter().for_each(|start| end_document(&mut out, start));
+        raw::write_key(&mut out, ElementType::EmbeddedDocument, "projection");
+        let projection = begin_document(&mut out);
+        raw::write_i32(&mut out, guard.path(), 1);
+        end_document(&mut out, projection);
+        raw::write_i32(&mut out, "batchSize", i32::try_from(writes.len()).unwrap_or(i32::MAX));
+        raw::write_bool(&mut out, "singleBatch", true);
+        raw::write_key(&mut out, ElementType::EmbeddedDocument, "readConcern");
+        let concern = begin_document(&mut out);
+        raw::write_text(&mut out, "level", self.read_concern);
+        end_document(&mut out, concern);
+        end_document(&mut out, start);
+        out
+    }
+
+    async fn run_document(&self, command: &Document) -> Result<Document, SinkError> {
+        let body = bson::serialize_to_vec(command).map_err(|e| SinkError::transient(e.to_string()))?;
+        self.run(body).await
+    }
+
+    /// Runs a command, within the configured time, and tells the status how it went.
+    async fn run(&self, body: Vec<u8>) -> Result<Document, SinkError> {
+        let command = RawDocumentBuf::from_bytes(body).map_err(|e| SinkError::transient(e.to_string()))?;
+        let result = match timeout(self.timeout, self.database.run_raw_command(command)).await {
+            Ok(result) => result.map_err(SinkError::from),
+            Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),
+        };
+        match &result {
+            Ok(_) => self.status.mongodb.up(),
+            Err(error) if error.class() == Class::Data => self.status.mongodb.up(),
+            Err(error) => self.status.mongodb.down(error),
+        }
+        result
+    }
+}
+
+/// A document's watermark; None inside where it has no watermark of this queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermark(pub Option<i64>);
+
+fn id_bytes(id: &Bson) -> Vec<u8> {
+    match id {
+        Bson::Int32(n) => [&[ElementType::Int32 as u8], &n.to_le_bytes()[..]].concat(),
+        Bson::Int64(n) => [&[ElementType::Int64 as u8], &n.to_le_bytes()[..]].concat(),
+        Bson::String(text) => {
+            let mut bytes = vec![ElementType::String as u8];
+            raw::write_text_value(&mut bytes, text);
+            bytes
+        }
+        // No event has such an id.
+        _ => Vec::new(),
+    }
+}
+
+/// `{w: ...}`, encoded: a number of nodes, or `majority` or a tag set's name.
+fn write_concern(w: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let start = begin_document(&mut out);
+    match w.parse::<i32>() {
+        Ok(nodes) => raw::write_i32(&mut out, "w", nodes),
+        Err(_) => raw::write_text(&mut out, "w", w),
+    }
+    end_document(&mut out, start);
+    out
+}
+
+fn raw_to_document(bytes: &[u8]) -> Document {
+    bson::deserialize_from_slice(bytes).unwrap_or_default()
+}

@@ -1,0 +1,45 @@
+//! What ends the ownership of a queue.
+
+use redis::{ErrorKind, RedisError};
+
+/// Why a queue cannot be read or committed to by this owner any more.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The connection is gone, or what it answers cannot be trusted. Take over again.
+    #[error("{0}")]
+    Lost(String),
+    /// Another owner has the queue, or the lease ran out.
+    #[error("the lease was lost")]
+    Fenced,
+    /// Elements are not where they were: somebody else pops or inserts.
+    #[error("another client removes or inserts elements")]
+    ForeignPop,
+    /// No start can overcome it.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+impl SourceError {
+    /// Whether Redis itself is the trouble, rather than who owns the queue.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, SourceError::Lost(_))
+    }
+}
+
+impl From<RedisError> for SourceError {
+    fn from(error: RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
+                SourceError::Fatal(format!("Redis refuses the connection: {error}"))
+            }
+            _ => match error.code() {
+                Some("NOAUTH" | "WRONGPASS") => {
+                    SourceError::Fatal(format!("Redis refuses the credentials: {error}"))
+                }
+                Some("WRONGTYPE") => SourceError::Fatal(format!("a key has another type than its queue: {error}")),
+                _ => SourceError::Lost(error.to_string()),
+            },
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The Redis keys of a queue. All but the dead-letter list share the queue's hash slot.
+
+/// Key names; a contract with operators and other versions.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// The queue itself.
+    pub queue: String,
+    /// Offset of the head element.
+    pub base: String,
+    /// Every element below this offset may have been sent to MongoDB.
+    pub read: String,
+    /// SHA-1 of the element at base; empty where the list was empty.
+    pub head: String,
+    /// Epoch of the owner; expires: the lease.
+    pub owner: String,
+    /// Hash: dead letters not yet committed, by offset.
+    pub dead: String,
+    /// List: dead letters.
+    pub dead_list: String,
+}
+
+impl Keys {
+    /// The keys that belong to a queue.
+    #[must_use]
+    pub fn new(queue: &str, dead_suffix: &str) -> Self {
+        // A key with a hash tag of its own keeps it; any other is its own tag.
+        let tagged = if has_hash_tag(queue) { queue.to_owned() } else { format!("{{{queue}}}") };
+        let key = |name| format!("tidegate:{tagged}:{name}");
+        Keys {
+            base: key("base"),
+            read: key("read"),
+            head: key("head"),
+            owner: key("owner"),
+            dead: key("dead"),
+            dead_list: format!("{queue}{dead_suffix}"),
+            queue: queue.to_owned(),
+        }
+    }
+}
+
+/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
+fn has_hash_tag(key: &str) -> bool {
+    key.find('{').is_some_and(|open| key[open + 1..].find('}').is_some_and(|len| len > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_share_the_queues_slot() {
+        assert_eq!(Keys::new("q", ":dead").base, "tidegate:{q}:base");
+        assert_eq!(Keys::new("collab:{7}", ":dead").owner, "tidegate:collab:{7}:owner");
+        assert_eq!(Keys::new("a{}b", ":dead").read, "tidegate:{a{}b}:read");
+        assert_eq!(Keys::new("q", ":dead").dead_list, "q:dead");
+    }
+}

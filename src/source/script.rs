@@ -1,0 +1,115 @@
+//! The Lua scripts. Each checks that the caller still owns the queue before it does anything.
+//!
+//! Offsets pass 2^53 and numbers in Redis' Lua are doubles, so offsets are computed by the client, passed
+//! as strings and compared as strings. Where a script must add to one, it is passed in two halves.
+
+/// Answers of the fenced scripts.
+pub(super) const FENCED: i64 = -1;
+/// An element is not the one that was there.
+pub(super) const FOREIGN: i64 = -2;
+
+/// Takes a queue over, if nobody else owns it and its state is still what the caller saw.
+///
+/// KEYS owner base read · ARGV epoch ttl-ms previous-epoch base read
+pub(super) const TAKE: &str = r"
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[3] then return 0 end
+if (redis.call('GET', KEYS[2]) or '') ~= ARGV[4] then return 0 end
+if (redis.call('GET', KEYS[3]) or '') ~= ARGV[5] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1";
+
+/// Whether the caller owns the queue and its head is the element that was there; raises `read` over the
+/// elements that the `LRANGE` in the same transaction answered, if `count` is not 0. Answers the length.
+///
+/// `read` must be exact: an offset that was never given out may, after Redis lost data, belong to another
+/// event than the one applied under it.
+///
+/// KEYS queue owner base read head · ARGV epoch base index count offset-high offset-low
+pub(super) const READ: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+if redis.call('GET', KEYS[3]) ~= ARGV[2] then return -1 end
+local first = redis.call('LINDEX', KEYS[1], 0)
+local head = redis.call('GET', KEYS[5])
+if head and head ~= '' then
+  if not first or redis.sha1hex(first) ~= head then
+    redis.call('SET', KEYS[5], '!')
+    return -2
+  end
+elseif first then
+  redis.call('SET', KEYS[5], redis.sha1hex(first))
+end
+local length = redis.call('LLEN', KEYS[1])
+local count = math.min(tonumber(ARGV[4]), length - tonumber(ARGV[3]))
+if count > 0 then
+  local high, low = tonumber(ARGV[5]), tonumber(ARGV[6]) + count
+  if low >= 1e9 then high, low = high + 1, low - 1e9 end
+  if high > 0 then
+    redis.call('SET', KEYS[4], string.format('%.0f%09.0f', high, low))
+  else
+    redis.call('SET', KEYS[4], string.format('%.0f', low))
+  end
+end
+return length";
+
+/// Trims what is settled and moves its dead letters to their list. Compares the last element it would
+/// trim with the one that was read: if they differ, trimming would lose events that were never read.
+///
+/// KEYS queue owner base head dead dead-list · ARGV epoch base new-base count sha1 offset...
+pub(super) const COMMIT: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+if redis.call('GET', KEYS[3]) ~= ARGV[2] then return -1 end
+local last = redis.call('LINDEX', KEYS[1], tonumber(ARGV[4]) - 1)
+if not last or redis.sha1hex(last) ~= ARGV[5] then
+  redis.call('SET', KEYS[4], '!')
+  return -2
+end
+for i = 6, #ARGV do
+  local letter = redis.call('HGET', KEYS[5], ARGV[i])
+  if letter then
+    redis.call('RPUSH', KEYS[6], letter)
+    redis.call('HDEL', KEYS[5], ARGV[i])
+  end
+end
+redis.call('LTRIM', KEYS[1], ARGV[4], -1)
+redis.call('SET', KEYS[3], ARGV[3])
+local first = redis.call('LINDEX', KEYS[1], 0)
+redis.call('SET', KEYS[4], first and redis.sha1hex(first) or '')
+return redis.call('LLEN', KEYS[1])";
+
+/// Gives every element a new number: base and read become the epoch's first offset. Dead letters not yet
+/// committed lose their offsets' meaning, so they are moved to their list.
+///
+/// KEYS queue owner base read head dead dead-list · ARGV epoch base new-base
+pub(super) const RENUMBER: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+if (redis.call('GET', KEYS[3]) or '') ~= ARGV[2] then return -1 end
+for _, letter in ipairs(redis.call('HVALS', KEYS[6])) do
+  redis.call('RPUSH', KEYS[7], letter)
+end
+redis.call('DEL', KEYS[6])
+redis.call('SET', KEYS[3], ARGV[3])
+redis.call('SET', KEYS[4], ARGV[3])
+local first = redis.call('LINDEX', KEYS[1], 0)
+redis.call('SET', KEYS[5], first and redis.sha1hex(first) or '')
+return 1";
+
+/// Records dead letters until they are committed.
+///
+/// KEYS owner dead · ARGV epoch offset letter offset letter ...
+pub(super) const BURY: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return 1";
+
+/// Extends the lease. KEYS owner · ARGV epoch ttl-ms
+pub(super) const RENEW: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1";
+
+/// Gives the queue up. KEYS owner · ARGV epoch
+pub(super) const RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('DEL', KEYS[1])
+return 1";
