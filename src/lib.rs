@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod buffer;
 pub mod change;
+pub mod cli;
 pub mod coalesce;
 pub mod commit;
 pub mod config;

@@ -1,14 +1,34 @@
 //! The configuration: what can be set, its defaults, and where it comes from.
 //!
 //! `config.toml` at the top of the repository documents every key for users; these types are its
-//! shape. Loading (file, environment, flags) is in [`load`], checks across keys in `check`.
+//! shape. [`Config::load`] (in `load`) layers defaults, file, environment and flags; `check` and
+//! `route_rules` hold the rules across keys; `error` words every problem as one line; `secret`
+//! keeps passwords out of everything that is printed; `show` prints the effective configuration.
+
+mod check;
+mod defaults;
+mod error;
+mod load;
+mod route_rules;
+mod secret;
+mod show;
+
+#[cfg(test)]
+mod load_tests;
+#[cfg(test)]
+mod shipped_file_tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
+use serde::de::IntoDeserializer;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use error::{ConfigError, KeyPath, Problem};
+pub use secret::SecretUrl;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -46,10 +66,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://` or `rediss://` URL.
+    /// `redis://`, `rediss://` or `unix://` URL.
     pub url: SecretUrl,
     /// File that holds the URL; wins over `url`.
-    pub url_file: Option<std::path::PathBuf>,
+    pub url_file: Option<PathBuf>,
     /// Longest wait for a reply, blocking waits excepted.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
@@ -62,7 +82,7 @@ pub struct Mongodb {
     /// Connection string.
     pub uri: SecretUrl,
     /// File that holds the connection string; wins over `uri`.
-    pub uri_file: Option<std::path::PathBuf>,
+    pub uri_file: Option<PathBuf>,
     /// Database of all collections written.
     pub database: String,
     /// `"majority"`, a number of nodes such as `"1"`, or a tag set's name.
@@ -79,10 +99,10 @@ pub struct Queue {
     /// Redis key.
     pub key: String,
     /// List or stream.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub kind: QueueKind,
     /// What a crash may cost.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     pub delivery: Delivery,
 }
 
@@ -115,6 +135,7 @@ pub struct Batch {
     /// Entities.
     pub max_ops: usize,
     /// Bytes of pending updates.
+    #[serde(with = "show::size")]
     pub max_bytes: ByteSize,
     /// Wait of the oldest change.
     #[serde(with = "humantime_serde")]
@@ -126,6 +147,7 @@ pub struct Batch {
 #[serde(default, deny_unknown_fields)]
 pub struct Buffer {
     /// Bytes of events and pending updates held.
+    #[serde(with = "show::size")]
     pub max_bytes: ByteSize,
     /// Events read and not yet committed.
     pub max_events: u64,
@@ -193,7 +215,7 @@ pub struct Route {
 
 /// A value that `when` compares with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a string, a number, true or false (quote a dotted path: \"a.b\")")]
 pub enum Scalar {
     /// Boolean.
     Bool(bool),
@@ -207,7 +229,7 @@ pub enum Scalar {
 
 /// What `inc` adds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a number or the path to one (quote a dotted field: \"a.b\")")]
 pub enum Amount {
     /// Always this integer.
     Int(i64),
@@ -249,6 +271,7 @@ pub struct Log {
     /// Filter, in `RUST_LOG` syntax.
     pub level: String,
     /// Text or JSON.
+    #[serde(deserialize_with = "word")]
     pub format: LogFormat,
 }
 
@@ -272,97 +295,9 @@ pub struct Shutdown {
     pub deadline: Duration,
 }
 
-/// A URL that may hold a password: shown everywhere with secrets replaced by `***`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct SecretUrl(String);
-
-impl std::fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for SecretUrl {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
-    }
-}
-
-impl SecretUrl {
-    /// The URL with its secrets.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Redis {
-            url: SecretUrl("redis://127.0.0.1:6379".into()),
-            url_file: None,
-            timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Default for Mongodb {
-    fn default() -> Self {
-        Mongodb {
-            uri: SecretUrl("mongodb://127.0.0.1:27017".into()),
-            uri_file: None,
-            database: "collab".into(),
-            write_concern: "majority".into(),
-            timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Batch { max_ops: 1000, max_bytes: ByteSize::mib(8), max_delay: Duration::from_millis(50) }
-    }
-}
-
-impl Default for Buffer {
-    fn default() -> Self {
-        Buffer { max_bytes: ByteSize::mib(64), max_events: 1_000_000 }
-    }
-}
-
-impl Default for Lanes {
-    fn default() -> Self {
-        Lanes { count: 4 }
-    }
-}
-
-impl Default for DeadLetter {
-    fn default() -> Self {
-        DeadLetter { suffix: ":dead".into() }
-    }
-}
-
-impl Default for Lease {
-    fn default() -> Self {
-        Lease { ttl: Duration::from_secs(10) }
-    }
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Http { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Log { level: "info".into(), format: LogFormat::Text }
-    }
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Shutdown { deadline: Duration::from_secs(25) }
-    }
+/// Reads one of an enum's words. Without it figment takes a number for the index of a variant, and
+/// `kind = 0` would silently mean `list`.
+fn word<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    T::deserialize(word.into_deserializer())
 }

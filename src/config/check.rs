@@ -1,0 +1,365 @@
+//! Rules across keys: what the types cannot say. All violations are found at once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+
+use super::{Config, Delivery, KeyPath, Problem, SecretUrl, show};
+
+/// Lanes of one queue. More would only wait for the same server.
+const MAX_LANES: usize = 64;
+
+/// MongoDB refuses more statements in one command.
+const MAX_OPS: usize = 100_000;
+
+/// Bounds of a batch. MongoDB takes messages of up to 48 MB; the sink splits below its own limits.
+const BATCH_BYTES: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::mib(48));
+
+/// A lease is renewed at a fraction of this; shorter ones would be lost in a pause of the network.
+const MIN_LEASE: Duration = Duration::from_secs(1);
+
+/// MongoDB: no name of a database is longer.
+const MAX_DATABASE_BYTES: usize = 63;
+
+/// MongoDB: no name of a database has one of these.
+const FORBIDDEN_IN_DATABASE: [char; 12] = ['/', '\\', '.', ' ', '"', '$', '*', '<', '>', ':', '|', '?'];
+
+/// MongoDB's own.
+const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
+
+/// The collection in which tidegate keeps the epochs of its queues.
+const OWN_COLLECTION: &str = "tidegate";
+
+/// Collects what is wrong.
+#[derive(Default)]
+pub(super) struct Violations(Vec<Problem>);
+
+impl Violations {
+    /// `key` is wrong unless `holds`.
+    pub(super) fn require(&mut self, holds: bool, key: impl Into<KeyPath>, message: impl Into<String>) {
+        if !holds {
+            self.0.push(Problem { origin: None, key: key.into(), message: message.into() });
+        }
+    }
+}
+
+impl Config {
+    /// Everything that breaks a rule across keys. [`Config::load`] has asked already; this is for
+    /// configurations made in code.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Problem> {
+        let mut found = Violations::default();
+        self.check_servers(&mut found);
+        self.check_queues(&mut found);
+        self.check_bounds(&mut found);
+        self.check_log(&mut found);
+        for (number, name) in self.native.collections.iter().enumerate() {
+            check_collection(name, KeyPath::from("native.collections").join(number), &mut found);
+        }
+        found.require(
+            !self.routes.is_empty() || !self.native.collections.is_empty(),
+            "routes",
+            "no routes, and `native.collections` is empty too: no event could be accepted",
+        );
+        for (number, route) in self.routes.iter().enumerate() {
+            route.check(&KeyPath::from("routes").join(number), &mut found);
+        }
+        found.0
+    }
+
+    /// What is allowed and probably not meant, one line each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for queue in &self.queues {
+            if queue.delivery == Delivery::AtMostOnce {
+                warnings.push(format!(
+                    "queue {:?} is drained at-most-once: events in memory are lost in a crash",
+                    queue.key
+                ));
+            }
+            let dead = format!("{}{}", queue.key, self.dead_letter.suffix);
+            if self.queues.iter().any(|other| other.key == dead) {
+                warnings.push(format!("queue {dead:?} is the dead-letter list of queue {:?}", queue.key));
+            }
+        }
+        for (number, route) in self.routes.iter().enumerate() {
+            let shadows = |earlier: &super::Route| {
+                earlier.id == route.id
+                    && earlier.when.iter().all(|(path, value)| route.when.get(path) == Some(value))
+            };
+            if let Some(earlier) = self.routes[..number].iter().position(shadows) {
+                warnings.push(format!(
+                    "`routes[{number}]` can never be reached: `routes[{earlier}]` matches all of its events"
+                ));
+            }
+        }
+        let takes_all = |route: &super::Route| route.when.is_empty() && route.id == "id";
+        if let Some(number) = self.routes.iter().position(takes_all)
+            && !self.native.collections.is_empty()
+        {
+            warnings.push(format!(
+                "native events can never be reached: `routes[{number}]` matches every event with an `id`"
+            ));
+        }
+        warnings
+    }
+
+    fn check_servers(&self, found: &mut Violations) {
+        check_url(&self.redis.url, "redis.url", &["redis", "rediss", "unix"], found);
+        check_url(&self.mongodb.uri, "mongodb.uri", &["mongodb", "mongodb+srv"], found);
+
+        let database = self.mongodb.database.as_str();
+        let key = "mongodb.database";
+        found.require(!database.is_empty(), key, "must not be empty");
+        found.require(
+            !database.contains(FORBIDDEN_IN_DATABASE) && !database.contains('\0'),
+            key,
+            "must not contain NUL, a space or any of /\\.\"$*<>:|?",
+        );
+        found.require(
+            database.len() <= MAX_DATABASE_BYTES,
+            key,
+            format!("must not be longer than {MAX_DATABASE_BYTES} bytes"),
+        );
+        found.require(
+            !RESERVED_DATABASES.contains(&database),
+            key,
+            format!("\"{database}\" is MongoDB's own"),
+        );
+
+        let concern = self.mongodb.write_concern.trim();
+        found.require(!concern.is_empty(), "mongodb.write_concern", "must not be empty");
+        // Unacknowledged writes can be lost, and their events would leave Redis all the same.
+        let acknowledged = concern.parse::<i64>().map_or(true, |nodes| nodes >= 1);
+        found.require(
+            acknowledged,
+            "mongodb.write_concern",
+            "must be at least 1: writes have to be acknowledged",
+        );
+    }
+
+    fn check_queues(&self, found: &mut Violations) {
+        found.require(!self.queues.is_empty(), "queues", "at least one queue is needed");
+        let mut keys = BTreeSet::new();
+        for (number, queue) in self.queues.iter().enumerate() {
+            let path = KeyPath::from("queues").join(number).join("key");
+            found.require(!queue.key.is_empty(), path.clone(), "must not be empty");
+            found.require(keys.insert(&queue.key), path, format!("{:?} is there twice", queue.key));
+        }
+        found.require(
+            !self.dead_letter.suffix.is_empty(),
+            "dead_letter.suffix",
+            "must not be empty: dead letters would go back into the queue",
+        );
+    }
+
+    fn check_bounds(&self, found: &mut Violations) {
+        let (least, most) = BATCH_BYTES;
+        let (batch, buffer) = (&self.batch, &self.buffer);
+        found.require(
+            (1..=MAX_OPS).contains(&batch.max_ops),
+            "batch.max_ops",
+            format!("must be from 1 to {MAX_OPS}, is {}", batch.max_ops),
+        );
+        found.require(
+            (least..=most).contains(&batch.max_bytes),
+            "batch.max_bytes",
+            format!(
+                "must be from {} to {}, is {}",
+                show::size::text(least),
+                show::size::text(most),
+                show::size::text(batch.max_bytes)
+            ),
+        );
+        found.require(
+            buffer.max_bytes >= batch.max_bytes,
+            "buffer.max_bytes",
+            format!(
+                "must hold at least one batch (`batch.max_bytes` = {}), is {}",
+                show::size::text(batch.max_bytes),
+                show::size::text(buffer.max_bytes)
+            ),
+        );
+        found.require(buffer.max_events >= 1, "buffer.max_events", "must be at least 1");
+        found.require(
+            (1..=MAX_LANES).contains(&self.lanes.count),
+            "lanes.count",
+            format!("must be from 1 to {MAX_LANES}, is {}", self.lanes.count),
+        );
+        found.require(self.lease.ttl >= MIN_LEASE, "lease.ttl", "must be at least 1s");
+        for (key, timeout) in [
+            ("redis.timeout", self.redis.timeout),
+            ("mongodb.timeout", self.mongodb.timeout),
+            ("shutdown.deadline", self.shutdown.deadline),
+        ] {
+            found.require(!timeout.is_zero(), key, "must be longer than 0s");
+        }
+    }
+
+    fn check_log(&self, found: &mut Violations) {
+        let level = self.log.level.trim();
+        // To the filter, a bare word that is no level is the name of a module: a typing error
+        // would silence everything else.
+        let is_bare = !level.contains(['=', ',', '[', ':']);
+        found.require(
+            !level.is_empty()
+                && EnvFilter::builder().parse(level).is_ok()
+                && (!is_bare || level.parse::<LevelFilter>().is_ok()),
+            "log.level",
+            "must be off, error, warn, info, debug or trace, or a filter such as \"info,tidegate=debug\"",
+        );
+    }
+}
+
+fn check_url(url: &SecretUrl, key: &str, schemes: &[&str], found: &mut Violations) {
+    let expected = || schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ");
+    let scheme = url.scheme().filter(|scheme| schemes.contains(scheme));
+    let Some(scheme) = scheme else {
+        return found.require(false, key, format!("must begin with {}", expected()));
+    };
+    let rest = &url.expose()[scheme.len() + "://".len()..];
+    found.require(!rest.trim_matches('/').is_empty(), key, "must name a server");
+    found.require(!rest.contains(char::is_control), key, "must not contain control characters");
+}
+
+/// A name that events may write to.
+pub(super) fn check_collection(name: &str, key: KeyPath, found: &mut Violations) {
+    let fault = if name.is_empty() {
+        "must not be empty"
+    } else if name.contains('$') {
+        "must not contain `$`"
+    } else if name.contains('\0') {
+        "must not contain NUL"
+    } else if name.starts_with("system.") {
+        "must not begin with `system.`: those collections are MongoDB's own"
+    } else if name == OWN_COLLECTION {
+        "is the collection in which tidegate keeps its own state"
+    } else {
+        return;
+    };
+    found.require(false, key, fault);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Route;
+    use super::*;
+
+    fn violations(toml: &str) -> String {
+        let config: Config = toml::from_str(toml).unwrap();
+        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_default_needs_a_queue_and_something_to_accept() {
+        insta::assert_snapshot!(violations(""), @"
+        `queues`: at least one queue is needed
+        `routes`: no routes, and `native.collections` is empty too: no event could be accepted
+        ");
+    }
+
+    #[test]
+    fn every_bound_is_kept() {
+        insta::assert_snapshot!(violations(r#"
+            queues = [{ key = "a" }, { key = "" }, { key = "a" }]
+            native.collections = ["", "a$b", "a\u0000b", "system.users", "tidegate", "fine"]
+            redis = { url = "http://:hunter2@cache", timeout = "0s" }
+            mongodb = { uri = "mongodb://", database = "a b", write_concern = "0", timeout = "0s" }
+            batch = { max_ops = 0, max_bytes = "49MiB" }
+            buffer = { max_bytes = "1MiB", max_events = 0 }
+            lanes = { count = 65 }
+            lease = { ttl = "999ms" }
+            dead_letter = { suffix = "" }
+            shutdown = { deadline = "0s" }
+            log = { level = "inof" }
+        "#), @r#"
+        `redis.url`: must begin with redis:// or rediss:// or unix://
+        `mongodb.uri`: must name a server
+        `mongodb.database`: must not contain NUL, a space or any of /\."$*<>:|?
+        `mongodb.write_concern`: must be at least 1: writes have to be acknowledged
+        `queues[1].key`: must not be empty
+        `queues[2].key`: "a" is there twice
+        `dead_letter.suffix`: must not be empty: dead letters would go back into the queue
+        `batch.max_ops`: must be from 1 to 100000, is 0
+        `batch.max_bytes`: must be from 1KiB to 48MiB, is 49MiB
+        `buffer.max_bytes`: must hold at least one batch (`batch.max_bytes` = 49MiB), is 1MiB
+        `buffer.max_events`: must be at least 1
+        `lanes.count`: must be from 1 to 64, is 65
+        `lease.ttl`: must be at least 1s
+        `redis.timeout`: must be longer than 0s
+        `mongodb.timeout`: must be longer than 0s
+        `shutdown.deadline`: must be longer than 0s
+        `log.level`: must be off, error, warn, info, debug or trace, or a filter such as "info,tidegate=debug"
+        `native.collections[0]`: must not be empty
+        `native.collections[1]`: must not contain `$`
+        `native.collections[2]`: must not contain NUL
+        `native.collections[3]`: must not begin with `system.`: those collections are MongoDB's own
+        `native.collections[4]`: is the collection in which tidegate keeps its own state
+        "#);
+    }
+
+    #[test]
+    fn names_of_databases() {
+        let check = |name: &str| {
+            let mut config = Config::default();
+            config.mongodb.database = name.into();
+            config.violations().into_iter().filter(|v| v.key == KeyPath::from("mongodb.database")).count()
+        };
+        assert_eq!(check("collab-2"), 0);
+        for name in ["", "a.b", "a\0b", "admin", &"x".repeat(64)] {
+            assert_eq!(check(name), 1, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn levels() {
+        for (level, good) in
+            [("warn", true), ("info,tidegate=debug", true), ("Info", true), ("", false), ("a=b=c", false)]
+        {
+            let mut config = Config::default();
+            config.log.level = level.into();
+            let found = config.violations().iter().any(|v| v.key == KeyPath::from("log.level"));
+            assert_eq!(found, !good, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn warns_of_what_is_probably_not_meant() {
+        let config: Config = toml::from_str(
+            r#"
+            queues = [{ key = "a", delivery = "at-most-once" }, { key = "a:dead" }]
+            native.collections = ["notes"]
+            [[routes]]
+            when = { type = "A" }
+            collection = "x"
+            id = "docId"
+            delete = true
+            [[routes]] # the same and more
+            when = { type = "A", v = 2 }
+            collection = "x"
+            id = "docId"
+            delete = true
+            [[routes]] # another id
+            when = { type = "A" }
+            collection = "x"
+            id = "id"
+            delete = true
+            [[routes]]
+            collection = "x"
+            id = "id"
+            delete = true
+            "#,
+        )
+        .unwrap();
+        insta::assert_snapshot!(config.warnings().join("\n"), @r#"
+        queue "a" is drained at-most-once: events in memory are lost in a crash
+        queue "a:dead" is the dead-letter list of queue "a"
+        `routes[1]` can never be reached: `routes[0]` matches all of its events
+        native events can never be reached: `routes[3]` matches every event with an `id`
+        "#);
+        assert!(Config { routes: vec![Route::default()], ..Config::default() }.warnings().is_empty());
+    }
+}

@@ -1,0 +1,283 @@
+//! What a route must be: one collection, one kind of effect, fields that can be written together.
+
+use super::check::{Violations, check_collection};
+use super::{Amount, KeyPath, Route};
+
+impl Route {
+    /// Reports what is wrong with the route at `path`.
+    pub(super) fn check(&self, path: &KeyPath, found: &mut Violations) {
+        self.check_collection(path, found);
+        self.check_effect(path, found);
+        self.check_sources(path, found);
+        self.check_targets(path, found);
+    }
+
+    fn check_collection(&self, path: &KeyPath, found: &mut Violations) {
+        let is_from = self.collection_from.is_some();
+        found.require(
+            self.collection.is_some() != is_from,
+            path.clone(),
+            if is_from {
+                "`collection` and `collection_from` exclude each other"
+            } else {
+                "needs `collection`, or `collection_from` with `collections`"
+            },
+        );
+        found.require(
+            !is_from || !self.collections.is_empty(),
+            path.join("collections"),
+            "must list what `collection_from` may name: events are not trusted to",
+        );
+        found.require(
+            is_from || self.collections.is_empty(),
+            path.join("collections"),
+            "only means something together with `collection_from`",
+        );
+        if let Some(name) = &self.collection {
+            check_collection(name, path.join("collection"), found);
+        }
+        for (number, name) in self.collections.iter().enumerate() {
+            check_collection(name, path.join("collections").join(number), found);
+        }
+    }
+
+    fn check_effect(&self, path: &KeyPath, found: &mut Violations) {
+        let updates = !self.set.is_empty()
+            || !self.unset.is_empty()
+            || !self.inc.is_empty()
+            || !self.push.is_empty()
+            || self.merge.is_some();
+        let kinds = [updates, self.replace.is_some(), self.delete].into_iter().filter(|kind| *kind).count();
+        found.require(
+            kinds > 0,
+            path.clone(),
+            "has no effect: give it `set`, `unset`, `inc`, `push` or `merge`, or `replace`, or `delete`",
+        );
+        found.require(
+            kinds < 2,
+            path.clone(),
+            "`replace` and `delete` go neither together nor with `set`, `unset`, `inc`, `push` or `merge`",
+        );
+    }
+
+    /// Paths into the event.
+    fn check_sources(&self, path: &KeyPath, found: &mut Violations) {
+        let single = [
+            ("collection_from", &self.collection_from),
+            ("ts", &self.ts),
+            ("merge", &self.merge),
+            ("replace", &self.replace),
+        ];
+        let mut sources = vec![(path.join("id"), self.id.as_str())];
+        sources.extend(
+            single.into_iter().filter_map(|(key, source)| Some((path.join(key), source.as_deref()?))),
+        );
+        sources.extend(self.when.keys().map(|source| (path.join("when").join(source), source.as_str())));
+        for (key, fields) in [("set", &self.set), ("push", &self.push)] {
+            sources
+                .extend(fields.iter().map(|(field, source)| (path.join(key).join(field), source.as_str())));
+        }
+        for (field, amount) in &self.inc {
+            let key = path.join("inc").join(field);
+            match amount {
+                Amount::Path(source) => sources.push((key, source)),
+                Amount::Float(number) => found.require(number.is_finite(), key, "must be a finite number"),
+                Amount::Int(_) => {}
+            }
+        }
+        for (key, source) in sources {
+            let is_path = source.split('.').all(|component| !component.is_empty());
+            found.require(is_path, key, format!("{source:?} is no path: a component is empty"));
+        }
+    }
+
+    /// Fields of the document.
+    fn check_targets(&self, path: &KeyPath, found: &mut Violations) {
+        let mut targets: Vec<(KeyPath, &str)> = Vec::new();
+        let at = |key: &str, field: &str| path.join(key).join(field);
+        targets.extend(self.set.keys().map(|field| (at("set", field), field.as_str())));
+        targets.extend(
+            self.unset.iter().enumerate().map(|(n, field)| (path.join("unset").join(n), field.as_str())),
+        );
+        targets.extend(self.inc.keys().map(|field| (at("inc", field), field.as_str())));
+        targets.extend(self.push.keys().map(|field| (at("push", field), field.as_str())));
+
+        for (number, (key, field)) in targets.iter().enumerate() {
+            if let Some(fault) = target_fault(field) {
+                found.require(false, key.clone(), fault);
+            }
+            let rival = targets[..number].iter().find(|(_, earlier)| conflict(earlier, field));
+            if let Some((rival, _)) = rival {
+                found.require(
+                    false,
+                    key.clone(),
+                    format!("conflicts with `{rival}`: MongoDB refuses to write a field twice in one update"),
+                );
+            }
+        }
+    }
+}
+
+/// Why a field cannot be written to.
+fn target_fault(field: &str) -> Option<&'static str> {
+    let mut components = field.split('.');
+    if components.clone().any(str::is_empty) {
+        Some("is no field: a component is empty")
+    } else if field.contains('\0') {
+        Some("must not contain NUL")
+    } else if components.clone().any(|component| component.starts_with('$')) {
+        Some("no component may begin with `$`")
+    } else {
+        match components.next() {
+            Some("_id") => Some("a document's `_id` cannot be changed: it is what `id` says"),
+            Some("_tidegate") => Some("`_tidegate` is where tidegate keeps a document's watermarks"),
+            _ => None,
+        }
+    }
+}
+
+/// Whether two fields are the same or one is inside the other.
+fn conflict(one: &str, other: &str) -> bool {
+    let (outer, inner) = if one.len() <= other.len() { (one, other) } else { (other, one) };
+    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Problem};
+
+    fn violations(routes: &str) -> String {
+        let config: Config = toml::from_str(&format!("queues = [{{ key = \"q\" }}]\n{routes}")).unwrap();
+        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_route_names_one_collection() {
+        insta::assert_snapshot!(violations(r#"
+            [[routes]]
+            id = "id"
+            delete = true
+            [[routes]]
+            id = "id"
+            delete = true
+            collection = "a"
+            collection_from = "kind"
+            [[routes]]
+            id = "id"
+            delete = true
+            collection_from = "kind"
+            collections = ["a", "tidegate"]
+            [[routes]]
+            id = "id"
+            delete = true
+            collection = "system.users"
+            collections = ["a"]
+        "#), @"
+        `routes[0]`: needs `collection`, or `collection_from` with `collections`
+        `routes[1]`: `collection` and `collection_from` exclude each other
+        `routes[1].collections`: must list what `collection_from` may name: events are not trusted to
+        `routes[2].collections[1]`: is the collection in which tidegate keeps its own state
+        `routes[3].collections`: only means something together with `collection_from`
+        `routes[3].collection`: must not begin with `system.`: those collections are MongoDB's own
+        ");
+    }
+
+    #[test]
+    fn a_route_has_one_kind_of_effect() {
+        insta::assert_snapshot!(violations(r#"
+            [[routes]]
+            id = "id"
+            collection = "a"
+            [[routes]]
+            id = "id"
+            collection = "a"
+            delete = true
+            replace = "state"
+            [[routes]]
+            id = "id"
+            collection = "a"
+            replace = "state"
+            unset = ["old"]
+            [[routes]] # fine
+            id = "id"
+            collection = "a"
+            set = { a = "a" }
+            unset = ["b"]
+            inc = { c = 1, d = 0.5, e = "n" }
+            push = { f = "f" }
+            merge = "changes"
+        "#), @"
+        `routes[0]`: has no effect: give it `set`, `unset`, `inc`, `push` or `merge`, or `replace`, or `delete`
+        `routes[1]`: `replace` and `delete` go neither together nor with `set`, `unset`, `inc`, `push` or `merge`
+        `routes[2]`: `replace` and `delete` go neither together nor with `set`, `unset`, `inc`, `push` or `merge`
+        ");
+    }
+
+    #[test]
+    fn paths_have_components() {
+        insta::assert_snapshot!(violations(r#"
+            [[routes]]
+            when = { "" = 1, "a..b" = 2 }
+            id = ""
+            ts = "ts."
+            collection_from = ".kind"
+            collections = ["a"]
+            set = { a = "" }
+            push = { b = "x..y" }
+            inc = { c = ".", d = nan }
+            merge = ""
+            [[routes]]
+            id = "id"
+            collection = "a"
+            replace = "a..b"
+        "#), @r#"
+        `routes[0].inc.d`: must be a finite number
+        `routes[0].id`: "" is no path: a component is empty
+        `routes[0].collection_from`: ".kind" is no path: a component is empty
+        `routes[0].ts`: "ts." is no path: a component is empty
+        `routes[0].merge`: "" is no path: a component is empty
+        `routes[0].when.""`: "" is no path: a component is empty
+        `routes[0].when."a..b"`: "a..b" is no path: a component is empty
+        `routes[0].set.a`: "" is no path: a component is empty
+        `routes[0].push.b`: "x..y" is no path: a component is empty
+        `routes[0].inc.c`: "." is no path: a component is empty
+        `routes[1].replace`: "a..b" is no path: a component is empty
+        "#);
+    }
+
+    #[test]
+    fn fields_can_be_written() {
+        insta::assert_snapshot!(violations(r#"
+            [[routes]]
+            id = "id"
+            collection = "a"
+            set = { "" = "x", "a..b" = "x", "_id" = "x", "_tidegate.q" = "x", "$set" = "x", "a.$[]" = "x", "n\u0000" = "x", "fine._id" = "x" }
+        "#), @r#"
+        `routes[0].set.""`: is no field: a component is empty
+        `routes[0].set."$set"`: no component may begin with `$`
+        `routes[0].set._id`: a document's `_id` cannot be changed: it is what `id` says
+        `routes[0].set."_tidegate.q"`: `_tidegate` is where tidegate keeps a document's watermarks
+        `routes[0].set."a.$[]"`: no component may begin with `$`
+        `routes[0].set."a..b"`: is no field: a component is empty
+        `routes[0].set."n\0"`: must not contain NUL
+        "#);
+    }
+
+    #[test]
+    fn fields_do_not_conflict() {
+        insta::assert_snapshot!(violations(r#"
+            [[routes]]
+            id = "id"
+            collection = "a"
+            set = { a = "x", ab = "x", "b.c" = "x" }
+            unset = ["b", "d", "d"]
+            inc = { "a.n" = 1, "b2" = 1 }
+            push = { ab = "x" }
+        "#), @r#"
+        `routes[0].unset[0]`: conflicts with `routes[0].set."b.c"`: MongoDB refuses to write a field twice in one update
+        `routes[0].unset[2]`: conflicts with `routes[0].unset[1]`: MongoDB refuses to write a field twice in one update
+        `routes[0].inc."a.n"`: conflicts with `routes[0].set.a`: MongoDB refuses to write a field twice in one update
+        `routes[0].push.ab`: conflicts with `routes[0].set.ab`: MongoDB refuses to write a field twice in one update
+        "#);
+    }
+}
