@@ -1,4 +1,10 @@
-//! Why an event can never be applied.
+//! Dead letters: events that can never be applied, and why.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 /// The closed set of reasons, as the metric's label; the dead letter itself carries a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,5 +113,67 @@ impl Rejection {
     #[must_use]
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
         Rejection { reason, text: text.into(), code: None }
+    }
+}
+
+/// The JSON object that is kept of a dead letter.
+#[derive(Serialize)]
+struct DeadLetter<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_base64: Option<String>,
+    reason: &'a str,
+    class: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
+    offset: i64,
+    queue: &'a str,
+    at: String,
+}
+
+/// Renders a dead letter. An event that is JSON is kept as it is, any other as base64.
+#[must_use]
+pub fn render(event: &[u8], rejection: &Rejection, offset: i64, queue: &str, now: bson::DateTime) -> String {
+    // One nested too deep for us is for whoever reads the letter.
+    let text = std::str::from_utf8(event).ok().filter(|_| rejection.reason != Reason::TooDeep);
+    let json = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
+    let event_json = json.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+    let letter = DeadLetter {
+        event: event_json,
+        event_base64: event_json.is_none().then(|| STANDARD.encode(event)),
+        reason: &rejection.text,
+        class: rejection.reason.label(),
+        code: rejection.code,
+        offset,
+        queue,
+        at: now.try_to_rfc3339_string().unwrap_or_default(),
+    };
+    // Strings, numbers and JSON that was just read: there is nothing in it that could fail.
+    serde_json::to_string(&letter).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(event: &[u8], rejection: &Rejection) -> serde_json::Value {
+        let now = bson::DateTime::from_millis(0);
+        serde_json::from_str(&render(event, rejection, 7, "q", now)).unwrap()
+    }
+
+    #[test]
+    fn json_is_kept_as_it_is_and_bytes_as_base64() {
+        let rejection = Rejection { reason: Reason::TypeMismatch, text: "no".into(), code: Some(14) };
+        assert_eq!(
+            rendered(br#"{"a":[1]}"#, &rejection),
+            serde_json::json!({
+                "event": {"a": [1]}, "reason": "no", "class": "type-mismatch", "code": 14, "offset": 7,
+                "queue": "q", "at": "1970-01-01T00:00:00Z",
+            })
+        );
+        let rejection = Rejection::new(Reason::NotUtf8, "no text");
+        assert_eq!(rendered(b"\xff", &rejection)["event_base64"], "/w==");
+        assert_eq!(rendered(b"", &rejection)["event_base64"], "");
     }
 }

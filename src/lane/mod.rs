@@ -1,3 +1,168 @@
 //! A lane: a worker that owns a share of a queue's entities, so that an entity's changes keep their order.
+//!
+//! It folds the changes sent to it into pending updates and, when the batch policy says so, has a batch of
+//! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
+mod isolate;
 pub mod pending;
+mod settling;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use self::pending::Pending;
+use self::settling::settle;
+use crate::batch::Trigger;
+use crate::buffer::Reserved;
+use crate::change::Chunk;
+use crate::coalesce::Folded;
+use crate::queue::Owned;
+use crate::settle::Unsettled;
+use crate::source::SourceError;
+
+/// What is sent to a lane.
+#[derive(Debug)]
+pub enum Input {
+    /// Changes to fold.
+    Changes {
+        /// The changes.
+        chunk: Chunk,
+        /// The duty to settle their events.
+        unsettled: Unsettled,
+        /// Their memory.
+        memory: Reserved,
+    },
+    /// Send everything pending without delay.
+    Flush,
+}
+
+type Settling = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send>>;
+
+/// A lane of a queue.
+pub struct Lane {
+    index: usize,
+    queue: Arc<Owned>,
+    input: mpsc::Receiver<Input>,
+    pending: Pending,
+    memory: Reserved,
+    in_flight: Option<InFlight>,
+    /// Pending updates are sent without delay until none is left.
+    flushing: bool,
+    closed: bool,
+}
+
+struct InFlight {
+    first: i64,
+    settling: Settling,
+}
+
+impl Lane {
+    /// A lane that is fed through `input`; the end of that is its end.
+    #[must_use]
+    pub fn new(index: usize, queue: Arc<Owned>, input: mpsc::Receiver<Input>) -> Self {
+        let pending = Pending::new(&queue.ledger);
+        let memory = Reserved::new(&queue.shared.buffer, 0);
+        Lane { index, queue, input, pending, memory, in_flight: None, flushing: false, closed: false }
+    }
+
+    /// Works until the input has ended and everything is settled.
+    ///
+    /// # Errors
+    /// The ownership of the queue has ended; what is held is handed back.
+    pub async fn run(mut self) -> Result<(), SourceError> {
+        loop {
+            self.send_if_due();
+            if self.in_flight.is_none() && self.pending.entities() == 0 {
+                self.flushing = false;
+                if self.closed {
+                    return Ok(());
+                }
+            }
+            let due = self.pending.since().map(|since| since + self.queue.shared.policy.max_delay);
+            let idle = self.in_flight.is_none();
+            tokio::select! {
+                done = settled(&mut self.in_flight) => {
+                    done?;
+                    self.in_flight = None;
+                    self.queue.tracker.lock().settled(self.index, self.held());
+                    self.queue.progress.notify_one();
+                }
+                input = self.input.recv(), if !self.closed => match input {
+                    Some(Input::Changes { chunk, unsettled, memory }) => self.fold(&chunk, unsettled, memory),
+                    Some(Input::Flush) => self.flushing = true,
+                    None => {
+                        self.closed = true;
+                        self.flushing = true;
+                    }
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if idle && due.is_some() => {}
+            }
+        }
+    }
+
+    fn fold(&mut self, chunk: &Chunk, unsettled: Unsettled, memory: Reserved) {
+        let now = Instant::now();
+        let max_bytes = self.queue.shared.policy.max_bytes;
+        self.pending.take_on(unsettled);
+        let mut coalesced = 0;
+        for placed in chunk.iter() {
+            if self.pending.fold(&placed, now, max_bytes) == Folded::In {
+                coalesced += 1;
+            }
+        }
+        self.queue.metrics.coalesced.increment(coalesced);
+        self.account();
+        drop(memory);
+        self.queue.tracker.lock().folded(self.index, self.held());
+    }
+
+    /// The oldest offset held.
+    fn held(&self) -> Option<i64> {
+        let in_flight = self.in_flight.as_ref().map(|batch| batch.first);
+        in_flight.into_iter().chain(self.pending.first()).min()
+    }
+
+    fn account(&mut self) {
+        self.memory.resize(self.pending.bytes());
+    }
+
+    /// Sends a batch, if none is in flight and the policy says so.
+    fn send_if_due(&mut self) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let policy = self.queue.shared.policy;
+        let waited = self.pending.waited(Instant::now());
+        let entities = self.pending.entities();
+        let trigger = match policy.due(entities, self.pending.bytes(), waited) {
+            None if self.flushing && entities > 0 => Trigger::Drain,
+            None => return,
+            Some(trigger) => trigger,
+        };
+        let writes = self.pending.take(policy.max_ops, policy.max_bytes);
+        let Some(first) = writes.iter().map(|write| write.segment.first).min() else { return };
+        let events = writes.iter().map(|write| write.segment.events).sum();
+        let bytes = writes.iter().map(|write| write.segment.bytes()).sum();
+        self.queue.shared.metrics.batch(trigger, events, bytes);
+        self.account();
+        let memory = Reserved::new(&self.queue.shared.buffer, bytes);
+        let queue = Arc::clone(&self.queue);
+        let settling = Box::pin(async move {
+            let _memory = memory;
+            settle(&queue, writes).await
+        });
+        self.in_flight = Some(InFlight { first, settling });
+    }
+}
+
+/// Waits for the batch in flight; for ever if there is none.
+async fn settled(in_flight: &mut Option<InFlight>) -> Result<(), SourceError> {
+    match in_flight {
+        Some(batch) => batch.settling.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

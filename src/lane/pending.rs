@@ -1,6 +1,7 @@
 //! The pending updates of a lane, found by entity and taken in the order of their oldest event.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use crate::change::{CollectionId, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate, Segment};
 use crate::raw::Value;
+use crate::settle::{Ledger, Unsettled};
 
 /// A segment to write, with the entity it is for.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Write {
     pub hash: u64,
     /// What to write.
     pub segment: Segment,
+    /// The duty to settle the events that the segment covers.
+    pub unsettled: Unsettled,
 }
 
 impl Write {
@@ -32,8 +36,10 @@ impl Write {
 }
 
 /// The pending updates of one lane.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pending {
+    /// The duty to settle all events folded in.
+    unsettled: Unsettled,
     /// Places in `entries`, by entity.
     by_entity: HashTable<usize>,
     entries: Vec<Option<Entry>>,
@@ -66,7 +72,25 @@ impl Entry {
 }
 
 impl Pending {
-    /// Folds a change into its entity's pending update.
+    /// Nothing is pending in the account of `ledger`.
+    #[must_use]
+    pub fn new(ledger: &Arc<Ledger>) -> Self {
+        Pending {
+            unsettled: ledger.receive(0),
+            by_entity: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            order: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes on the duty to settle events that are about to be folded in.
+    pub fn take_on(&mut self, unsettled: Unsettled) {
+        self.unsettled.absorb(unsettled);
+    }
+
+    /// Folds a change, whose event was taken on, into its entity's pending update.
     pub fn fold(&mut self, placed: &Placed<'_>, now: Instant, max_bytes: usize) -> Folded {
         let entity = placed.change.entity;
         let entries = &mut self.entries;
@@ -123,7 +147,8 @@ impl Pending {
             } else {
                 self.remove(at)
             };
-            writes.push(Write { collection, id, hash, segment });
+            let unsettled = self.unsettled.split(segment.events);
+            writes.push(Write { collection, id, hash, segment, unsettled });
             if bytes >= max_bytes {
                 break;
             }

@@ -8,14 +8,14 @@ use bson::spec::ElementType;
 
 use crate::change::CollectionId;
 use crate::coalesce::{FieldUpdate, Fields, Segment, Update};
-use crate::event::path::WATERMARK_FIELD;
 use crate::event::Collections;
+use crate::event::path::WATERMARK_FIELD;
 use crate::lane::pending::Write;
 use crate::raw::{self, ValueRef, begin_document, end_document};
 
 /// What the server accepts in one command, from its `hello`.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(super) struct Limits {
     /// Bytes of one command; its batch is one BSON document here.
     pub max_bytes: usize,
     /// Statements of one command.
@@ -59,7 +59,7 @@ impl Guard {
 
 /// The kinds of command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// `update`
     Update,
     /// `delete`
@@ -69,7 +69,7 @@ pub enum Kind {
 impl Kind {
     /// The kind of command that writes a segment.
     #[must_use]
-    pub fn of(segment: &Segment) -> Self {
+    pub(super) fn of(segment: &Segment) -> Self {
         match segment.update {
             Update::Fields(_) | Update::Replace(_) => Kind::Update,
             Update::Delete => Kind::Delete,
@@ -86,7 +86,7 @@ impl Kind {
 
 /// A command to one collection.
 #[derive(Debug)]
-pub struct Command {
+pub(super) struct Command {
     /// The collection.
     pub collection: CollectionId,
     /// Its kind.
@@ -99,7 +99,7 @@ pub struct Command {
 
 /// Makes commands.
 #[derive(Debug)]
-pub struct Encoder<'a> {
+pub(super) struct Encoder<'a> {
     /// The collections' names.
     pub collections: &'a Collections,
     /// The server's limits.
@@ -121,7 +121,7 @@ const COMMAND_ROOM: usize = 16 * 1024;
 impl Encoder<'_> {
     /// The commands for `writes`: as few as collections, kinds and limits allow.
     #[must_use]
-    pub fn commands(&self, writes: &[Write]) -> Vec<Command> {
+    pub(super) fn commands(&self, writes: &[Write]) -> Vec<Command> {
         let mut commands: Vec<Command> = Vec::new();
         let mut open: Vec<Open> = Vec::new();
         let mut statement = Vec::new();

@@ -101,9 +101,9 @@ pub(super) fn statement_class(code: i32) -> Class {
     match code {
         // InternalError aside, what drivers retry, and what rights, shutdowns, locks, migrations cause:
         // <https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml>
-        6 | 7 | 13 | 24 | 46 | 50 | 63 | 64 | 79 | 89 | 91 | 100 | 112 | 133 | 134 | 150 | 189 | 202 | 225
-        | 234 | 251 | 262 | 290 | 317 | 357 | 358 | 384 | 9001 | 10058 | 10107 | 11600 | 11601 | 11602 | 13297
-        | 13388 | 13435 | 13436 | 14031 => Class::Transient,
+        6 | 7 | 13 | 24 | 46 | 50 | 63 | 64 | 79 | 89 | 91 | 100 | 112 | 133 | 134 | 150 | 189 | 202
+        | 225 | 234 | 251 | 262 | 290 | 317 | 357 | 358 | 384 | 9001 | 10058 | 10107 | 11600 | 11601
+        | 11602 | 13297 | 13388 | 13435 | 13436 | 14031 => Class::Transient,
         _ => Class::Data,
     }
 }

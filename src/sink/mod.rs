@@ -15,7 +15,7 @@ use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
 pub use self::command::Guard;
-use self::command::{Command, Encoder, Kind, Limits};
+use self::command::{Command, Encoder, Limits};
 pub use self::error::{Class, SinkError};
 pub use self::reply::Verdict;
 use self::reply::verdicts;
@@ -89,7 +89,8 @@ impl Sink {
                 "MongoDB 5.0 or newer is needed; the server speaks wire version {wire}, not {MIN_WIRE_VERSION}"
             )));
         }
-        let limit = |key, default| hello.get_i32(key).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
+        let limit =
+            |key, default| hello.get_i32(key).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
         sink.limits = Limits {
             max_bytes: limit("maxBsonObjectSize", sink.limits.max_bytes),
             max_statements: limit("maxWriteBatchSize", sink.limits.max_statements),
@@ -136,7 +137,8 @@ impl Sink {
         if reply.contains_key("writeConcernError") {
             return Err(SinkError::transient("no epoch could be taken: the write concern was not met"));
         }
-        let epoch = reply.get_document("value").ok().and_then(|value| value.get("epoch")).and_then(Bson::as_i64);
+        let epoch =
+            reply.get_document("value").ok().and_then(|value| value.get("epoch")).and_then(Bson::as_i64);
         epoch.ok_or_else(|| SinkError::transient("no epoch could be taken: the reply has none"))
     }
 
@@ -211,7 +213,9 @@ impl Sink {
             for some in writes.chunks(IDS) {
                 let reply = self.run(self.find(collection, some, guard)).await?;
                 let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch"));
-                for document in batch.map(Vec::as_slice).unwrap_or_default().iter().filter_map(Bson::as_document) {
+                for document in
+                    batch.map(Vec::as_slice).unwrap_or_default().iter().filter_map(Bson::as_document)
+                {
                     let Some(id) = document.get("_id") else { continue };
                     let watermark = document.get_document(crate::event::path::WATERMARK_FIELD);
                     let watermark = watermark.ok().and_then(|w| w.get(guard.id())).and_then(Bson::as_i64);

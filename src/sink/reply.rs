@@ -26,7 +26,7 @@ pub enum Verdict {
 
 /// Reads a reply; answers one verdict per statement.
 #[must_use]
-pub fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &Document) -> Vec<Verdict> {
+pub(super) fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &Document) -> Vec<Verdict> {
     let statements = command.writes.len();
     let mut verdicts = vec![Verdict::Applied; statements];
     if let Ok(concern) = reply.get_document("writeConcernError") {

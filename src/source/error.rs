@@ -37,7 +37,9 @@ impl From<RedisError> for SourceError {
                 Some("NOAUTH" | "WRONGPASS") => {
                     SourceError::Fatal(format!("Redis refuses the credentials: {error}"))
                 }
-                Some("WRONGTYPE") => SourceError::Fatal(format!("a key has another type than its queue: {error}")),
+                Some("WRONGTYPE") => {
+                    SourceError::Fatal(format!("a key has another type than its queue: {error}"))
+                }
                 _ => SourceError::Lost(error.to_string()),
             },
         }

@@ -1,0 +1,111 @@
+//! The whole of a running instance: what is started, in which order, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::batch::Policy;
+use crate::buffer::Buffer;
+use crate::config::Config;
+use crate::event::Collections;
+use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::queue::{Shared, drain};
+use crate::sink::{self, Class, Sink};
+use crate::source::Redis;
+use crate::status::{QueueStatus, Status};
+
+/// Runs until `stop`, then flushes and commits.
+///
+/// # Errors
+/// What no retry can overcome, at the start; or that the end came before everything was flushed.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let listen = config.http.listen;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
+    tracing::info!("listening on http://{}", listener.local_addr()?);
+    let status = Arc::new(Status::default());
+    let metrics = Arc::new(WriteMetrics::default());
+    let redis = Redis::new(&config.redis)?;
+    let Some(sink) = connect(&config, &status, &metrics, &stop).await? else { return Ok(()) };
+    let shared = Arc::new(Shared {
+        redis,
+        sink,
+        buffer: Buffer::new(&config.buffer),
+        policy: Policy::from(&config.batch),
+        seed: foldhash::quality::RandomState::default(),
+        metrics,
+        status,
+        config,
+    });
+    let mut queues = JoinSet::new();
+    for queue in &shared.config.queues {
+        queues.spawn(drain(
+            queue.clone(),
+            Arc::clone(&shared),
+            Arc::new(QueueMetrics::default()),
+            Arc::new(QueueStatus),
+            stop.clone(),
+        ));
+    }
+    let health = tokio::spawn(check_health(Arc::clone(&shared)));
+    let deadline = shared.config.shutdown.deadline;
+    let overdue = async {
+        stop.cancelled().await;
+        tokio::time::sleep(deadline).await;
+    };
+    tokio::pin!(overdue);
+    loop {
+        tokio::select! {
+            ended = queues.join_next() => match ended {
+                Some(ended) => ended??,
+                None => break,
+            },
+            () = &mut overdue => {
+                let events = shared.buffer.events();
+                anyhow::bail!("{events} events could not be flushed within {deadline:?}; they stay in Redis");
+            }
+        }
+    }
+    health.abort();
+    Ok(())
+}
+
+/// Connects to MongoDB, however long that takes. None if stopped meanwhile.
+async fn connect(
+    config: &Config,
+    status: &Arc<Status>,
+    metrics: &Arc<WriteMetrics>,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Sink>> {
+    let database = sink::database(&config.mongodb).await.context("mongodb.uri cannot be used")?;
+    let mut backoff = Backoff::default();
+    loop {
+        let collections = Collections::new(config);
+        let sink = Sink::connect(
+            database.clone(),
+            &config.mongodb,
+            collections,
+            Arc::clone(status),
+            Arc::clone(metrics),
+        );
+        match stop.run_until_cancelled(sink).await {
+            None => return Ok(None),
+            Some(Ok(sink)) => return Ok(Some(sink)),
+            Some(Err(error)) if error.class() == Class::Fatal => return Err(error.into()),
+            Some(Err(_)) => {}
+        }
+        stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+    }
+}
+
+/// Notices an outage of MongoDB that no write meets.
+async fn check_health(shared: Arc<Shared>) {
+    loop {
+        shared.sink.ping().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}

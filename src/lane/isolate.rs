@@ -1,0 +1,230 @@
+//! Going back to single events: they are not committed, so the queue still has them.
+//!
+//! Two findings need it. A document whose watermark lies within a segment had the first part of it
+//! applied: the rest is folded anew. And a segment that MongoDB refuses has a guilty event somewhere: its
+//! events are applied one at a time, the guilty become dead letters, the innocent are applied.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use tokio::time::Instant;
+
+use super::pending::{Pending, Write};
+use crate::backoff::Backoff;
+use crate::change::Placed;
+use crate::coalesce::{PendingUpdate, Update};
+use crate::dead_letter::Rejection;
+use crate::event::Decoder;
+use crate::queue::Owned;
+use crate::settle::Outcome;
+use crate::sink::{Verdict, Watermark};
+use crate::source::{SourceError, Window};
+
+/// A write whose events must be looked at one by one.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    write: Write,
+    /// Its events up to this offset were applied.
+    applied_to: Option<i64>,
+    /// Why MongoDB refused it.
+    rejection: Option<Rejection>,
+}
+
+impl Doubt {
+    pub(super) fn applied_to(write: Write, watermark: i64) -> Self {
+        Doubt { write, applied_to: Some(watermark), rejection: None }
+    }
+
+    pub(super) fn refused(write: Write, rejection: Rejection) -> Self {
+        Doubt { write, applied_to: None, rejection: Some(rejection) }
+    }
+
+    fn covers(&self, placed: &Placed<'_>) -> bool {
+        let segment = &self.write.segment;
+        (segment.first..=segment.last).contains(&placed.offset)
+            && self.write.hash == placed.hash
+            && self.write.entity() == placed.change.entity
+    }
+}
+
+/// The events of doubts, read again window by window.
+struct Reread<'q> {
+    queue: &'q Owned,
+    by_entity: HashTable<usize>,
+    decoder: Decoder,
+    cursor: i64,
+    last: i64,
+}
+
+impl<'q> Reread<'q> {
+    /// Events of a window.
+    const WINDOW: i64 = 1000;
+
+    fn new(queue: &'q Owned, doubts: &[Doubt]) -> Self {
+        let mut by_entity = HashTable::with_capacity(doubts.len());
+        for (at, doubt) in doubts.iter().enumerate() {
+            by_entity.insert_unique(doubt.write.hash, at, |at| doubts[*at].write.hash);
+        }
+        let segments = || doubts.iter().map(|doubt| &doubt.write.segment);
+        Reread {
+            queue,
+            by_entity,
+            decoder: queue.shared.decoder(),
+            cursor: segments().map(|segment| segment.first).min().unwrap_or(0),
+            last: segments().map(|segment| segment.last).max().unwrap_or(-1),
+        }
+    }
+
+    /// The next window; None behind the last event of any doubt.
+    async fn window(&mut self) -> Result<Option<Window>, SourceError> {
+        if self.cursor > self.last {
+            return Ok(None);
+        }
+        let count = (self.last + 1 - self.cursor).min(Self::WINDOW);
+        let window = self.queue.source.reread(self.cursor, usize::try_from(count).unwrap_or(1)).await?;
+        if window.is_empty() {
+            // They are not committed, so they were there.
+            return Err(SourceError::ForeignPop);
+        }
+        self.cursor = window.end();
+        Ok(Some(window))
+    }
+
+    /// Hands over each change of the window that belongs to a doubt, with the doubt's place.
+    fn changes(
+        &mut self,
+        window: &Window,
+        doubts: &[Doubt],
+        mut change: impl FnMut(usize, &Placed<'_>, &[u8]),
+    ) {
+        let buried = self.queue.buried.lock();
+        for (offset, event) in window.iter() {
+            // Events that were refused before, then or by a former owner, are settled.
+            if buried.contains(&offset) {
+                continue;
+            }
+            let Ok(decoded) = self.decoder.decode(event) else { continue };
+            let hash = decoded.entity.hash(&self.queue.shared.seed);
+            let placed = Placed { offset, hash, change: decoded };
+            if let Some(at) = self.by_entity.find(hash, |at| doubts[*at].covers(&placed)) {
+                change(*at, &placed, event);
+            }
+        }
+    }
+}
+
+/// Settles what was applied of each doubt, and folds the rest anew into `again`.
+pub(super) async fn refold(
+    queue: &Owned,
+    doubts: Vec<Doubt>,
+    again: &mut Pending,
+) -> Result<(), SourceError> {
+    if doubts.is_empty() {
+        return Ok(());
+    }
+    let now = Instant::now();
+    let max_bytes = queue.shared.policy.max_bytes;
+    let mut rest = vec![0_u64; doubts.len()];
+    let mut reread = Reread::new(queue, &doubts);
+    while let Some(window) = reread.window().await? {
+        reread.changes(&window, &doubts, |at, placed, _| {
+            if doubts[at].applied_to.is_none_or(|applied| placed.offset > applied) {
+                again.fold(placed, now, max_bytes);
+                rest[at] += 1;
+            }
+        });
+    }
+    for (doubt, rest) in doubts.into_iter().zip(rest) {
+        let mut unsettled = doubt.write.unsettled;
+        again.take_on(unsettled.split(rest));
+        unsettled.settle(Outcome::Deduplicated);
+    }
+    Ok(())
+}
+
+/// Applies the events of each doubt one at a time.
+pub(super) async fn isolate(queue: &Owned, mut doubts: Vec<Doubt>) -> Result<(), SourceError> {
+    if doubts.is_empty() {
+        return Ok(());
+    }
+    let mut reread = Reread::new(queue, &doubts);
+    while let Some(window) = reread.window().await? {
+        let mut found: Vec<Vec<(PendingUpdate, Vec<u8>)>> = doubts.iter().map(|_| Vec::new()).collect();
+        reread.changes(&window, &doubts, |at, placed, event| {
+            found[at].push((PendingUpdate::new(placed), event.to_vec()));
+        });
+        for (doubt, singles) in doubts.iter_mut().zip(found) {
+            one_by_one(queue, doubt, singles).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Applies single events of one entity in order, each under its own watermark. A refused one is recorded
+/// as a dead letter before any later one is written: its watermark would hide it from a next owner.
+async fn one_by_one(
+    queue: &Owned,
+    doubt: &mut Doubt,
+    singles: Vec<(PendingUpdate, Vec<u8>)>,
+) -> Result<(), SourceError> {
+    let alone = doubt.write.segment.events == 1;
+    let (mut writes, mut events) = (Vec::new(), VecDeque::new());
+    for (mut update, event) in singles {
+        let Some(segment) = update.take_first() else { continue };
+        let Write { collection, ref id, hash, .. } = doubt.write;
+        let unsettled = doubt.write.unsettled.split(1);
+        writes.push(Write { collection, id: id.clone(), hash, segment, unsettled });
+        events.push_back(event);
+    }
+    let mut backoff = Backoff::default();
+    while let Some(first) = writes.first() {
+        let kind = std::mem::discriminant(&first.segment.update);
+        let run = writes.iter().take_while(|w| std::mem::discriminant(&w.segment.update) == kind).count();
+        let verdicts = match doubt.rejection.take_if(|_| alone) {
+            // The segment was this event: MongoDB has spoken.
+            Some(rejection) => vec![Verdict::Refused(rejection)],
+            None => queue.shared.sink.write(&writes[..run], queue.guard.as_ref(), true).await,
+        };
+        let mut stuck = false;
+        for verdict in verdicts {
+            let write = &writes[0];
+            match verdict {
+                Verdict::Applied => queue.persisted(writes.remove(0)),
+                Verdict::Refused(rejection) => {
+                    let event = events.front().map(Vec::as_slice).unwrap_or_default();
+                    queue.bury(&[(write.segment.first, event, &rejection)]).await?;
+                    writes.remove(0).unsettled.settle(Outcome::Dead(rejection.reason));
+                }
+                Verdict::Conflict => match applied_before(queue, write).await {
+                    Some(Outcome::Deduplicated) => writes.remove(0).unsettled.settle(Outcome::Deduplicated),
+                    Some(_) => queue.persisted(writes.remove(0)),
+                    None => stuck = true,
+                },
+                Verdict::Failed(error) => {
+                    queue.shared.metrics.retried_mongodb(error.class());
+                    stuck = true;
+                }
+                Verdict::Untried => break,
+            }
+            if stuck {
+                break;
+            }
+            events.pop_front();
+        }
+        if stuck {
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a single write that its guard held back was applied before. None if it is to be tried again.
+async fn applied_before(queue: &Owned, write: &Write) -> Option<Outcome> {
+    let guard = queue.guard.as_ref()?;
+    let watermarks = queue.shared.sink.watermarks(&[write], guard).await.ok()?;
+    match watermarks.first()? {
+        Some(Watermark(Some(w))) if *w >= write.segment.last => Some(Outcome::Deduplicated),
+        None if matches!(write.segment.update, Update::Delete) => Some(Outcome::Persisted(write.collection)),
+        _ => None,
+    }
+}

@@ -1,0 +1,108 @@
+//! Settling a batch: writing it until every event of it is durable, known to be, or a dead letter.
+//!
+//! The sink tries once and answers a verdict a write; what a verdict asks for happens here.
+
+use crate::backoff::Backoff;
+use crate::coalesce::Update;
+use crate::queue::Owned;
+use crate::settle::Outcome;
+use crate::sink::{Verdict, Watermark};
+use crate::source::SourceError;
+
+use super::isolate::{Doubt, isolate, refold};
+use super::pending::{Pending, Write};
+
+/// Settles every event of `writes`, each of which is another entity's.
+///
+/// # Errors
+/// The ownership of the queue has ended. What is not settled then is handed back.
+pub(super) async fn settle(queue: &Owned, writes: Vec<Write>) -> Result<(), SourceError> {
+    // Updates that had to be folded anew from what was not yet applied, and may be several an entity.
+    let mut again = Pending::new(&queue.ledger);
+    let mut writes = writes;
+    let mut backoff = Backoff::default();
+    while !writes.is_empty() {
+        let round = attempt(queue, writes).await;
+        let mut retry = round.retry;
+        let (applied_in_part, raced) = examine(queue, round.conflicts, &mut retry).await;
+        refold(queue, applied_in_part, &mut again).await?;
+        isolate(queue, round.refused).await?;
+        if round.failed || raced {
+            tokio::time::sleep(backoff.next()).await;
+        } else {
+            backoff.reset();
+        }
+        // An entity's later segments must not overtake one that is to be sent again.
+        writes = if retry.is_empty() { again.take(usize::MAX, usize::MAX) } else { retry };
+    }
+    Ok(())
+}
+
+/// What is left of a batch after one attempt.
+#[derive(Default)]
+struct Round {
+    conflicts: Vec<Write>,
+    refused: Vec<Doubt>,
+    retry: Vec<Write>,
+    failed: bool,
+}
+
+async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
+    let verdicts = queue.shared.sink.write(&writes, queue.guard.as_ref(), false).await;
+    let mut round = Round::default();
+    let mut failure = None;
+    for (write, verdict) in writes.into_iter().zip(verdicts) {
+        match verdict {
+            Verdict::Applied => queue.persisted(write),
+            Verdict::Conflict => round.conflicts.push(write),
+            Verdict::Refused(rejection) => round.refused.push(Doubt::refused(write, rejection)),
+            Verdict::Untried => round.retry.push(write),
+            Verdict::Failed(error) => {
+                failure = Some(error);
+                round.retry.push(write);
+            }
+        }
+    }
+    if let Some(error) = failure {
+        round.failed = true;
+        queue.shared.metrics.retried_mongodb(error.class());
+        tracing::debug!(%error, writes = round.retry.len(), "writes are to be tried again");
+    }
+    round
+}
+
+/// Reads the watermarks of writes that the guard held back. What was applied is settled; what was not is
+/// to be tried again; what was in part is answered, with whether there was anything to try again.
+async fn examine(queue: &Owned, conflicts: Vec<Write>, retry: &mut Vec<Write>) -> (Vec<Doubt>, bool) {
+    let Some(guard) = queue.guard.as_ref().filter(|_| !conflicts.is_empty()) else {
+        // Without a guard, only two upserts racing to insert the same document meet.
+        let raced = !conflicts.is_empty();
+        retry.extend(conflicts);
+        return (Vec::new(), raced);
+    };
+    let watermarks = match queue.shared.sink.watermarks(&conflicts.iter().collect::<Vec<_>>(), guard).await {
+        Ok(watermarks) => watermarks,
+        Err(error) => {
+            queue.shared.metrics.retried_mongodb(error.class());
+            retry.extend(conflicts);
+            return (Vec::new(), true);
+        }
+    };
+    let mut doubts = Vec::new();
+    let mut raced = false;
+    for (write, watermark) in conflicts.into_iter().zip(watermarks) {
+        let segment = &write.segment;
+        match watermark {
+            Some(Watermark(Some(w))) if w >= segment.last => write.unsettled.settle(Outcome::Deduplicated),
+            Some(Watermark(Some(w))) if w >= segment.guard() => doubts.push(Doubt::applied_to(write, w)),
+            // A deletion of a document that is not there.
+            None if matches!(segment.update, Update::Delete) => queue.persisted(write),
+            // Somebody inserted or deleted the document between write and look.
+            _ => {
+                raced = true;
+                retry.push(write);
+            }
+        }
+    }
+    (doubts, raced)
+}

@@ -1,0 +1,64 @@
+//! Committing what is settled, renewing the lease, and looking now and then at how much is in the queue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Owned;
+use crate::source::{Source, SourceError};
+
+/// Commits until `done`, and then what is left.
+///
+/// # Errors
+/// The ownership has ended.
+pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result<(), SourceError> {
+    let period = (queue.shared.config.lease.ttl / 3).min(Duration::from_secs(1));
+    let mut tick = interval(period);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Looked at before committing: all that was settled before `done` is committed below.
+        let last = done.is_cancelled();
+        commit_due(&queue).await?;
+        if last {
+            return Ok(());
+        }
+        tokio::select! {
+            () = queue.progress.notified() => {}
+            () = done.cancelled() => {}
+            _ = tick.tick() => look(&queue).await?,
+        }
+    }
+}
+
+async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
+    loop {
+        let Some(checkpoint) = queue.tracker.lock().due() else { return Ok(()) };
+        let dead: Vec<i64> = queue.buried.lock().range(..checkpoint.end).copied().collect();
+        let depth = queue.source.commit(checkpoint, &dead).await?;
+        queue.tracker.lock().committed(checkpoint.end);
+        let mut buried = queue.buried.lock();
+        *buried = buried.split_off(&checkpoint.end);
+        drop(buried);
+        queue.committed.notify_waiters();
+        queue.clock.lock().forget_below(checkpoint.end);
+        queue.status.set_committed(checkpoint.end);
+        queue.status.set_depth(depth.elements);
+    }
+}
+
+/// Keeps the lease and the gauges fresh while nothing else happens.
+async fn look(queue: &Owned) -> Result<(), SourceError> {
+    if let Source::List(list) = &queue.source {
+        list.renew().await?;
+    }
+    let (depth, dead) = queue.source.depth().await?;
+    queue.clock.lock().sample(depth.tail, std::time::Instant::now());
+    queue.status.set_depth(depth.elements);
+    queue.status.set_dead_letters(dead);
+    let oldest = queue.tracker.lock().settled_to();
+    let age = if oldest < depth.tail { queue.age(None, oldest) } else { None };
+    queue.status.set_oldest_age(age.unwrap_or_default());
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! A queue and its ownership: taking over, reading ahead, settling, committing, handing over.
+
+mod committer;
+mod ownership;
+mod reader;
+mod window_size;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub use self::ownership::drain;
+use crate::batch::Policy;
+use crate::buffer::Buffer;
+use crate::commit::Tracker;
+use crate::config::Config;
+use crate::dead_letter::{Rejection, render};
+use crate::event::Decoder;
+use crate::lane::pending::Write;
+use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::settle::{Ledger, Outcome};
+use crate::sink::{Guard, Sink};
+use crate::source::{Letter, Redis, Source, SourceError};
+use crate::status::{QueueStatus, Status};
+use crate::tail_clock::TailClock;
+
+/// What all queues of an instance share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// Where events come from.
+    pub redis: Redis,
+    /// Where they go.
+    pub sink: Sink,
+    /// The bound on what is in memory.
+    pub buffer: Arc<Buffer>,
+    /// When a lane sends a batch.
+    pub policy: Policy,
+    /// What entities are hashed with.
+    pub seed: foldhash::quality::RandomState,
+    /// Metrics of writing.
+    pub metrics: Arc<WriteMetrics>,
+    /// For people and probes.
+    pub status: Arc<Status>,
+}
+
+impl Shared {
+    /// A decoder for the configured routes.
+    #[must_use]
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(&self.config)
+    }
+}
+
+/// A queue under one ownership: from takeover until the lease, the connection or the process ends.
+#[derive(Debug)]
+pub struct Owned {
+    /// What all queues share.
+    pub shared: Arc<Shared>,
+    /// Where its events are.
+    pub source: Source,
+    /// What keeps its events from being applied twice, if its delivery asks for it.
+    pub guard: Option<Guard>,
+    /// Its account.
+    pub ledger: Arc<Ledger>,
+    /// Its metrics.
+    pub metrics: Arc<QueueMetrics>,
+    /// Its status.
+    pub status: Arc<QueueStatus>,
+    /// How far it is settled.
+    pub tracker: Mutex<Tracker>,
+    /// Something was settled or read.
+    pub progress: Notify,
+    /// Something was committed.
+    pub committed: Notify,
+    /// Offsets of dead letters recorded and not committed.
+    pub buried: Mutex<BTreeSet<i64>>,
+    /// When offsets came into being.
+    pub clock: Mutex<TailClock>,
+    key: String,
+}
+
+impl Owned {
+    /// Settles a write that is durable, and tells how long its events took.
+    pub fn persisted(&self, write: Write) {
+        let events = write.unsettled.events();
+        // Events folded into one write count with the latency of the oldest of them.
+        if let Some(latency) = self.age(write.segment.ts, write.segment.first) {
+            self.metrics.persisted_after(latency, events);
+        }
+        write.unsettled.settle(Outcome::Persisted(write.collection));
+    }
+
+    /// How long ago an event came into being, by its own time or else by when its offset did.
+    fn age(&self, ts: Option<i64>, offset: i64) -> Option<Duration> {
+        match ts {
+            Some(ms) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+                Some(now.saturating_sub(Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
+            }
+            None => {
+                let at = self.clock.lock().enqueued_at(offset)?;
+                Some(Instant::now().into_std().saturating_duration_since(at))
+            }
+        }
+    }
+
+    /// Records dead letters: offset, event, reason. Their events are settled only afterwards.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn bury(&self, letters: &[(i64, &[u8], &Rejection)]) -> Result<(), SourceError> {
+        let now = bson::DateTime::now();
+        let letters: Vec<Letter> = letters
+            .iter()
+            .map(|(offset, event, rejection)| {
+                tracing::debug!(queue = self.key, offset, reason = %rejection, "dead letter");
+                Letter { offset: *offset, json: render(event, rejection, *offset, &self.key, now) }
+            })
+            .collect();
+        self.source.bury(&letters).await?;
+        self.buried.lock().extend(letters.iter().map(|letter| letter.offset));
+        Ok(())
+    }
+}

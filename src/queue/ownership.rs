@@ -1,0 +1,255 @@
+//! Owning a queue: standing by, taking over, running until the ownership ends, and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::committer::commit;
+use super::reader::{Fetcher, dispatch};
+use super::{Owned, Shared};
+use crate::backoff::Backoff;
+use crate::commit::Tracker;
+use crate::config::{self, Delivery};
+use crate::lane::Lane;
+use crate::metrics::QueueMetrics;
+use crate::settle::Ledger;
+use crate::sink::Guard;
+use crate::source::{Keys, List, Pop, Source, SourceError, Waiter, state, version};
+use crate::status::{Phase, QueueStatus};
+use crate::tail_clock::TailClock;
+
+/// Chunks a lane may have waiting. Lanes fold while they write, so few suffice.
+const LANE_INPUTS: usize = 8;
+/// Windows fetched and not yet decoded.
+const WINDOWS_AHEAD: usize = 2;
+
+/// The least Redis that has a blocking peek, `BLMOVE`.
+const MIN_REDIS: (u32, u32) = (6, 2);
+
+/// A queue of this instance, owned or not.
+struct Queue {
+    config: config::Queue,
+    shared: Arc<Shared>,
+    metrics: Arc<QueueMetrics>,
+    status: Arc<QueueStatus>,
+    keys: Keys,
+    /// The epoch under which this instance owned the queue last.
+    previous: Option<i64>,
+}
+
+/// Drains a queue whenever this instance owns it, until stopped; then flushes, commits and hands over.
+///
+/// # Errors
+/// What no retry can overcome.
+pub async fn drain(
+    config: config::Queue,
+    shared: Arc<Shared>,
+    metrics: Arc<QueueMetrics>,
+    status: Arc<QueueStatus>,
+    stop: CancellationToken,
+) -> Result<(), SourceError> {
+    let keys = Keys::new(&config.key, &shared.config.dead_letter.suffix);
+    let mut queue = Queue { config, shared, metrics, status, keys, previous: None };
+    let mut backoff = Backoff::default();
+    while !stop.is_cancelled() {
+        queue.status.set_phase(Phase::Connecting);
+        let owned_before = queue.previous;
+        let ended = queue.own(&stop).await;
+        queue.metrics.lease_held.set(0.0);
+        if queue.previous != owned_before {
+            backoff.reset();
+        }
+        match ended {
+            Ok(()) => {}
+            Err(error @ SourceError::Fatal(_)) if queue.previous.is_none() => return Err(error),
+            Err(error) => {
+                queue.ended(&error);
+                stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+            }
+        }
+    }
+    queue.status.set_phase(Phase::Stopped);
+    Ok(())
+}
+
+impl Queue {
+    /// Tells how an ownership ended.
+    fn ended(&self, error: &SourceError) {
+        let queue = &*self.config.key;
+        match error {
+            SourceError::Lost(_) | SourceError::Fatal(_) => {
+                self.shared.status.redis.down(error);
+                self.shared.metrics.retried_redis();
+            }
+            SourceError::Fenced => {
+                tracing::warn!(queue, "the lease was lost; what was unsettled is left to the new owner");
+            }
+            SourceError::ForeignPop => {
+                self.metrics.foreign_pops.increment(1);
+                tracing::error!(
+                    queue,
+                    "another client removes or inserts elements, which exactly-once forbids: all elements are \
+                     numbered anew, and some events may be applied twice"
+                );
+            }
+        }
+    }
+
+    /// Owns the queue once, if it becomes free before `stop`.
+    async fn own(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
+        let source = match self.config.delivery {
+            Delivery::AtMostOnce => {
+                let pop =
+                    Pop::new(self.shared.redis.clone(), self.keys.clone(), Arc::clone(&self.shared.status));
+                tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
+                self.previous.get_or_insert(0);
+                Source::Pop(pop)
+            }
+            Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
+                Some(list) => Source::List(list),
+                None => return Ok(()),
+            },
+        };
+        self.metrics.lease_held.set(1.0);
+        let from = match &source {
+            Source::List(list) => list.unsettled().await.start,
+            Source::Pop(_) => 0,
+        };
+        let buried = match &source {
+            Source::List(list) => list.buried().await?.into_iter().collect(),
+            Source::Pop(_) => Default::default(),
+        };
+        let owned = Arc::new(Owned {
+            source,
+            guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| Guard::new(&self.config.key)),
+            ledger: Ledger::new(Arc::clone(&self.metrics), Arc::clone(&self.shared.buffer)),
+            metrics: Arc::clone(&self.metrics),
+            status: Arc::clone(&self.status),
+            tracker: Tracker::new(self.shared.config.lanes.count, from).into(),
+            progress: tokio::sync::Notify::new(),
+            committed: tokio::sync::Notify::new(),
+            buried: parking_lot::Mutex::new(buried),
+            clock: parking_lot::Mutex::new(TailClock::default()),
+            key: self.config.key.clone(),
+            shared: Arc::clone(&self.shared),
+        });
+        run(&owned, self.keys.clone(), stop).await?;
+        if let Source::List(list) = &owned.source {
+            list.release().await?;
+            tracing::info!(queue = self.config.key, "the queue is flushed and given up");
+        }
+        Ok(())
+    }
+
+    /// Waits until nobody else owns the queue, and takes it over. None if stopped before.
+    async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<List>, SourceError> {
+        let mut connection = self.shared.redis.connect().await?;
+        let found = version(&mut connection).await?;
+        if found < MIN_REDIS {
+            return Err(SourceError::Fatal(format!(
+                "Redis 6.2 or newer is needed for this delivery, this is {}.{}; \
+                 delivery = \"at-most-once\" works with any",
+                found.0, found.1
+            )));
+        }
+        self.shared.status.redis.up();
+        let poll = (self.shared.config.lease.ttl / 4).min(Duration::from_millis(500));
+        let mut standing_by = false;
+        loop {
+            let seen = state(&mut connection, &self.keys).await?;
+            if seen.is_owned(self.previous) {
+                if !standing_by {
+                    standing_by = true;
+                    self.status.set_phase(Phase::Standby);
+                    tracing::info!(queue = self.config.key, "standing by: another instance owns the queue");
+                }
+                if stop.run_until_cancelled(tokio::time::sleep(poll)).await.is_none() {
+                    return Ok(None);
+                }
+                continue;
+            }
+            let Some(epoch) = self.next_epoch(seen.epoch(), stop).await else { return Ok(None) };
+            let ttl = self.shared.config.lease.ttl;
+            let keys = self.keys.clone();
+            let taken = List::take(connection.clone(), keys, &seen, epoch, self.previous, ttl).await;
+            match taken {
+                Ok(list) => {
+                    self.previous = Some(epoch);
+                    self.metrics.takeovers.increment(1);
+                    self.status.set_epoch(epoch);
+                    let unsettled = list.unsettled().await;
+                    tracing::info!(
+                        queue = self.config.key,
+                        epoch,
+                        recovering = unsettled.end - unsettled.start,
+                        "took the queue over"
+                    );
+                    return Ok(Some(list));
+                }
+                // Somebody was faster.
+                Err(SourceError::Fenced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A new epoch, above `least`; from MongoDB where offsets are kept in documents, since Redis may forget.
+    async fn next_epoch(&self, least: i64, stop: &CancellationToken) -> Option<i64> {
+        if self.config.delivery != Delivery::ExactlyOnce {
+            return Some(least + 1);
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            match self.shared.sink.next_epoch(&self.config.key, least).await {
+                Ok(epoch) => return Some(epoch),
+                Err(error) => {
+                    self.shared.metrics.retried_mongodb(error.class());
+                    stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await?;
+                }
+            }
+        }
+    }
+}
+
+/// Runs an owned queue's tasks until stopped and everything is settled and committed, or until the
+/// ownership ends. All of them end with this.
+async fn run(owned: &Arc<Owned>, keys: Keys, stop: &CancellationToken) -> Result<(), SourceError> {
+    let (windows, fetched) = mpsc::channel(WINDOWS_AHEAD);
+    let (inputs, lanes): (Vec<_>, Vec<_>) =
+        (0..owned.shared.config.lanes.count).map(|_| mpsc::channel(LANE_INPUTS)).unzip();
+
+    let mut working = JoinSet::new();
+    let waiter = Waiter::new(owned.shared.redis.clone(), Arc::new(keys));
+    let fetcher = Fetcher { queue: Arc::clone(owned), windows, stop: stop.clone(), waiter };
+    working.spawn(fetcher.run());
+    working.spawn(dispatch(Arc::clone(owned), fetched, inputs));
+    for (index, input) in lanes.into_iter().enumerate() {
+        working.spawn(Lane::new(index, Arc::clone(owned), input).run());
+    }
+    let settled = CancellationToken::new();
+    let mut committing = JoinSet::new();
+    committing.spawn(commit(Arc::clone(owned), settled.clone()));
+
+    // The fetcher ends when stopped; that ends the dispatcher, that the lanes, and that the committer.
+    loop {
+        tokio::select! {
+            Some(ended) = working.join_next() => joined(ended)?,
+            Some(ended) = committing.join_next() => return joined(ended),
+            else => return Ok(()),
+        }
+        if working.is_empty() {
+            settled.cancel();
+        }
+    }
+}
+
+fn joined(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Result<(), SourceError> {
+    match ended {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(SourceError::Lost(error.to_string())),
+    }
+}

@@ -1,0 +1,253 @@
+//! Reading ahead: one task fetches windows, another decodes them and shares the changes out to lanes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::Owned;
+use super::window_size::WindowSize;
+use crate::buffer::Reserved;
+use crate::change::{Chunk, Placed};
+use crate::lane::Input;
+use crate::settle::Outcome;
+use crate::source::{List, Source, SourceError, Waiter, Window};
+use crate::status::Phase;
+
+/// What is fetched.
+pub(super) enum Fetched {
+    /// Events, and their memory.
+    Window(Window, Reserved),
+    /// Everything read so far is to be settled; answered when the lanes know.
+    Flush(oneshot::Sender<()>),
+}
+
+/// Fetches windows.
+pub(super) struct Fetcher {
+    pub(super) queue: Arc<Owned>,
+    pub(super) windows: mpsc::Sender<Fetched>,
+    pub(super) stop: CancellationToken,
+    pub(super) waiter: Waiter,
+}
+
+impl Fetcher {
+    /// Recovers what a former owner left, numbers the rest anew, and reads on until stopped.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub(super) async fn run(mut self) -> Result<(), SourceError> {
+        let queue = Arc::clone(&self.queue);
+        let mut cursor = 0;
+        if let Source::List(list) = &queue.source {
+            self.recover(list).await?;
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            cursor = list.renumber().await?;
+            queue.clock.lock().reset();
+        }
+        queue.status.set_phase(Phase::Active);
+        self.read(cursor).await
+    }
+
+    /// Processes exactly the elements that may have been sent to MongoDB, under the numbers they were sent
+    /// under, and waits until they are committed.
+    async fn recover(&mut self, list: &List) -> Result<(), SourceError> {
+        let unsettled = list.unsettled().await;
+        if unsettled.is_empty() {
+            return Ok(());
+        }
+        self.queue.status.set_phase(Phase::Recovering);
+        let mut size = WindowSize::default();
+        let mut cursor = unsettled.start;
+        while cursor < unsettled.end {
+            let Some(room) = self.room().await else { return Ok(()) };
+            let rest = usize::try_from(unsettled.end - cursor).unwrap_or(usize::MAX);
+            let window = self.queue.source.reread(cursor, size.events().min(rest).min(room)).await?;
+            if window.is_empty() {
+                // Redis has lost the tail of what was read.
+                break;
+            }
+            cursor = window.end();
+            size.saw(window.len(), largest(&window));
+            self.send(window).await?;
+        }
+        let (told, lanes_know) = oneshot::channel();
+        self.windows.send(Fetched::Flush(told)).await.map_err(|_| ended())?;
+        lanes_know.await.map_err(|_| ended())?;
+        loop {
+            let committed = self.queue.committed.notified();
+            if self.queue.tracker.lock().is_drained() {
+                return Ok(());
+            }
+            committed.await;
+        }
+    }
+
+    async fn read(&mut self, mut cursor: i64) -> Result<(), SourceError> {
+        let mut size = WindowSize::default();
+        let shortest = self.queue.shared.policy.max_delay / 10;
+        let shortest = shortest.clamp(Duration::from_millis(1), Duration::from_millis(5));
+        let longest = Duration::from_millis(20);
+        let mut pause = shortest;
+        while let Some(room) = self.room().await {
+            let count = size.events().min(room);
+            let (window, depth) = self.queue.source.read(cursor, count).await?;
+            self.queue.clock.lock().sample(depth.tail, std::time::Instant::now());
+            self.queue.status.set_depth(depth.elements);
+            if !window.is_empty() {
+                let full = window.len() == count;
+                cursor = window.end();
+                size.saw(window.len(), largest(&window));
+                self.send(window).await?;
+                pause = shortest;
+                if full {
+                    continue;
+                }
+            }
+            if matches!(self.queue.source, Source::Pop(_)) {
+                // Popping waits by itself.
+                continue;
+            }
+            if depth.elements > 0 {
+                // A blocking peek would not block: what is read and not committed is still there.
+                let stopped = self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+                if stopped.is_none() {
+                    break;
+                }
+                pause = (pause * 2).min(longest);
+                continue;
+            }
+            match self.stop.run_until_cancelled(self.waiter.wait()).await {
+                Some(waited) => waited?,
+                None => break,
+            }
+        }
+        self.queue.status.set_phase(Phase::Draining);
+        Ok(())
+    }
+
+    /// Waits until more may be read; answers how many events. None at the end.
+    async fn room(&self) -> Option<usize> {
+        let room = self.stop.run_until_cancelled(self.queue.shared.buffer.room()).await?;
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        Some(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    async fn send(&self, window: Window) -> Result<(), SourceError> {
+        let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
+        self.windows.send(Fetched::Window(window, memory)).await.map_err(|_| ended())
+    }
+}
+
+fn largest(window: &Window) -> usize {
+    window.iter().map(|(_, event)| event.len()).max().unwrap_or(0)
+}
+
+/// The other end of a channel is gone: its task has the reason.
+fn ended() -> SourceError {
+    SourceError::Lost("the queue's tasks have ended".into())
+}
+
+/// Decodes windows and shares the changes out to `lanes`, until the windows end.
+///
+/// # Errors
+/// The ownership has ended.
+pub(super) async fn dispatch(
+    queue: Arc<Owned>,
+    mut windows: mpsc::Receiver<Fetched>,
+    lanes: Vec<mpsc::Sender<Input>>,
+) -> Result<(), SourceError> {
+    let mut decoder = queue.shared.decoder();
+    while let Some(fetched) = windows.recv().await {
+        match fetched {
+            Fetched::Window(window, memory) => {
+                let chunks = decode(&queue, &mut decoder, &window, lanes.len()).await?;
+                drop((window, memory));
+                for (lane, input) in chunks {
+                    lanes[lane].send(input).await.map_err(|_| ended())?;
+                }
+            }
+            Fetched::Flush(told) => {
+                for lane in &lanes {
+                    lane.send(Input::Flush).await.map_err(|_| ended())?;
+                }
+                // Nobody waits for it any more if the queue is being given up.
+                let _ = told.send(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Decodes a window: the lanes' shares of it. Its dead letters are recorded.
+async fn decode(
+    queue: &Arc<Owned>,
+    decoder: &mut crate::event::Decoder,
+    window: &Window,
+    lanes: usize,
+) -> Result<Vec<(usize, Input)>, SourceError> {
+    let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
+    let mut unsettled = queue.ledger.receive(window.len() as u64);
+    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| Chunk::default()).collect();
+    let mut rejected = Vec::new();
+    let mut settled_before = 0;
+    {
+        let buried = queue.buried.lock();
+        for (offset, event) in window.iter() {
+            if !buried.is_empty() && buried.contains(&offset) {
+                settled_before += 1;
+                continue;
+            }
+            match decoder.decode(event) {
+                Ok(change) => {
+                    let hash = change.entity.hash(&queue.shared.seed);
+                    chunks[lane_of(hash, lanes)].push(Placed { offset, hash, change });
+                }
+                Err(rejection) => rejected.push((offset, event, rejection)),
+            }
+        }
+    }
+    if settled_before > 0 {
+        unsettled.split(settled_before).settle(Outcome::Deduplicated);
+    }
+    if !rejected.is_empty() {
+        let letters: Vec<_> =
+            rejected.iter().map(|(offset, event, rejection)| (*offset, *event, rejection)).collect();
+        queue.bury(&letters).await?;
+        for (_, _, rejection) in &rejected {
+            unsettled.split(1).settle(Outcome::Dead(rejection.reason));
+        }
+    }
+
+    let inputs: Vec<_> = chunks
+        .into_iter()
+        .enumerate()
+        .filter(|(_, chunk)| !chunk.is_empty())
+        .map(|(lane, chunk)| {
+            let memory = Reserved::new(&queue.shared.buffer, chunk.bytes());
+            let unsettled = unsettled.split(chunk.len() as u64);
+            (lane, Input::Changes { chunk, unsettled, memory })
+        })
+        .collect();
+    let mut tracker = queue.tracker.lock();
+    for (lane, input) in &inputs {
+        if let Input::Changes { chunk, .. } = input
+            && let Some(first) = chunk.first()
+        {
+            tracker.sent(*lane, first);
+        }
+    }
+    tracker.window(checkpoint);
+    drop(tracker);
+    queue.progress.notify_one();
+    Ok(inputs)
+}
+
+/// The lane of an entity. The table of a lane uses the hash's low bits, so lanes go by its high ones.
+fn lane_of(hash: u64, lanes: usize) -> usize {
+    ((u128::from(hash) * lanes as u128) >> 64) as usize
+}

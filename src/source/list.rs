@@ -1,0 +1,355 @@
+//! A Redis list as a log: numbered, read without removal, trimmed once settled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Script};
+use sha1::{Digest, Sha1};
+use tokio::sync::Mutex;
+
+use super::connect::Redis;
+use super::error::SourceError;
+use super::keys::Keys;
+use super::script;
+use super::{Depth, Letter, Window};
+use crate::commit::Checkpoint;
+
+/// Bits of an offset below the epoch.
+pub(super) const INDEX_BITS: u32 = 36;
+
+/// The first offset of an epoch.
+///
+/// # Errors
+/// Fatal, beyond 2^27 epochs.
+pub(super) fn first_offset(epoch: i64) -> Result<i64, SourceError> {
+    if (0..1 << (63 - INDEX_BITS)).contains(&epoch) {
+        return Ok(epoch << INDEX_BITS);
+    }
+    Err(SourceError::Fatal(format!("epoch {epoch} is out of range")))
+}
+
+/// What Redis knows of a queue, before it is taken over.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    owner: Option<String>,
+    base: String,
+    read: String,
+}
+
+impl State {
+    /// Whether somebody else than the owner of `previous` owns the queue.
+    #[must_use]
+    pub fn is_owned(&self, previous: Option<i64>) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| Some(owner) != previous.map(|epoch| epoch.to_string()).as_ref())
+    }
+
+    /// The highest epoch that any offset or owner in Redis has.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        let of_offset = |text: &str| text.parse::<i64>().unwrap_or(0) >> INDEX_BITS;
+        let owner = self.owner.as_ref().and_then(|owner| owner.parse().ok()).unwrap_or(0);
+        of_offset(&self.base).max(of_offset(&self.read)).max(owner)
+    }
+}
+
+/// A list that this instance owns.
+#[derive(Debug)]
+pub struct List {
+    keys: Keys,
+    epoch: String,
+    ttl_ms: u64,
+    scripts: Scripts,
+    /// Elements move under their indexes when the head is trimmed, so whoever reads or trims holds this.
+    control: Mutex<Control>,
+    /// Elements below this offset are to be recovered before anything else.
+    recover_to: i64,
+}
+
+#[derive(Debug)]
+struct Control {
+    connection: MultiplexedConnection,
+    /// The base as Redis has it; empty before the first numbering.
+    base: String,
+    offset: i64,
+}
+
+#[derive(Debug)]
+struct Scripts {
+    read: Script,
+    commit: Script,
+    renumber: Script,
+    bury: Script,
+    renew: Script,
+    release: Script,
+}
+
+impl Scripts {
+    async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+        let scripts = Scripts {
+            read: Script::new(script::READ),
+            commit: Script::new(script::COMMIT),
+            renumber: Script::new(script::RENUMBER),
+            bury: Script::new(script::BURY),
+            renew: Script::new(script::RENEW),
+            release: Script::new(script::RELEASE),
+        };
+        // Transactions name it by its hash.
+        scripts.read.load_async(connection).await?;
+        Ok(scripts)
+    }
+}
+
+/// Reads a queue's state.
+///
+/// # Errors
+/// Redis's.
+pub async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<State, SourceError> {
+    let (owner, base, read): (Option<String>, Option<String>, Option<String>) =
+        redis::cmd("MGET").arg(&keys.owner).arg(&keys.base).arg(&keys.read).query_async(connection).await?;
+    Ok(State { owner, base: base.unwrap_or_default(), read: read.unwrap_or_default() })
+}
+
+impl List {
+    /// Takes a queue over under a new epoch, if its state is still `seen`. `previous` is the epoch under
+    /// which this very instance owned it last.
+    ///
+    /// # Errors
+    /// Fenced if somebody was faster; Redis's.
+    pub async fn take(
+        mut connection: MultiplexedConnection,
+        keys: Keys,
+        seen: &State,
+        epoch: i64,
+        previous: Option<i64>,
+        ttl: Duration,
+    ) -> Result<Self, SourceError> {
+        let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let taken: i64 = Script::new(script::TAKE)
+            .key(&[&keys.owner, &keys.base, &keys.read])
+            .arg(&[&epoch.to_string(), &ttl_ms.to_string(), &previous, &seen.base, &seen.read])
+            .invoke_async(&mut connection)
+            .await?;
+        if taken != 1 {
+            return Err(SourceError::Fenced);
+        }
+        let offset = seen.base.parse().unwrap_or(0);
+        Ok(List {
+            recover_to: seen.read.parse().unwrap_or(0).max(offset),
+            epoch: epoch.to_string(),
+            ttl_ms,
+            scripts: Scripts::load(&mut connection).await?,
+            control: Mutex::new(Control { connection, base: seen.base.clone(), offset }),
+            keys,
+        })
+    }
+
+    /// The offsets, from base to read, that a former owner may have sent to MongoDB.
+    pub async fn unsettled(&self) -> std::ops::Range<i64> {
+        self.control.lock().await.offset..self.recover_to
+    }
+
+    /// Reads up to `count` elements from `cursor` on; `raise` where they are read for the first time.
+    /// No more than Redis has are answered.
+    ///
+    /// # Errors
+    /// Fenced, foreign pop, or Redis's.
+    pub async fn read(&self, cursor: i64, count: usize, raise: bool) -> Result<(Window, Depth), SourceError> {
+        let mut control = self.control.lock().await;
+        let Control { connection, base, offset } = &mut *control;
+        let index = cursor - *offset;
+        let (high, low) = (cursor / 1_000_000_000, cursor % 1_000_000_000);
+        let raised = if raise { count } else { 0 };
+        let (events, length): (Vec<Vec<u8>>, i64) = redis::pipe()
+            .atomic()
+            .cmd("LRANGE")
+            .arg(&self.keys.queue)
+            .arg(index)
+            .arg(index + i64::try_from(count).unwrap_or(i64::MAX) - 1)
+            .cmd("EVALSHA")
+            .arg(self.scripts.read.get_hash())
+            .arg(5)
+            .arg(&[&self.keys.queue, &self.keys.owner, &self.keys.base, &self.keys.read, &self.keys.head])
+            .arg(&self.epoch)
+            .arg(&*base)
+            .arg(index)
+            .arg(raised)
+            .arg(high)
+            .arg(low)
+            .query_async(connection)
+            .await?;
+        let elements = fenced(length)?;
+        let depth = Depth { elements, tail: *offset + i64::try_from(elements).unwrap_or(0) };
+        Ok((Window::new(cursor, events), depth))
+    }
+
+    /// Trims everything below `checkpoint` and moves the dead letters among it to their list.
+    ///
+    /// # Errors
+    /// Fenced, foreign pop, or Redis's.
+    pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
+        let mut control = self.control.lock().await;
+        let Control { connection, base, offset } = &mut *control;
+        let mut call = self.scripts.commit.prepare_invoke();
+        call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.head);
+        call.key(&self.keys.dead).key(&self.keys.dead_list);
+        let new_base = checkpoint.end.to_string();
+        call.arg(&self.epoch).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
+        call.arg(hex(&checkpoint.sha1)).arg(dead);
+        let length: i64 = call.invoke_async(connection).await?;
+        let elements = fenced(length)?;
+        *base = new_base;
+        *offset = checkpoint.end;
+        Ok(Depth { elements, tail: checkpoint.end + i64::try_from(elements).unwrap_or(0) })
+    }
+
+    /// Numbers all elements anew from the epoch's first offset, which is answered.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn renumber(&self) -> Result<i64, SourceError> {
+        let first = first_offset(self.epoch.parse().unwrap_or(-1))?;
+        let mut control = self.control.lock().await;
+        let Control { connection, base, offset } = &mut *control;
+        let mut call = self.scripts.renumber.prepare_invoke();
+        call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.read);
+        call.key(&self.keys.head).key(&self.keys.dead).key(&self.keys.dead_list);
+        let new_base = first.to_string();
+        call.arg(&self.epoch).arg(&*base).arg(&new_base);
+        fenced(call.invoke_async(connection).await?)?;
+        *base = new_base;
+        *offset = first;
+        Ok(first)
+    }
+
+    /// The offsets of dead letters that were recorded and not committed.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn buried(&self) -> Result<Vec<i64>, SourceError> {
+        let mut control = self.control.lock().await;
+        let fields: Vec<String> =
+            redis::cmd("HKEYS").arg(&self.keys.dead).query_async(&mut control.connection).await?;
+        Ok(fields.iter().filter_map(|field| field.parse().ok()).collect())
+    }
+
+    /// Records dead letters.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
+        let mut connection = self.connection().await;
+        let mut call = self.scripts.bury.prepare_invoke();
+        call.key(&self.keys.owner).key(&self.keys.dead).arg(&self.epoch);
+        for letter in letters {
+            call.arg(letter.offset).arg(&letter.json);
+        }
+        fenced(call.invoke_async(&mut connection).await?).map(drop)
+    }
+
+    /// Extends the lease.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn renew(&self) -> Result<(), SourceError> {
+        let mut connection = self.connection().await;
+        let mut call = self.scripts.renew.prepare_invoke();
+        call.key(&self.keys.owner).arg(&self.epoch).arg(self.ttl_ms);
+        fenced(call.invoke_async(&mut connection).await?).map(drop)
+    }
+
+    /// Gives the queue up, so that another instance need not wait for the lease to end.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn release(&self) -> Result<(), SourceError> {
+        let mut connection = self.connection().await;
+        let mut call = self.scripts.release.prepare_invoke();
+        call.key(&self.keys.owner).arg(&self.epoch);
+        fenced(call.invoke_async(&mut connection).await?).map(drop)
+    }
+
+    /// The number of elements, and of dead letters in their list.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn depth(&self) -> Result<(Depth, u64), SourceError> {
+        let mut control = self.control.lock().await;
+        let (elements, dead): (u64, u64) = redis::pipe()
+            .cmd("LLEN")
+            .arg(&self.keys.queue)
+            .cmd("LLEN")
+            .arg(&self.keys.dead_list)
+            .query_async(&mut control.connection)
+            .await?;
+        Ok((Depth { elements, tail: control.offset + i64::try_from(elements).unwrap_or(0) }, dead))
+    }
+
+    /// A handle to the connection for commands that do not depend on where elements are.
+    async fn connection(&self) -> MultiplexedConnection {
+        self.control.lock().await.connection.clone()
+    }
+}
+
+/// Blocks until the list has an element, and leaves it there: the element moves to where it was.
+///
+/// Nothing is lost if the reply is: no element was removed.
+pub struct Waiter {
+    redis: Redis,
+    keys: Arc<Keys>,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Waiter {
+    /// Longest wait on the server; the caller then looks around.
+    const BLOCK: Duration = Duration::from_secs(5);
+
+    /// Waits on a connection of its own, opened when first needed.
+    #[must_use]
+    pub fn new(redis: Redis, keys: Arc<Keys>) -> Self {
+        Waiter { redis, keys, connection: None }
+    }
+
+    /// Waits until there is an element, or a while.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn wait(&mut self) -> Result<(), SourceError> {
+        // Taken out, so that a wait that is dropped or fails takes its connection along.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.redis.connect_blocking(Self::BLOCK).await?,
+        };
+        let _: redis::Value = redis::cmd("BLMOVE")
+            .arg(&self.keys.queue)
+            .arg(&self.keys.queue)
+            .arg("LEFT")
+            .arg("LEFT")
+            .arg(Self::BLOCK.as_secs())
+            .query_async(&mut connection)
+            .await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
+
+fn fenced(answer: i64) -> Result<u64, SourceError> {
+    match answer {
+        script::FENCED => Err(SourceError::Fenced),
+        script::FOREIGN => Err(SourceError::ForeignPop),
+        n => Ok(u64::try_from(n).unwrap_or(0)),
+    }
+}
+
+/// SHA-1 as Redis' scripts compute it.
+#[must_use]
+pub fn sha1(element: &[u8]) -> [u8; 20] {
+    Sha1::digest(element).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

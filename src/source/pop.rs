@@ -1,0 +1,205 @@
+//! At-most-once: a list that is popped, for lists shared with other consumers or Redis before 6.2.
+//!
+//! Popped events are in memory only until they are settled. A lost connection to Redis must not cost
+//! them, so it is opened again here and never ends the ownership.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+
+use super::connect::{Redis, version};
+use super::error::SourceError;
+use super::keys::Keys;
+use super::{Depth, Letter, Window};
+use crate::backoff::Backoff;
+use crate::commit::Checkpoint;
+use crate::status::Status;
+
+/// A list that this instance pops.
+pub struct Pop {
+    redis: Redis,
+    keys: Keys,
+    status: Arc<Status>,
+    popping: tokio::sync::Mutex<Popping>,
+    /// For what does not block.
+    other: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Popping {
+    /// The connection, and whether its server pops several at once.
+    connection: Option<(MultiplexedConnection, bool)>,
+    backoff: Backoff,
+}
+
+/// What was popped and is not settled.
+#[derive(Debug, Default)]
+struct Held {
+    windows: VecDeque<Window>,
+    next: i64,
+}
+
+impl std::fmt::Debug for Pop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pop").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl Pop {
+    /// Longest wait on the server. A pop must never be dropped, so this bounds how long the end of the
+    /// process may wait for one.
+    const BLOCK: Duration = Duration::from_secs(1);
+
+    /// A list to pop. Nothing is sent yet.
+    #[must_use]
+    pub fn new(redis: Redis, keys: Keys, status: Arc<Status>) -> Self {
+        Pop {
+            redis,
+            keys,
+            status,
+            popping: tokio::sync::Mutex::default(),
+            other: tokio::sync::Mutex::default(),
+            held: Mutex::default(),
+        }
+    }
+
+    /// Pops up to `count` events; waits a while for the first. The connection's response timeout is longer
+    /// than the wait, and the future must be driven to its end: the reply of a pop that nobody takes is lost.
+    pub(super) async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
+        let mut popping = self.popping.lock().await;
+        let events = match self.pop(&mut popping.connection, count).await {
+            Ok(events) => {
+                popping.backoff.reset();
+                events
+            }
+            Err(error @ SourceError::Fatal(_)) => return Err(error),
+            Err(error) => {
+                // What such a pop took may be lost: that is what at-most-once means.
+                popping.connection = None;
+                self.status.redis.down(&error);
+                tokio::time::sleep(popping.backoff.next()).await;
+                Vec::new()
+            }
+        };
+        let window = Window::new(cursor, events);
+        let mut held = self.held.lock();
+        held.next = window.end();
+        if !window.is_empty() {
+            held.windows.push_back(window.clone());
+        }
+        // How much is left in the list is looked at now and then, by `depth`.
+        let depth = Depth { elements: 0, tail: held.next };
+        Ok((window, depth))
+    }
+
+    async fn pop(
+        &self,
+        open: &mut Option<(MultiplexedConnection, bool)>,
+        count: usize,
+    ) -> Result<Vec<Vec<u8>>, SourceError> {
+        if open.is_none() {
+            let mut connection = self.redis.connect_blocking(Self::BLOCK).await?;
+            let counted = version(&mut connection).await? >= (6, 2);
+            *open = Some((connection, counted));
+            self.status.redis.up();
+        }
+        let Some((connection, counted)) = open else { return Ok(Vec::new()) };
+        let queue = &self.keys.queue;
+        let first: Option<(Vec<u8>, Vec<u8>)> =
+            redis::cmd("BLPOP").arg(queue).arg(Self::BLOCK.as_secs()).query_async(connection).await?;
+        let Some((_, first)) = first else { return Ok(Vec::new()) };
+        let mut events = vec![first];
+        let more = count.saturating_sub(1);
+        if more == 0 {
+            return Ok(events);
+        }
+        // From here on, what was popped is kept whatever happens to the rest.
+        let rest: Result<Vec<Option<Vec<u8>>>, _> = if *counted {
+            let popped: Result<Option<Vec<Vec<u8>>>, _> =
+                redis::cmd("LPOP").arg(queue).arg(more).query_async(connection).await;
+            popped.map(|events| events.unwrap_or_default().into_iter().map(Some).collect())
+        } else {
+            let mut pipe = redis::pipe();
+            (0..more).for_each(|_| {
+                pipe.cmd("LPOP").arg(queue);
+            });
+            pipe.query_async(connection).await
+        };
+        match rest {
+            Ok(rest) => events.extend(rest.into_iter().flatten()),
+            Err(error) => {
+                *open = None;
+                self.status.redis.down(&error);
+            }
+        }
+        Ok(events)
+    }
+
+    /// Popped events, from memory.
+    pub(super) fn reread(&self, cursor: i64, count: usize) -> Window {
+        let held = self.held.lock();
+        let behind = held.windows.iter().filter(|window| window.end() > cursor);
+        let events = behind.flat_map(Window::iter).filter(|(offset, _)| *offset >= cursor);
+        Window::new(cursor, events.take(count).map(|(_, event)| event.to_vec()).collect())
+    }
+
+    pub(super) fn commit(&self, checkpoint: Checkpoint) -> Depth {
+        let mut held = self.held.lock();
+        while held.windows.front().is_some_and(|window| window.end() <= checkpoint.end) {
+            held.windows.pop_front();
+        }
+        Depth { elements: 0, tail: held.next }
+    }
+
+    /// Pushes dead letters to their list at once; they have nowhere else to be.
+    pub(super) async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
+        let mut push = redis::pipe();
+        for letter in letters {
+            push.cmd("RPUSH").arg(&self.keys.dead_list).arg(&letter.json).ignore();
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            match self.other::<()>(&push).await {
+                Err(error) if error.is_outage() => tokio::time::sleep(backoff.next()).await,
+                done => return done,
+            }
+        }
+    }
+
+    pub(super) async fn depth(&self) -> Result<(Depth, u64), SourceError> {
+        let mut lengths = redis::pipe();
+        lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
+        match self.other::<(u64, u64)>(&lengths).await {
+            Ok((elements, dead)) => {
+                let tail = self.held.lock().next + i64::try_from(elements).unwrap_or(0);
+                Ok((Depth { elements, tail }, dead))
+            }
+            Err(error) if error.is_outage() => Ok((Depth { elements: 0, tail: self.held.lock().next }, 0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends commands that do not block.
+    async fn other<T: redis::FromRedisValue>(&self, pipe: &redis::Pipeline) -> Result<T, SourceError> {
+        let mut open = self.other.lock().await;
+        let answer = async {
+            let mut connection = match open.take() {
+                Some(connection) => connection,
+                None => self.redis.connect().await?,
+            };
+            let answer = pipe.query_async(&mut connection).await?;
+            *open = Some(connection);
+            Ok(answer)
+        };
+        let answer: Result<T, SourceError> = answer.await;
+        match &answer {
+            Ok(_) => self.status.redis.up(),
+            Err(error) => self.status.redis.down(error),
+        }
+        answer
+    }
+}
