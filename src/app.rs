@@ -98,7 +98,7 @@ async fn connect(
             Some(Err(error)) if error.class() == Class::Fatal => return Err(error.into()),
             Some(Err(_)) => {}
         }
-        stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+        stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let bound = FIRST.saturating_mul(1 << self.tries.min(10)).min(MOST);
         self.tries += 1;
         bound.mul_f64(fastrand::f64())
@@ -34,10 +34,10 @@ mod tests {
     fn waits_grow_to_their_bound() {
         let mut backoff = Backoff::default();
         for bound in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
-            let longest = (0..50).map(|_| Backoff { tries: backoff.tries }.next()).max().unwrap();
+            let longest = (0..50).map(|_| Backoff { tries: backoff.tries }.wait()).max().unwrap();
             assert!(longest <= Duration::from_millis(bound));
             assert!(longest > Duration::from_millis(bound / 4));
-            backoff.next();
+            backoff.wait();
         }
     }
 }

@@ -57,12 +57,16 @@ impl Unsettled {
         self.events
     }
 
-    /// Takes `events` of them out.
-    ///
-    /// # Panics
-    /// If there are not as many: an account that is wrong is no account.
+    /// The account they are in.
+    #[must_use]
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Takes `events` of them out, or as many as there are.
     pub fn split(&mut self, events: u64) -> Unsettled {
-        assert!(events <= self.events, "{events} events of {} cannot be split off", self.events);
+        debug_assert!(events <= self.events, "{events} events of {} cannot be split off", self.events);
+        let events = events.min(self.events);
         self.events -= events;
         Unsettled { ledger: Arc::clone(&self.ledger), events }
     }

@@ -136,6 +136,10 @@ pub(super) async fn refold(
     }
     for (doubt, rest) in doubts.into_iter().zip(rest) {
         let mut unsettled = doubt.write.unsettled;
+        if rest > unsettled.events() {
+            // More than were there when they were folded: these are not the same elements.
+            return Err(SourceError::ForeignPop);
+        }
         again.take_on(unsettled.split(rest));
         unsettled.settle(Outcome::Deduplicated);
     }
@@ -171,6 +175,9 @@ async fn one_by_one(
     let (mut writes, mut events) = (Vec::new(), VecDeque::new());
     for (mut update, event) in singles {
         let Some(segment) = update.take_first() else { continue };
+        if doubt.write.unsettled.events() == 0 {
+            return Err(SourceError::ForeignPop);
+        }
         let Write { collection, ref id, hash, .. } = doubt.write;
         let unsettled = doubt.write.unsettled.split(1);
         writes.push(Write { collection, id: id.clone(), hash, segment, unsettled });
@@ -212,7 +219,7 @@ async fn one_by_one(
             events.pop_front();
         }
         if stuck {
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
     Ok(())

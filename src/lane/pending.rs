@@ -214,11 +214,18 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Buffer;
     use crate::change::{Change, Effect, FieldOp, FieldOps, Op, write_field_op};
     use crate::raw::{Number, ValueRef};
     use proptest::prelude::*;
 
+    fn empty() -> Pending {
+        let buffer = Buffer::new(&crate::config::Buffer::default());
+        Pending::new(&Ledger::new(Arc::default(), buffer))
+    }
+
     fn fold(pending: &mut Pending, offset: i64, id: i64, op: Op) -> Folded {
+        pending.unsettled.absorb(pending.unsettled.ledger().receive(1));
         let (id, one) = (Value::from(Number::int(id)), Value::from(Number::int(1)));
         let mut body = Vec::new();
         write_field_op(&mut body, FieldOp { op, path: "a.b", value: one.get() });
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_oldest_entities_are_taken_first() {
-        let mut pending = Pending::default();
+        let mut pending = empty();
         for (offset, id) in [(1, 10), (2, 20), (3, 10), (4, 30)] {
             fold(&mut pending, offset, id, Op::Inc);
         }
@@ -252,7 +259,7 @@ mod tests {
 
     #[test]
     fn segments_of_one_entity_go_in_separate_batches() {
-        let mut pending = Pending::default();
+        let mut pending = empty();
         for (offset, id, op) in [(1, 10, Op::Set), (2, 10, Op::Unset), (3, 20, Op::Set), (4, 10, Op::Set)] {
             fold(&mut pending, offset, id, op);
         }
@@ -265,7 +272,7 @@ mod tests {
         /// `first` is never above the oldest event held, every event is taken once, in order per entity.
         #[test]
         fn nothing_is_forgotten(steps in prop::collection::vec((0_i64..6, 0_u8..3, any::<bool>()), 1..120)) {
-            let mut pending = Pending::default();
+            let mut pending = empty();
             let mut held: Vec<(i64, i64)> = Vec::new();
             for (at, (id, op, take)) in steps.into_iter().enumerate() {
                 let offset = at as i64;

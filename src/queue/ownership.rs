@@ -67,7 +67,7 @@ pub async fn drain(
             Err(error @ SourceError::Fatal(_)) if queue.previous.is_none() => return Err(error),
             Err(error) => {
                 queue.ended(&error);
-                stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await;
+                stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
             }
         }
     }
@@ -87,14 +87,8 @@ impl Queue {
             SourceError::Fenced => {
                 tracing::warn!(queue, "the lease was lost; what was unsettled is left to the new owner");
             }
-            SourceError::ForeignPop => {
-                self.metrics.foreign_pops.increment(1);
-                tracing::error!(
-                    queue,
-                    "another client removes or inserts elements, which exactly-once forbids: all elements are \
-                     numbered anew, and some events may be applied twice"
-                );
-            }
+            // The takeover that follows finds the same, counts it and says what was done about it.
+            SourceError::ForeignPop => {}
         }
     }
 
@@ -102,8 +96,9 @@ impl Queue {
     async fn own(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
         let source = match self.config.delivery {
             Delivery::AtMostOnce => {
-                let pop =
-                    Pop::new(self.shared.redis.clone(), self.keys.clone(), Arc::clone(&self.shared.status));
+                let shared = &self.shared;
+                let (status, buffer) = (Arc::clone(&shared.status), Arc::clone(&shared.buffer));
+                let pop = Pop::new(shared.redis.clone(), self.keys.clone(), status, buffer);
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 self.previous.get_or_insert(0);
                 Source::Pop(pop)
@@ -181,6 +176,14 @@ impl Queue {
                     self.metrics.takeovers.increment(1);
                     self.status.set_epoch(epoch);
                     let unsettled = list.unsettled().await;
+                    if !list.is_intact() {
+                        self.metrics.foreign_pops.increment(1);
+                        tracing::error!(
+                            queue = self.config.key,
+                            "another client removes or inserts elements, and exactly-once needs the list to itself: \
+                             all elements are numbered anew, some events may be applied twice"
+                        );
+                    }
                     tracing::info!(
                         queue = self.config.key,
                         epoch,
@@ -207,7 +210,7 @@ impl Queue {
                 Ok(epoch) => return Some(epoch),
                 Err(error) => {
                     self.shared.metrics.retried_mongodb(error.class());
-                    stop.run_until_cancelled(tokio::time::sleep(backoff.next())).await?;
+                    stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await?;
                 }
             }
         }

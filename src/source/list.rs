@@ -66,6 +66,7 @@ pub struct List {
     control: Mutex<Control>,
     /// Elements below this offset are to be recovered before anything else.
     recover_to: i64,
+    intact: bool,
 }
 
 #[derive(Debug)]
@@ -128,23 +129,39 @@ impl List {
     ) -> Result<Self, SourceError> {
         let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let base: i64 = seen.base.parse().unwrap_or(0);
+        let read: i64 = seen.read.parse().unwrap_or(0).max(base);
         let taken: i64 = Script::new(script::TAKE)
-            .key(&[&keys.owner, &keys.base, &keys.read])
-            .arg(&[&epoch.to_string(), &ttl_ms.to_string(), &previous, &seen.base, &seen.read])
+            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head])
+            .arg(epoch)
+            .arg(ttl_ms)
+            .arg(previous)
+            .arg(&seen.base)
+            .arg(&seen.read)
+            .arg(read - base)
             .invoke_async(&mut connection)
             .await?;
-        if taken != 1 {
-            return Err(SourceError::Fenced);
-        }
-        let offset = seen.base.parse().unwrap_or(0);
+        let intact = match fenced(taken) {
+            Ok(_) => true,
+            Err(SourceError::ForeignPop) => false,
+            Err(error) => return Err(error),
+        };
         Ok(List {
-            recover_to: seen.read.parse().unwrap_or(0).max(offset),
+            // Under numbers that mean nothing any more, events would pass for done. They get new ones.
+            recover_to: if intact { read } else { base },
+            intact,
             epoch: epoch.to_string(),
             ttl_ms,
             scripts: Scripts::load(&mut connection).await?,
-            control: Mutex::new(Control { connection, base: seen.base.clone(), offset }),
+            control: Mutex::new(Control { connection, base: seen.base.clone(), offset: base }),
             keys,
         })
+    }
+
+    /// Whether every element that was read and not committed is still where it was.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.intact
     }
 
     /// The offsets, from base to read, that a former owner may have sent to MongoDB.

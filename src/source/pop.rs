@@ -15,6 +15,7 @@ use super::error::SourceError;
 use super::keys::Keys;
 use super::{Depth, Letter, Window};
 use crate::backoff::Backoff;
+use crate::buffer::{Buffer, Reserved};
 use crate::commit::Checkpoint;
 use crate::status::Status;
 
@@ -23,6 +24,7 @@ pub struct Pop {
     redis: Redis,
     keys: Keys,
     status: Arc<Status>,
+    buffer: Arc<Buffer>,
     popping: tokio::sync::Mutex<Popping>,
     /// For what does not block.
     other: tokio::sync::Mutex<Option<MultiplexedConnection>>,
@@ -39,7 +41,7 @@ struct Popping {
 /// What was popped and is not settled.
 #[derive(Debug, Default)]
 struct Held {
-    windows: VecDeque<Window>,
+    windows: VecDeque<(Window, Reserved)>,
     next: i64,
 }
 
@@ -56,11 +58,12 @@ impl Pop {
 
     /// A list to pop. Nothing is sent yet.
     #[must_use]
-    pub fn new(redis: Redis, keys: Keys, status: Arc<Status>) -> Self {
+    pub fn new(redis: Redis, keys: Keys, status: Arc<Status>, buffer: Arc<Buffer>) -> Self {
         Pop {
             redis,
             keys,
             status,
+            buffer,
             popping: tokio::sync::Mutex::default(),
             other: tokio::sync::Mutex::default(),
             held: Mutex::default(),
@@ -81,7 +84,7 @@ impl Pop {
                 // What such a pop took may be lost: that is what at-most-once means.
                 popping.connection = None;
                 self.status.redis.down(&error);
-                tokio::time::sleep(popping.backoff.next()).await;
+                tokio::time::sleep(popping.backoff.wait()).await;
                 Vec::new()
             }
         };
@@ -89,7 +92,8 @@ impl Pop {
         let mut held = self.held.lock();
         held.next = window.end();
         if !window.is_empty() {
-            held.windows.push_back(window.clone());
+            let memory = Reserved::new(&self.buffer, window.bytes());
+            held.windows.push_back((window.clone(), memory));
         }
         // How much is left in the list is looked at now and then, by `depth`.
         let depth = Depth { elements: 0, tail: held.next };
@@ -142,14 +146,15 @@ impl Pop {
     /// Popped events, from memory.
     pub(super) fn reread(&self, cursor: i64, count: usize) -> Window {
         let held = self.held.lock();
-        let behind = held.windows.iter().filter(|window| window.end() > cursor);
+        let windows = held.windows.iter().map(|(window, _)| window);
+        let behind = windows.filter(|window| window.end() > cursor);
         let events = behind.flat_map(Window::iter).filter(|(offset, _)| *offset >= cursor);
         Window::new(cursor, events.take(count).map(|(_, event)| event.to_vec()).collect())
     }
 
     pub(super) fn commit(&self, checkpoint: Checkpoint) -> Depth {
         let mut held = self.held.lock();
-        while held.windows.front().is_some_and(|window| window.end() <= checkpoint.end) {
+        while held.windows.front().is_some_and(|(window, _)| window.end() <= checkpoint.end) {
             held.windows.pop_front();
         }
         Depth { elements: 0, tail: held.next }
@@ -164,7 +169,7 @@ impl Pop {
         let mut backoff = Backoff::default();
         loop {
             match self.other::<()>(&push).await {
-                Err(error) if error.is_outage() => tokio::time::sleep(backoff.next()).await,
+                Err(error) if error.is_outage() => tokio::time::sleep(backoff.wait()).await,
                 done => return done,
             }
         }

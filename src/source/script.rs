@@ -8,15 +8,22 @@ pub(super) const FENCED: i64 = -1;
 /// An element is not the one that was there.
 pub(super) const FOREIGN: i64 = -2;
 
-/// Takes a queue over, if nobody else owns it and its state is still what the caller saw.
+/// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Answers -2 where
+/// elements that were read are gone or moved, so that numbers given out mean nothing any more.
 ///
-/// KEYS owner base read · ARGV epoch ttl-ms previous-epoch base read
+/// KEYS queue owner base read head · ARGV epoch ttl-ms previous-epoch base read read-minus-base
 pub(super) const TAKE: &str = r"
-local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[3] then return 0 end
-if (redis.call('GET', KEYS[2]) or '') ~= ARGV[4] then return 0 end
-if (redis.call('GET', KEYS[3]) or '') ~= ARGV[5] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local owner = redis.call('GET', KEYS[2])
+if owner and owner ~= ARGV[3] then return -1 end
+if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return -1 end
+if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return -1 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[6]) then return -2 end
+local head = redis.call('GET', KEYS[5])
+if head and head ~= '' then
+  local first = redis.call('LINDEX', KEYS[1], 0)
+  if not first or redis.sha1hex(first) ~= head then return -2 end
+end
 return 1";
 
 /// Whether the caller owns the queue and its head is the element that was there; raises `read` over the
