@@ -13,11 +13,12 @@ use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::event::Collections;
-use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::http::serve;
+use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
 use crate::queue::{Shared, drain};
 use crate::sink::{self, Class, Sink};
 use crate::source::Redis;
-use crate::status::{QueueStatus, Status};
+use crate::status::Status;
 
 /// Runs until `stop`, then flushes and commits.
 ///
@@ -26,35 +27,45 @@ use crate::status::{QueueStatus, Status};
 pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
+    let exporter = Exporter::install()?;
+    let collections = Collections::new(&config);
+    let metrics = Arc::new(WriteMetrics::new(collections.names()));
+    let queue_metrics: Vec<_> = config
+        .queues
+        .iter()
+        .map(|queue| Arc::new(QueueMetrics::new(&queue.key, collections.names())))
+        .collect();
+    queue_metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
+    let buffer = Buffer::new(&config.buffer);
+    let status = Status::new(&config, Arc::clone(&buffer), &queue_metrics);
     tracing::info!("listening on http://{}", listener.local_addr()?);
-    let status = Arc::new(Status::default());
-    let metrics = Arc::new(WriteMetrics::default());
+    let mut background = JoinSet::new();
+    background.spawn(exporter.clone().upkeep());
+    background.spawn(serve(listener, Arc::clone(&status), exporter));
+
     let redis = Redis::new(&config.redis)?;
-    let Some(sink) = connect(&config, &status, &metrics, &stop).await? else { return Ok(()) };
+    let Some(sink) = connect(&config, collections, &status, &metrics, &stop).await? else { return Ok(()) };
     let shared = Arc::new(Shared {
         redis,
         sink,
-        buffer: Buffer::new(&config.buffer),
+        buffer,
         policy: Policy::from(&config.batch),
         seed: foldhash::quality::RandomState::default(),
         metrics,
         status,
         config,
     });
+    background.spawn(check_health(Arc::clone(&shared)));
     let mut queues = JoinSet::new();
-    for queue in &shared.config.queues {
-        queues.spawn(drain(
-            queue.clone(),
-            Arc::clone(&shared),
-            Arc::new(QueueMetrics::default()),
-            Arc::new(QueueStatus),
-            stop.clone(),
-        ));
+    for (at, metrics) in queue_metrics.into_iter().enumerate() {
+        let queue = shared.config.queues[at].clone();
+        let status = Arc::clone(&shared.status.queues[at]);
+        queues.spawn(drain(queue, Arc::clone(&shared), metrics, status, stop.clone()));
     }
-    let health = tokio::spawn(check_health(Arc::clone(&shared)));
     let deadline = shared.config.shutdown.deadline;
     let overdue = async {
         stop.cancelled().await;
+        shared.status.stopping();
         tokio::time::sleep(deadline).await;
     };
     tokio::pin!(overdue);
@@ -70,13 +81,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             }
         }
     }
-    health.abort();
     Ok(())
 }
 
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.
 async fn connect(
     config: &Config,
+    collections: Collections,
     status: &Arc<Status>,
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
@@ -84,7 +95,7 @@ async fn connect(
     let database = sink::database(&config.mongodb).await.context("mongodb.uri cannot be used")?;
     let mut backoff = Backoff::default();
     loop {
-        let collections = Collections::new(config);
+        let collections = collections.clone();
         let sink = Sink::connect(
             database.clone(),
             &config.mongodb,
@@ -103,7 +114,7 @@ async fn connect(
 }
 
 /// Notices an outage of MongoDB that no write meets.
-async fn check_health(shared: Arc<Shared>) {
+async fn check_health(shared: Arc<Shared>) -> std::io::Result<()> {
     loop {
         shared.sink.ping().await;
         tokio::time::sleep(Duration::from_secs(2)).await;

@@ -3,18 +3,29 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use metrics::Gauge;
 use tokio::sync::Notify;
 
 use crate::config;
+use crate::metrics::{Metric, gauge};
 
 /// Counts events and bytes held in memory, and makes readers wait while there are too many.
-#[derive(Debug)]
 pub struct Buffer {
     max_events: u64,
     max_bytes: u64,
     events: AtomicU64,
     bytes: AtomicU64,
     room: Notify,
+    gauges: [Gauge; 2],
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Buffer")
+            .field("events", &self.events)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Buffer {
@@ -27,6 +38,7 @@ impl Buffer {
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             room: Notify::new(),
+            gauges: [gauge(Metric::BufferEvents, &[]), gauge(Metric::BufferBytes, &[])],
         })
     }
 
@@ -59,10 +71,13 @@ impl Buffer {
 
     pub(crate) fn add_events(&self, n: u64) {
         self.events.fetch_add(n, Ordering::Relaxed);
+        // Counted along rather than set: two who set at once may leave the older value.
+        self.gauges[0].increment(n as f64);
     }
 
     pub(crate) fn remove_events(&self, n: u64) {
         self.events.fetch_sub(n, Ordering::Relaxed);
+        self.gauges[0].decrement(n as f64);
         self.room.notify_waiters();
     }
 }
@@ -92,6 +107,7 @@ impl Reserved {
             self.buffer.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
             self.buffer.room.notify_waiters();
         }
+        self.buffer.gauges[1].increment(bytes as f64 - self.bytes as f64);
         self.bytes = bytes;
     }
 }

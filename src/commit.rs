@@ -155,9 +155,9 @@ mod tests {
                 match step {
                     0 => {
                         // A window of three events, for up to three lanes.
-                        for l in 0..=lane {
+                        for (l, queued) in queued.iter_mut().enumerate().take(lane + 1) {
                             tracker.sent(l, next + l as i64);
-                            queued[l].push_back(next + l as i64);
+                            queued.push_back(next + l as i64);
                         }
                         next += LANES as i64;
                         tracker.window(at(next));

@@ -1,8 +1,10 @@
-//! The daemon's process.
+//! The daemon's process: configuration, logs, runtime, signals.
 
 use std::process::ExitCode;
 
 use tidegate::cli::{Cli, Command, EXIT_CONFIG, check};
+use tidegate::{app, log};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
@@ -17,26 +19,41 @@ fn main() -> ExitCode {
             return EXIT_CONFIG.into();
         }
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let runtime = tokio::runtime::Runtime::new().expect("runtime");
-    let stop = CancellationToken::new();
-    let result = runtime.block_on(async {
-        let signalled = stop.clone();
-        tokio::spawn(async move {
-            let mut term =
-                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signal");
-            tokio::select! { _ = term.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
-            signalled.cancel();
-            tokio::select! { _ = term.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
-            std::process::exit(130);
-        });
-        tidegate::app::run(config, stop).await
-    });
-    match result {
+    if let Err(error) = log::init(&config.log) {
+        eprintln!("{error:#}");
+        return EXIT_CONFIG.into();
+    }
+    match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[tokio::main]
+async fn run(config: tidegate::config::Config) -> anyhow::Result<()> {
+    // The drivers bring no provider of their own, and rustls panics when there is a choice.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let stop = CancellationToken::new();
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(watch(signals, stop.clone()));
+    app::run(config, stop).await
+}
+
+/// The first signal asks for an orderly end, the second makes one at once.
+async fn watch((mut terminate, mut interrupt): (Signal, Signal), stop: CancellationToken) {
+    for signalled in 0.. {
+        let (name, code) = tokio::select! {
+            _ = terminate.recv() => ("SIGTERM", 143),
+            _ = interrupt.recv() => ("SIGINT", 130),
+        };
+        if signalled > 0 {
+            tracing::warn!("{name} again: ending at once; what is unsettled stays in Redis");
+            std::process::exit(code);
+        }
+        tracing::info!("{name}: reading has stopped; flushing what is pending");
+        stop.cancel();
     }
 }

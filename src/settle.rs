@@ -81,9 +81,9 @@ impl Unsettled {
         let events = std::mem::take(&mut self.events);
         let metrics = &self.ledger.metrics;
         match outcome {
-            Outcome::Persisted(collection) => metrics.persisted(collection).increment(events),
+            Outcome::Persisted(collection) => metrics.persisted(collection, events),
             Outcome::Deduplicated => metrics.deduplicated.increment(events),
-            Outcome::Dead(reason) => metrics.dead_lettered(reason).increment(events),
+            Outcome::Dead(reason) => metrics.dead_lettered(reason, events),
         }
         self.ledger.buffer.remove_events(events);
     }

@@ -53,6 +53,14 @@ pub struct Lane {
     /// Pending updates are sent without delay until none is left.
     flushing: bool,
     closed: bool,
+    /// Pending entities, as the metric has them.
+    counted: i64,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.queue.shared.metrics.pending_changed(-self.counted);
+    }
 }
 
 struct InFlight {
@@ -66,7 +74,17 @@ impl Lane {
     pub fn new(index: usize, queue: Arc<Owned>, input: mpsc::Receiver<Input>) -> Self {
         let pending = Pending::new(&queue.ledger);
         let memory = Reserved::new(&queue.shared.buffer, 0);
-        Lane { index, queue, input, pending, memory, in_flight: None, flushing: false, closed: false }
+        Lane {
+            index,
+            queue,
+            input,
+            pending,
+            memory,
+            in_flight: None,
+            flushing: false,
+            closed: false,
+            counted: 0,
+        }
     }
 
     /// Works until the input has ended and everything is settled.
@@ -128,6 +146,9 @@ impl Lane {
 
     fn account(&mut self) {
         self.memory.resize(self.pending.bytes());
+        let entities = i64::try_from(self.pending.entities()).unwrap_or(0);
+        self.queue.shared.metrics.pending_changed(entities - self.counted);
+        self.counted = entities;
     }
 
     /// Sends a batch, if none is in flight and the policy says so.

@@ -221,7 +221,7 @@ mod tests {
 
     fn empty() -> Pending {
         let buffer = Buffer::new(&crate::config::Buffer::default());
-        Pending::new(&Ledger::new(Arc::default(), buffer))
+        Pending::new(&Ledger::new(Arc::new(crate::metrics::QueueMetrics::new("q", &[])), buffer))
     }
 
     fn fold(pending: &mut Pending, offset: i64, id: i64, op: Op) -> Folded {

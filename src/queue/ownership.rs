@@ -58,7 +58,6 @@ pub async fn drain(
         queue.status.set_phase(Phase::Connecting);
         let owned_before = queue.previous;
         let ended = queue.own(&stop).await;
-        queue.metrics.lease_held.set(0.0);
         if queue.previous != owned_before {
             backoff.reset();
         }
@@ -108,7 +107,6 @@ impl Queue {
                 None => return Ok(()),
             },
         };
-        self.metrics.lease_held.set(1.0);
         let from = match &source {
             Source::List(list) => list.unsettled().await.start,
             Source::Pop(_) => 0,

@@ -16,6 +16,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// All classes.
+    pub const ALL: [Class; 3] = [Class::Transient, Class::Data, Class::Fatal];
+
     /// The metric's label value.
     #[must_use]
     pub const fn label(self) -> &'static str {

@@ -1,0 +1,151 @@
+//! The text that Prometheus scrapes.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use metrics::Recorder;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use parking_lot::RwLock;
+
+use super::QueueMetrics;
+use super::list::{Kind, Metric};
+
+/// Renders all metrics.
+#[derive(Clone)]
+pub struct Exporter {
+    handle: PrometheusHandle,
+    process: metrics_process::Collector,
+    queues: Arc<RwLock<Vec<Arc<QueueMetrics>>>>,
+}
+
+/// A recorder that knows all metrics, and what renders it.
+fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
+    let mut builder = PrometheusBuilder::new();
+    for metric in Metric::ALL {
+        let spec = metric.spec();
+        if let Kind::Histogram(bounds) = spec.kind {
+            builder = builder.set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), bounds)?;
+        }
+    }
+    let recorder = builder.build_recorder();
+    for metric in Metric::ALL {
+        let spec = metric.spec();
+        match spec.kind {
+            Kind::Counter => recorder.describe_counter(spec.name.into(), spec.unit, spec.help.into()),
+            Kind::Gauge => recorder.describe_gauge(spec.name.into(), spec.unit, spec.help.into()),
+            Kind::Histogram(_) => recorder.describe_histogram(spec.name.into(), spec.unit, spec.help.into()),
+        }
+    }
+    let handle = recorder.handle();
+    let exporter =
+        Exporter { handle, process: metrics_process::Collector::default(), queues: Arc::default() };
+    Ok((recorder, exporter))
+}
+
+impl Exporter {
+    /// Makes all metrics of this process go to the exporter.
+    ///
+    /// # Errors
+    /// Something else has done so before.
+    pub fn install() -> anyhow::Result<Self> {
+        let (recorder, exporter) = recorder()?;
+        metrics::set_global_recorder(recorder).context("metrics are recorded elsewhere")?;
+        exporter.process.describe();
+        Ok(exporter)
+    }
+
+    /// Renders a queue's own histograms, too.
+    pub fn add(&self, queue: Arc<QueueMetrics>) {
+        self.queues.write().push(queue);
+    }
+
+    /// Keeps histograms that nobody scrapes from growing. Never ends.
+    pub async fn upkeep(self) -> std::io::Result<()> {
+        loop {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            self.handle.run_upkeep();
+        }
+    }
+
+    /// All metrics in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        let mut out = self.handle.render();
+        let spec = Metric::PersistLatency.spec();
+        let queues = self.queues.read();
+        if !queues.is_empty() {
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "# HELP {0} {1}\n# TYPE {0} histogram", spec.name, spec.help);
+            queues.iter().for_each(|queue| queue.render_latency(&mut out, spec.name));
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Trigger;
+    use crate::change::CollectionId;
+    use crate::metrics::{Op, WriteMetrics};
+
+    fn rendered() -> String {
+        let (recorder, exporter) = recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            exporter.process.describe();
+            let collections = ["documents".to_owned()];
+            let queue = QueueMetrics::new("q", &collections);
+            queue.persisted_after(Duration::from_millis(30), 1000);
+            exporter.add(Arc::new(queue));
+            let writes = WriteMetrics::new(&collections);
+            writes.batch(Trigger::Delay, 5, 100);
+            writes.writes(CollectionId(0), Op::Update, 5);
+            writes.write_duration(CollectionId(0), Duration::from_millis(3));
+            crate::metrics::gauge(Metric::Up, &[("dependency", "redis")]).set(1.0);
+            crate::metrics::gauge(Metric::BufferEvents, &[]).set(0.0);
+            crate::metrics::gauge(Metric::BufferBytes, &[]).set(0.0);
+            exporter.render()
+        })
+    }
+
+    #[test]
+    fn every_metric_is_there_from_the_start_with_its_help_and_type() {
+        let text = rendered();
+        for metric in Metric::ALL {
+            let spec = metric.spec();
+            let kind = match spec.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram(_) => "histogram",
+            };
+            assert!(text.contains(&format!("# TYPE {} {kind}\n", spec.name)), "{}: {text}", spec.name);
+            assert!(text.contains(&format!("# HELP {} ", spec.name)), "{}", spec.name);
+            let sample = |line: &str| !line.starts_with('#') && line.starts_with(spec.name);
+            assert!(text.lines().any(sample), "{} has no sample", spec.name);
+        }
+        assert!(text.contains("tidegate_persist_latency_seconds_bucket{queue=\"q\",le=\"0.05\"} 1000\n"));
+        assert!(text.contains("tidegate_events_dead_lettered_total{queue=\"q\",reason=\"not-json\"} 0\n"));
+    }
+
+    #[test]
+    fn prometheus_own_checker_finds_nothing() {
+        let Ok(mut promtool) = std::process::Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+        else {
+            eprintln!("SKIPPED: promtool is not on PATH, the exposition was not checked with it");
+            return;
+        };
+        std::io::Write::write_all(&mut promtool.stdin.take().unwrap(), rendered().as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    }
+}

@@ -1,0 +1,238 @@
+//! Metrics: one list of them, handles kept by those who count, and the text that Prometheus scrapes.
+
+mod exporter;
+mod list;
+mod weighted;
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, with_recorder};
+
+pub use self::exporter::Exporter;
+pub use self::list::{Kind, Metric, Spec};
+use self::weighted::WeightedHistogram;
+use crate::batch::Trigger;
+use crate::change::CollectionId;
+use crate::dead_letter::Reason;
+use crate::sink::Class;
+
+const METADATA: Metadata<'static> = Metadata::new("tidegate", Level::INFO, None);
+
+fn key(metric: Metric, labels: &[(&'static str, &str)]) -> metrics::Key {
+    let spec = metric.spec();
+    debug_assert!(labels.iter().map(|(name, _)| name).eq(spec.labels), "labels of {}", spec.name);
+    let labels: Vec<Label> =
+        labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    metrics::Key::from_parts(spec.name, labels)
+}
+
+/// A counter, registered and therefore exported from now on.
+fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
+    with_recorder(|recorder| recorder.register_counter(&key(metric, labels), &METADATA))
+}
+
+/// A gauge, registered at 0.
+pub(crate) fn gauge(metric: Metric, labels: &[(&'static str, &str)]) -> Gauge {
+    with_recorder(|recorder| recorder.register_gauge(&key(metric, labels), &METADATA))
+}
+
+fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
+    with_recorder(|recorder| recorder.register_histogram(&key(metric, labels), &METADATA))
+}
+
+/// The metrics of one queue.
+pub struct QueueMetrics {
+    /// `queue_depth`
+    pub depth: Gauge,
+    /// `queue_oldest_age_seconds`
+    pub oldest_age: Gauge,
+    /// `dead_letters`
+    pub dead_letters: Gauge,
+    /// `lease_held`
+    pub lease_held: Gauge,
+    /// `epoch`
+    pub epoch: Gauge,
+    /// `last_commit_timestamp_seconds`
+    pub last_commit: Gauge,
+    /// `events_received_total`
+    pub received: Counter,
+    /// `events_coalesced_total`
+    pub coalesced: Counter,
+    /// `events_deduplicated_total`
+    pub deduplicated: Counter,
+    /// `events_released_total`
+    pub released: Counter,
+    /// `takeovers_total`
+    pub takeovers: Counter,
+    /// `foreign_pops_total`
+    pub foreign_pops: Counter,
+    persisted: Vec<Counter>,
+    dead_lettered: Vec<Counter>,
+    latency: WeightedHistogram,
+    queue: String,
+}
+
+impl std::fmt::Debug for QueueMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueMetrics").finish_non_exhaustive()
+    }
+}
+
+impl QueueMetrics {
+    /// Registers the metrics of a queue whose events go to `collections`.
+    #[must_use]
+    pub fn new(queue: &str, collections: &[String]) -> Self {
+        let labels = [("queue", queue)];
+        let persisted =
+            |name: &String| counter(Metric::EventsPersisted, &[("queue", queue), ("collection", name)]);
+        let dead_lettered = |reason: &Reason| {
+            counter(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
+        };
+        QueueMetrics {
+            depth: gauge(Metric::QueueDepth, &labels),
+            oldest_age: gauge(Metric::QueueOldestAge, &labels),
+            dead_letters: gauge(Metric::DeadLetters, &labels),
+            lease_held: gauge(Metric::LeaseHeld, &labels),
+            epoch: gauge(Metric::Epoch, &labels),
+            last_commit: gauge(Metric::LastCommitTimestamp, &labels),
+            received: counter(Metric::EventsReceived, &labels),
+            coalesced: counter(Metric::EventsCoalesced, &labels),
+            deduplicated: counter(Metric::EventsDeduplicated, &labels),
+            released: counter(Metric::EventsReleased, &labels),
+            takeovers: counter(Metric::Takeovers, &labels),
+            foreign_pops: counter(Metric::ForeignPops, &labels),
+            persisted: collections.iter().map(persisted).collect(),
+            dead_lettered: Reason::ALL.iter().map(dead_lettered).collect(),
+            latency: WeightedHistogram::new(Metric::PersistLatency.bounds()),
+            queue: queue.to_owned(),
+        }
+    }
+
+    /// Counts durable events of a collection.
+    pub fn persisted(&self, collection: CollectionId, events: u64) {
+        if let Some(counter) = self.persisted.get(usize::from(collection.0)) {
+            counter.increment(events);
+        }
+    }
+
+    /// Counts dead letters.
+    pub fn dead_lettered(&self, reason: Reason, events: u64) {
+        self.dead_lettered[reason as usize].increment(events);
+    }
+
+    /// Tells how long events took to become durable.
+    pub fn persisted_after(&self, latency: Duration, events: u64) {
+        self.latency.record(latency.as_secs_f64(), events);
+    }
+
+    fn render_latency(&self, out: &mut String, name: &str) {
+        self.latency.render(out, name, ("queue", &self.queue));
+    }
+}
+
+/// What a statement does to its document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Operations on fields.
+    Update,
+    /// A replacement.
+    Replace,
+    /// A deletion.
+    Delete,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Op; 3] = [Op::Update, Op::Replace, Op::Delete];
+
+    /// The metric's label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Op::Update => "update",
+            Op::Replace => "replace",
+            Op::Delete => "delete",
+        }
+    }
+}
+
+/// The metrics of writing, for all queues together.
+pub struct WriteMetrics {
+    writes: Vec<[Counter; Op::ALL.len()]>,
+    duration: Vec<Histogram>,
+    batches: [Counter; Trigger::ALL.len()],
+    batch_events: Histogram,
+    batch_bytes: Histogram,
+    retries_redis: Counter,
+    retries_mongodb: [Counter; Class::ALL.len()],
+    pending_entities: Gauge,
+}
+
+impl std::fmt::Debug for WriteMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WriteMetrics").finish_non_exhaustive()
+    }
+}
+
+impl WriteMetrics {
+    /// Registers the metrics of writing to `collections`.
+    #[must_use]
+    pub fn new(collections: &[String]) -> Self {
+        gauge(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        let retries = |dependency, class: Class| {
+            counter(Metric::Retries, &[("dependency", dependency), ("class", class.label())])
+        };
+        let writes = |name: &String| {
+            Op::ALL.map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())]))
+        };
+        WriteMetrics {
+            writes: collections.iter().map(writes).collect(),
+            duration: collections
+                .iter()
+                .map(|name| histogram(Metric::WriteDuration, &[("collection", name)]))
+                .collect(),
+            batches: Trigger::ALL.map(|trigger| counter(Metric::Batches, &[("trigger", trigger.label())])),
+            batch_events: histogram(Metric::BatchSizeEvents, &[]),
+            batch_bytes: histogram(Metric::BatchSizeBytes, &[]),
+            retries_redis: retries("redis", Class::Transient),
+            retries_mongodb: Class::ALL.map(|class| retries("mongodb", class)),
+            pending_entities: gauge(Metric::PendingEntities, &[]),
+        }
+    }
+
+    /// Counts statements that MongoDB applied.
+    pub fn writes(&self, collection: CollectionId, op: Op, statements: u64) {
+        if let Some(counters) = self.writes.get(usize::from(collection.0)) {
+            counters[op as usize].increment(statements);
+        }
+    }
+
+    /// Tells how long a command took.
+    pub fn write_duration(&self, collection: CollectionId, duration: Duration) {
+        if let Some(histogram) = self.duration.get(usize::from(collection.0)) {
+            histogram.record(duration);
+        }
+    }
+
+    /// Counts a batch.
+    pub fn batch(&self, trigger: Trigger, events: u64, bytes: usize) {
+        self.batches[trigger as usize].increment(1);
+        self.batch_events.record(events as f64);
+        self.batch_bytes.record(bytes as f64);
+    }
+
+    /// Counts an attempt of MongoDB's that failed.
+    pub fn retried_mongodb(&self, class: Class) {
+        self.retries_mongodb[class as usize].increment(1);
+    }
+
+    /// Counts an attempt of Redis's that failed.
+    pub fn retried_redis(&self) {
+        self.retries_redis.increment(1);
+    }
+
+    /// Counts documents with a pending update: so many more, or fewer.
+    pub fn pending_changed(&self, by: i64) {
+        self.pending_entities.increment(by as f64);
+    }
+}
