@@ -94,13 +94,24 @@ impl FieldUpdate {
         }
     }
 
+    /// Whether no document makes MongoDB refuse it. A path's parents may be no objects, and what is to be
+    /// incremented no number; removing what is not there is fine.
+    fn is_infallible(&self, path: &str) -> bool {
+        match self {
+            FieldUpdate::Unset => true,
+            FieldUpdate::Set(_) => !path.contains('.'),
+            FieldUpdate::Inc(_) | FieldUpdate::Push(_) => false,
+        }
+    }
+
     /// Whether `op` on the same path can be folded in.
     fn accepts(&self, op: FieldOp<'_>) -> bool {
         match (self, op.op) {
-            (_, Op::Set) => true,
+            // Both are refused of the same documents.
+            (FieldUpdate::Set(_) | FieldUpdate::Unset, Op::Set) => true,
             // Setting a.b makes an a; removing a.b does not. Only at the top is that no difference.
-            (FieldUpdate::Unset, Op::Unset) => true,
-            (_, Op::Unset) => !op.path.contains('.'),
+            (FieldUpdate::Set(_) | FieldUpdate::Unset, Op::Unset) => self.is_infallible(op.path),
+            (FieldUpdate::Inc(_) | FieldUpdate::Push(_), Op::Set | Op::Unset) => false,
             (FieldUpdate::Set(value), Op::Inc) => sum_of_values(value.get(), op.value).is_some(),
             (FieldUpdate::Inc(value), Op::Inc) => sum_of_incs(value.get(), op.value).is_some(),
             (FieldUpdate::Set(value), Op::Push | Op::PushEach) => value.get().kind == ElementType::Array,
@@ -160,11 +171,16 @@ impl Fields {
         if ancestors(op.path).any(|parent| self.by_path.contains_key(parent)) {
             return false;
         }
+        let mut below = self.below(op.path);
         match op.op {
-            Op::Set => true,
-            Op::Unset => !op.path.contains('.') || self.below(op.path).is_empty(),
-            Op::Inc | Op::Push | Op::PushEach => self.below(op.path).is_empty(),
+            Op::Set | Op::Unset => below.all(|(_, update)| *update == FieldUpdate::Unset),
+            Op::Inc | Op::Push | Op::PushEach => below.next().is_none(),
         }
+    }
+
+    /// Whether no document makes MongoDB refuse any of them.
+    pub(super) fn are_infallible(&self) -> bool {
+        self.iter().all(|(path, update)| update.is_infallible(path))
     }
 
     /// Folds an accepted operation in, or adds the first one of its path.
@@ -175,7 +191,8 @@ impl Fields {
             self.bytes = self.bytes - before + update.bytes();
             return;
         }
-        for path in self.below(op.path) {
+        let superseded: Vec<Box<str>> = self.below(op.path).map(|(path, _)| path.clone()).collect();
+        for path in superseded {
             if let Some(update) = self.by_path.remove(&path) {
                 self.bytes -= path.len() + update.bytes() + FIELD_OVERHEAD;
             }
@@ -185,17 +202,13 @@ impl Fields {
         self.by_path.insert(op.path.into(), update);
     }
 
-    /// The paths below `path`.
-    fn below(&self, path: &str) -> Vec<Box<str>> {
+    /// The operations on paths below `path`.
+    fn below(&self, path: &str) -> impl Iterator<Item = (&Box<str>, &FieldUpdate)> {
         // All of them, and some siblings such as "a-b" under "a", sort behind it and share its text.
-        let behind = (Bound::Excluded(path), Bound::Unbounded);
         self.by_path
-            .range::<str, _>(behind)
-            .map(|(other, _)| other)
-            .take_while(|other| other.starts_with(path))
-            .filter(|other| other.as_bytes()[path.len()] == b'.')
-            .cloned()
-            .collect()
+            .range::<str, _>((Bound::Excluded(path), Bound::Unbounded))
+            .take_while(move |(other, _)| other.starts_with(path))
+            .filter(move |(other, _)| other.as_bytes()[path.len()] == b'.')
     }
 
     /// The operations, in the order of their paths.

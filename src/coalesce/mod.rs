@@ -2,10 +2,12 @@
 //!
 //! The pending update of an entity is a list of segments, nearly always one. A change is folded into the
 //! last segment where the result is what MongoDB would have made of the two one after the other, whatever
-//! the document holds; otherwise it opens a new segment. Segments are written one after another.
+//! the document holds: the same document, and the same refusals. Otherwise it opens a new segment.
+//! Segments are written one after another.
 //!
-//! A change that supersedes an earlier one (a set over an increment, a deletion over anything) takes its
-//! place, so that MongoDB never sees an earlier one it might have refused.
+//! So a change that supersedes an earlier one (a set over an increment, a deletion over anything) takes its
+//! place only where no document could have made MongoDB refuse the earlier one: a refusal is a dead
+//! letter, and must not vanish.
 
 mod fields;
 
@@ -37,6 +39,16 @@ pub enum Update {
     Replace(Vec<u8>),
     /// Nothing: the document goes.
     Delete,
+}
+
+impl Update {
+    /// Whether there is no document whose fields make MongoDB refuse it.
+    fn is_infallible(&self) -> bool {
+        match self {
+            Update::Fields(fields) => fields.are_infallible(),
+            Update::Replace(_) | Update::Delete => true,
+        }
+    }
 }
 
 impl Segment {
@@ -95,6 +107,7 @@ impl Segment {
                 }
                 ops.for_each(|op| fields.apply(op));
             }
+            (update, Effect::Replace(_) | Effect::Delete) if !update.is_infallible() => return false,
             (_, Effect::Replace(document)) => self.update = Update::Replace(document.to_vec()),
             (_, Effect::Delete) => self.update = Update::Delete,
             (Update::Replace(_) | Update::Delete, Effect::Update(_)) => return false,
@@ -130,9 +143,6 @@ impl PendingUpdate {
 
     /// Folds a change in. Updates of more than `max_bytes` are split rather than grown.
     pub fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> Folded {
-        if matches!(placed.change.effect, Effect::Replace(_) | Effect::Delete) {
-            self.unite();
-        }
         let Some(last) = self.segments.last_mut() else {
             *self = PendingUpdate::new(placed);
             return Folded::Opened;
@@ -146,22 +156,6 @@ impl PendingUpdate {
         self.bytes += segment.bytes();
         self.segments.push(segment);
         Folded::Opened
-    }
-
-    /// Makes one segment of all, for a change that supersedes them.
-    fn unite(&mut self) {
-        let mut segments = self.segments.drain(..);
-        let Some(mut first) = segments.next() else { return };
-        for segment in segments {
-            first.last = segment.last;
-            first.events += segment.events;
-            first.ts = match (first.ts, segment.ts) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-        }
-        self.bytes = first.bytes();
-        self.segments.push(first);
     }
 
     /// Takes the first segment to write it. The rest, if any, must wait until it is written.

@@ -115,7 +115,8 @@ fn unset(path: &'static str) -> Make {
 #[test]
 fn the_last_value_set_wins() {
     assert_eq!(fold(&[set("a", 1), set("b", 2), set("a", "x")]), [r#"1-3: set a "x", set b 2"#]);
-    assert_eq!(fold(&[inc("a", 1), set("a", 5), unset("b"), set("b", 1)]), ["1-4: set a 5, set b 1"]);
+    assert_eq!(fold(&[set("a", 5), unset("b"), set("b", 1), unset("a")]), ["1-4: unset a null, set b 1"]);
+    assert_eq!(fold(&[set("a.b", 1), set("a.b", 2)]), ["1-2: set a.b 2"]);
 }
 
 #[test]
@@ -149,12 +150,22 @@ fn pushes_gather() {
 }
 
 #[test]
-fn a_parent_supersedes_its_children_and_spares_its_siblings() {
+fn a_parent_supersedes_children_that_cannot_be_refused() {
     assert_eq!(
-        fold(&[set("a.b", 1), inc("a.c.d", 1), set("a-b", 2), set("ab", 3), set("a", 4)]),
+        fold(&[unset("a.b"), unset("a.c.d"), set("a-b", 2), set("ab", 3), set("a", 4)]),
         ["1-5: set a 4, set a-b 2, set ab 3"]
     );
-    assert_eq!(fold(&[set("a.b", 1), unset("a")]), ["1-2: unset a null"]);
+    assert_eq!(fold(&[unset("a.b"), unset("a")]), ["1-2: unset a null"]);
+}
+
+#[test]
+fn what_mongodb_may_have_refused_is_not_superseded() {
+    assert_eq!(fold(&[inc("a", 1), set("a", 1)]).len(), 2);
+    assert_eq!(fold(&[inc("a", 1), unset("a")]).len(), 2);
+    assert_eq!(fold(&[push("a", 1), set("a", 1)]).len(), 2);
+    assert_eq!(fold(&[set("a.b", 1), set("a", 1)]).len(), 2);
+    assert_eq!(fold(&[set("a.b", 1), unset("a")]).len(), 2);
+    assert_eq!(fold(&[inc("a", 1), Make::Delete, Make::Delete]), ["1-1: inc a 1", "2-3: delete"]);
 }
 
 #[test]
@@ -170,11 +181,17 @@ fn what_depends_on_the_document_opens_a_segment() {
 }
 
 #[test]
-fn replacing_and_deleting_supersede_everything() {
+fn replacing_and_deleting_supersede_everything_else() {
     let replace = Make::Replace(bson::doc! {"x": 1});
-    assert_eq!(fold(&[set("a", 1), set("a.b", 1), replace.clone()]), [r#"1-3: replace {"x":1}"#]);
-    assert_eq!(fold(&[replace.clone(), set("a", 1), Make::Delete]), ["1-3: delete"]);
-    assert_eq!(fold(&[Make::Delete, set("a", 1)]), ["1-1: delete", "2-2: set a 1"]);
+    assert_eq!(
+        fold(&[set("a", 1), unset("a.b"), replace.clone()]),
+        [r#"1-1: set a 1"#, r#"2-3: replace {"x":1}"#]
+    );
+    assert_eq!(fold(&[set("a", 1), unset("b"), replace.clone()]), [r#"1-3: replace {"x":1}"#]);
+    assert_eq!(
+        fold(&[replace.clone(), set("a", 1), Make::Delete]),
+        [r#"1-1: replace {"x":1}"#, "2-3: delete"]
+    );
     assert_eq!(fold(&[Make::Delete, set("a", 1), set("a", 2)]), ["1-1: delete", "2-3: set a 2"]);
     assert_eq!(fold(&[Make::Delete, replace]), [r#"1-2: replace {"x":1}"#]);
 }
