@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use metrics::Gauge;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::buffer::Buffer;
 use crate::config::{Config, Delivery};
@@ -99,6 +100,7 @@ pub struct Dependency {
     /// Whether `state` says "up": the common question, answered without its lock.
     up: AtomicBool,
     state: Mutex<State>,
+    back: Notify,
     gauge: Gauge,
 }
 
@@ -121,6 +123,7 @@ impl Dependency {
             name,
             up: AtomicBool::new(false),
             state: Mutex::new(State::Unknown),
+            back: Notify::new(),
             gauge: gauge(Metric::Up, &[("dependency", name)]),
         }
     }
@@ -141,6 +144,7 @@ impl Dependency {
         *state = State::Up { since: Instant::now() };
         self.up.store(true, Ordering::Relaxed);
         self.gauge.set(1.0);
+        self.back.notify_waiters();
     }
 
     /// It does not answer, or not well. Of an outage, only the first error is logged.
@@ -156,6 +160,12 @@ impl Dependency {
         *state = State::Down { since, error: error.to_string() };
         self.up.store(false, Ordering::Relaxed);
         self.gauge.set(0.0);
+    }
+
+    /// Waits that long, or until it is back after an outage.
+    pub async fn back_or(&self, wait: Duration) {
+        // The limit is the one way out that is no news.
+        let _ = tokio::time::timeout(wait, self.back.notified()).await;
     }
 
     /// Whether it answered last time.

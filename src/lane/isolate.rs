@@ -219,7 +219,7 @@ async fn one_by_one(
             events.pop_front();
         }
         if stuck {
-            tokio::time::sleep(backoff.wait()).await;
+            queue.shared.status.mongodb.back_or(backoff.wait()).await;
         }
     }
     Ok(())

@@ -28,7 +28,7 @@ pub(super) async fn settle(queue: &Owned, writes: Vec<Write>) -> Result<(), Sour
         refold(queue, applied_in_part, &mut again).await?;
         isolate(queue, round.refused).await?;
         if round.failed || raced {
-            tokio::time::sleep(backoff.wait()).await;
+            queue.shared.status.mongodb.back_or(backoff.wait()).await;
         } else {
             backoff.reset();
         }

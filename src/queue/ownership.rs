@@ -58,6 +58,7 @@ pub async fn drain(
         queue.status.set_phase(Phase::Connecting);
         let owned_before = queue.previous;
         let ended = queue.own(&stop).await;
+        queue.status.set_oldest_age(Duration::ZERO);
         if queue.previous != owned_before {
             backoff.reset();
         }
@@ -66,7 +67,8 @@ pub async fn drain(
             Err(error @ SourceError::Fatal(_)) if queue.previous.is_none() => return Err(error),
             Err(error) => {
                 queue.ended(&error);
-                stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
+                let redis = &queue.shared.status.redis;
+                stop.run_until_cancelled(redis.back_or(backoff.wait())).await;
             }
         }
     }
@@ -153,6 +155,7 @@ impl Queue {
         let mut standing_by = false;
         loop {
             let seen = state(&mut connection, &self.keys).await?;
+            self.status.set_depth(seen.elements);
             if seen.is_owned(self.previous) {
                 if !standing_by {
                     standing_by = true;
@@ -208,7 +211,8 @@ impl Queue {
                 Ok(epoch) => return Some(epoch),
                 Err(error) => {
                     self.shared.metrics.retried_mongodb(error.class());
-                    stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await?;
+                    let mongodb = &self.shared.status.mongodb;
+                    stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await?;
                 }
             }
         }

@@ -35,6 +35,8 @@ pub struct State {
     owner: Option<String>,
     base: String,
     read: String,
+    /// Elements in the queue.
+    pub elements: u64,
 }
 
 impl State {
@@ -108,9 +110,16 @@ impl Scripts {
 /// # Errors
 /// Redis's.
 pub async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<State, SourceError> {
-    let (owner, base, read): (Option<String>, Option<String>, Option<String>) =
-        redis::cmd("MGET").arg(&keys.owner).arg(&keys.base).arg(&keys.read).query_async(connection).await?;
-    Ok(State { owner, base: base.unwrap_or_default(), read: read.unwrap_or_default() })
+    let (values, elements): (Vec<Option<String>>, u64) = redis::pipe()
+        .cmd("MGET")
+        .arg(&[&keys.owner, &keys.base, &keys.read])
+        .cmd("LLEN")
+        .arg(&keys.queue)
+        .query_async(connection)
+        .await?;
+    let mut values = values.into_iter();
+    let mut next = || values.next().flatten();
+    Ok(State { owner: next(), base: next().unwrap_or_default(), read: next().unwrap_or_default(), elements })
 }
 
 impl List {

@@ -1,0 +1,104 @@
+//! The command line, and what the daemon says of itself.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::stage::{PATIENCE, Setting, logged};
+use crate::support::{Launch, Redis};
+
+type Outcome = anyhow::Result<()>;
+
+fn tidegate() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+}
+
+#[test]
+fn check_prints_the_effective_configuration_without_secrets() -> Outcome {
+    let output = tidegate()
+        .args(["check", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml")])
+        .args(["--set", "batch.max_delay=7ms"])
+        .env("TIDEGATE_MONGODB__URI", "mongodb://app:hunter22@db.example:27017/?tls=true")
+        .output()?;
+    let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    assert!(output.status.success(), "{err}");
+    assert!(out.contains("max_delay = \"7ms\"") && out.contains("app:***@db.example"), "{out}");
+    assert!(!out.contains("hunter22") && !err.contains("hunter22"));
+    Ok(())
+}
+
+#[test]
+fn a_wrong_key_stops_the_start_with_file_key_and_suggestion() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("tidegate.toml");
+    std::fs::write(&file, "[batch]\nmax_opps = 5\n[[queues]]\nkey = \"q\"\n")?;
+    for arguments in [vec!["check"], vec![]] {
+        let output = tidegate().args(arguments).arg("--config").arg(&file).output()?;
+        let err = String::from_utf8(output.stderr)?;
+        assert_eq!(output.status.code(), Some(64), "{err}");
+        for part in ["tidegate.toml", "batch.max_opps", "batch.max_ops"] {
+            assert!(err.contains(part), "{part} is missing: {err}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_appear_nowhere() -> Outcome {
+    let redis = Redis::start().await?;
+    let () = redis::cmd("CONFIG")
+        .arg(&["SET", "requirepass", "hunter22"])
+        .query_async(&mut redis.connect().await?)
+        .await?;
+    let with_password = redis.url().replace("redis://", "redis://:hunter22@");
+    let config = "native.collections = [\"documents\"]\nmongodb.uri = \"mongodb://app:hunter33@127.0.0.1:1/\"\n\
+                  mongodb.timeout = \"1s\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[[queues]]\nkey = \"q\"\n";
+    let launch = Launch::config(config).env("TIDEGATE_REDIS__URL", with_password);
+    let mut tidegate = launch.spawn().await?;
+    tidegate.logged("mongodb is down", PATIENCE).await?;
+    let mut told = String::new();
+    for page in ["/status", "/readyz", "/metrics"] {
+        told.push_str(&tidegate.get(page).await?.1);
+    }
+    told.push_str(&tidegate.terminate().await?.lines.join("\n"));
+    assert!(told.contains("app:***@127.0.0.1"), "{told}");
+    assert!(!told.contains("hunter"), "{told}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_credentials_end_the_start_with_one_line() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let redis = Redis::start().await?;
+    let () = redis::cmd("CONFIG")
+        .arg(&["SET", "requirepass", "right"])
+        .query_async(&mut redis.connect().await?)
+        .await?;
+    for url in [redis.url().to_owned(), redis.url().replace("redis://", "redis://:wrong@")] {
+        let exited =
+            stage.launch.clone().env("TIDEGATE_REDIS__URL", url).until_exit(Duration::from_secs(30)).await?;
+        assert!(!exited.status.success());
+        let errors: Vec<_> = exited.lines.iter().filter(|line| line.contains("ERROR")).collect();
+        assert_eq!(errors.len(), 1, "{:#?}", exited.lines);
+        assert!(errors[0].contains("credentials") || errors[0].contains("refuses"), "{}", errors[0]);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_are_quiet_and_json_if_asked_for() -> Outcome {
+    let stage = Setting::new().with("log.format = \"json\"\n").stage().await?;
+    let tidegate = stage.launch.start().await?;
+    stage.push((0..5000).map(|n| logged("doc", n))).await?;
+    stage.settled(&tidegate).await?;
+    let (_, status) = tidegate.get_json("/status").await?;
+    assert_eq!(status["queues"][0]["phase"], "active");
+    assert_eq!(status["dependencies"]["mongodb"]["state"], "up");
+    assert_eq!(tidegate.get("/nowhere").await?.0, 404);
+    let exited = tidegate.terminate().await?;
+    assert!(exited.lines.len() < 12, "{:#?}", exited.lines);
+    for line in &exited.lines {
+        let json: serde_json::Value = serde_json::from_str(line)?;
+        assert!(json["timestamp"].is_string() && json["level"].is_string(), "{line}");
+    }
+    Ok(())
+}

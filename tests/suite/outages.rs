@@ -1,0 +1,101 @@
+//! Servers that are away for a while.
+
+use std::time::Duration;
+
+use crate::stage::{PATIENCE, Setting, assert_exact, logged};
+use crate::support::push;
+
+type Outcome = anyhow::Result<()>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mongodb_away_for_twenty_seconds() -> Outcome {
+    let mut stage = Setting::new()
+        .own_servers()
+        .with("buffer.max_events = 20000\nbuffer.max_bytes = \"8MiB\"\n")
+        .stage()
+        .await?;
+    let mut tidegate = stage.start().await?;
+    stage.push((0..1000).map(|n| logged("doc0", n))).await?;
+    stage.settled(&tidegate).await?;
+
+    stage.mongo.kill()?;
+    tidegate.readiness(503, PATIENCE).await?;
+    let before = tidegate.resident_bytes()?;
+    let mut next = [1000, 0, 0, 0, 0];
+    let began = tokio::time::Instant::now();
+    let mut pause = tokio::time::interval(Duration::from_millis(500));
+    // Producers do not notice: they push three times what the buffer holds.
+    while began.elapsed() < Duration::from_secs(20) {
+        pause.tick().await;
+        let mut events = Vec::new();
+        for _ in 0..300 {
+            for (doc, n) in next.iter_mut().enumerate() {
+                events.push(logged(&format!("doc{doc}"), *n));
+                *n += 1;
+            }
+        }
+        stage.push(events).await?;
+        let (status, _) = tidegate.get("/readyz").await?;
+        assert_eq!(status, 503);
+    }
+    let metrics = tidegate.metrics().await?;
+    let buffered = metrics.sum("tidegate_buffer_events", &[]);
+    assert!((1.0..=22_000.0).contains(&buffered), "{buffered} events are buffered");
+    let grown = tidegate.resident_bytes()?.saturating_sub(before);
+    assert!(grown < 64 << 20, "memory grew by {grown} bytes");
+
+    stage.mongo.restart().await?;
+    tidegate.readiness(200, PATIENCE).await?;
+    stage.settled(&tidegate).await?;
+    for (doc, n) in next.into_iter().enumerate() {
+        assert_exact(stage.document(format!("doc{doc}")).await?.as_ref(), n);
+    }
+    let log = tidegate.log();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((lines("mongodb is down"), lines("mongodb is back after")), (1, 1), "{log:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_restarted_under_load() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    let mut tidegate = stage.start().await?;
+    let mut pushed = 0;
+    for _ in 0..3 {
+        let mut producer = stage.redis.connect().await?;
+        let events = (pushed..pushed + 6000).map(|n| logged(&format!("doc{}", n % 20), n / 20));
+        push(&mut producer, &stage.queue, events).await?;
+        pushed += 6000;
+        stage.redis.kill()?;
+        tidegate.readiness(503, PATIENCE).await?;
+        stage.redis.restart().await?;
+        tidegate.readiness(200, PATIENCE).await?;
+    }
+    stage.settled(&tidegate).await?;
+    for id in 0..20 {
+        assert_exact(stage.document(format!("doc{id}")).await?.as_ref(), pushed / 20);
+    }
+    let log = tidegate.log();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((lines("redis is down"), lines("redis is back after")), (3, 3), "{log:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_come_up_after_the_daemon() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    stage.push([logged("doc", 0)]).await?;
+    stage.mongo.kill()?;
+    stage.redis.stop().await?;
+    let mut tidegate = stage.launch.spawn().await?;
+    tidegate.logged("mongodb is down", PATIENCE).await?;
+    assert_eq!(tidegate.get("/livez").await?.0, 200);
+    assert_eq!(tidegate.get("/readyz").await?.0, 503);
+    stage.mongo.restart().await?;
+    tidegate.logged("redis is down", PATIENCE).await?;
+    stage.redis.restart().await?;
+    tidegate.readiness(200, PATIENCE).await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 1);
+    Ok(())
+}

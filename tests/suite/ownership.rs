@@ -1,0 +1,116 @@
+//! Who owns a queue, and what happens when somebody else touches it.
+
+use nix::sys::signal::Signal;
+use redis::AsyncCommands;
+
+use crate::stage::{PATIENCE, Setting, assert_exact, logged, number};
+use crate::support::{assert_accounting, push};
+
+type Outcome = anyhow::Result<()>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_instance_stands_by_and_takes_over() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let first = stage.launch.start().await?;
+    stage.push((0..1000).map(|n| logged("doc", n))).await?;
+    stage.settled(&first).await?;
+    let mut second = stage.launch.start().await?;
+    second.logged("standing by", PATIENCE).await?;
+    let (_, status) = second.get_json("/status").await?;
+    assert_eq!(status["queues"][0]["phase"], "standby");
+    assert_eq!(second.metrics().await?.sum("tidegate_lease_held", &[]), 0.0);
+
+    first.kill9()?;
+    stage.push((1000..2000).map(|n| logged("doc", n))).await?;
+    stage.settled(&second).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 2000);
+    assert_eq!(second.metrics().await?.sum("tidegate_lease_held", &[]), 1.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_was_stopped_past_its_lease_does_no_harm() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let mut first = stage.launch.start().await?;
+    let mut second = stage.launch.start().await?;
+    let mut pushed = 0;
+    for _ in 0..3 {
+        stage.push((pushed..pushed + 2000).map(|n| logged(&format!("doc{}", n % 10), n / 10))).await?;
+        pushed += 2000;
+        first.signal(Signal::SIGSTOP)?;
+        // Whoever is not stopped drains the queue, after the lease has run out.
+        crate::stage::empty(&stage.redis, &stage.queue).await?;
+        stage.push((pushed..pushed + 2000).map(|n| logged(&format!("doc{}", n % 10), n / 10))).await?;
+        pushed += 2000;
+        first.signal(Signal::SIGCONT)?;
+        crate::stage::empty(&stage.redis, &stage.queue).await?;
+        std::mem::swap(&mut first, &mut second);
+    }
+    for tidegate in [&first, &second] {
+        let metrics = tidegate.idle(&stage.queue, PATIENCE).await?;
+        assert_accounting(&metrics, &stage.queue);
+    }
+    for id in 0..10 {
+        assert_exact(stage.document(format!("doc{id}")).await?.as_ref(), pushed / 10);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_client_that_pops_costs_only_what_it_takes() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let tidegate = stage.start().await?;
+    let mut producer = stage.producer().await?;
+    let mut taken = Vec::new();
+    let mut pushed = 0;
+    for round in 0..40 {
+        push(&mut producer, &stage.queue, (pushed..pushed + 500).map(|n| logged("doc", n))).await?;
+        pushed += 500;
+        let event: Option<String> = if round % 2 == 0 {
+            producer.lpop(&stage.queue, None).await?
+        } else {
+            producer.rpop(&stage.queue, None).await?
+        };
+        if let Some(event) = event {
+            let event: serde_json::Value = serde_json::from_str(&event)?;
+            taken.push(event["update"]["$set"]["last"].as_i64().expect("its number"));
+        }
+    }
+    stage.settled(&tidegate).await?;
+    let document = stage.document("doc").await?.expect("the document");
+    let log: std::collections::BTreeSet<i64> = document.get_array("log")?.iter().map(number).collect();
+    let missing: Vec<_> = (0..pushed as i64).filter(|n| !log.contains(n)).collect();
+    let lost: Vec<_> = missing.iter().filter(|n| !taken.contains(n)).collect();
+    assert!(lost.is_empty(), "lost, though nobody took them: {lost:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pop_among_unsettled_events_is_found_and_counted() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    let mut tidegate = stage.start().await?;
+    let mut producer = stage.producer().await?;
+    for side in ["LPOP", "RPOP"] {
+        stage.mongo.pause()?;
+        push(&mut producer, &stage.queue, (0..100).map(|n| logged(side, n))).await?;
+        tidegate
+            .metrics_when(PATIENCE, "the events to be read", |metrics| {
+                let buffered = metrics.sum("tidegate_buffer_events", &[]);
+                anyhow::ensure!(buffered == 100.0, "{buffered} are buffered");
+                Ok(())
+            })
+            .await?;
+        let _: String = redis::cmd(side).arg(&stage.queue).query_async(&mut producer).await?;
+        push(&mut producer, &stage.queue, (100..150).map(|n| logged(side, n))).await?;
+        stage.mongo.resume()?;
+        stage.settled(&tidegate).await?;
+        let document = stage.document(side).await?.expect("the document");
+        let log: std::collections::BTreeSet<i64> = document.get_array("log")?.iter().map(number).collect();
+        let kept = (0..150).filter(|n| log.contains(n)).count();
+        assert!(kept >= 149, "{side}: {kept} of 149 that nobody took were applied");
+    }
+    let metrics = tidegate.metrics().await?;
+    assert!(metrics.sum("tidegate_foreign_pops_total", &[]) >= 1.0);
+    tidegate.logged("another client removes or inserts elements", PATIENCE).await?;
+    Ok(())
+}
