@@ -1,0 +1,33 @@
+# What can be done here. Every target has its line in `make help`.
+
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint build servers clean
+
+help: ## list all targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: servers ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
+	@$(CARGO) build --release --locked --bin tidegate --example demo
+	@$(CARGO) run --release --locked --quiet --example demo
+
+test: servers ## run all tests against real servers
+	@$(CARGO) test --locked --doc --quiet
+	@if $(CARGO) nextest --version >/dev/null 2>&1; \
+	then $(CARGO) nextest run --locked; \
+	else $(CARGO) test --locked --lib --bins --tests; fi
+
+lint: ## check formatting, clippy and docs, with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+build: ## build the release binary
+	$(CARGO) build --release --locked
+
+servers: ## make sure that Redis and a MongoDB server are installed (as root, or it says what to install)
+	@scripts/servers.sh
+
+clean: ## remove everything that was built, the MongoDB server too
+	$(CARGO) clean
+	rm -rf .servers

@@ -1,0 +1,30 @@
+//! What the tests stand on: servers of their own, the real binary, and patience with a limit.
+//!
+//! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
+//!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
+//! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
+//! - [`eventually`] waits for a condition; [`Metrics`] and [`assert_accounting`] check what the daemon says of itself.
+//!
+//! Whatever was started ends with the test: on drop, on panic, and where `setpriv` exists even if the runner is killed.
+//! Functions return errors rather than panic, because the demo uses them too.
+#![allow(dead_code, unused_imports, reason = "shared by the test suite and the demo; each uses a part")]
+
+mod http;
+mod metrics;
+mod mongo;
+mod names;
+mod port;
+mod process;
+mod queue;
+mod redis;
+mod tidegate;
+mod wait;
+
+pub(crate) use self::metrics::{Metrics, assert_accounting};
+pub(crate) use self::mongo::{Durability, Mongo, count, document, documents};
+pub(crate) use self::names::unique;
+pub(crate) use self::process::Process;
+pub(crate) use self::queue::{dead_letters, length, push};
+pub(crate) use self::redis::{Aof, Redis};
+pub(crate) use self::tidegate::{Exited, Launch, Tidegate};
+pub(crate) use self::wait::{eventually, try_eventually};

@@ -1,0 +1,207 @@
+//! A Redis server of one's own, or the user's.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use nix::sys::signal::Signal;
+use redis::aio::MultiplexedConnection;
+use tempfile::TempDir;
+
+use super::names::unique;
+use super::port;
+use super::process::{Process, command, on_path};
+
+/// Names a server to use instead of starting one.
+const SHARED: &str = "TIDEGATE_TEST_REDIS_URL";
+const START_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+const REPLY_LIMIT: Duration = Duration::from_secs(20);
+const PORTS_TRIED: usize = 5;
+
+/// How much a server keeps over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Aof {
+    /// Nothing.
+    Off,
+    /// Everything but about the last second.
+    EverySecond,
+    /// Everything it acknowledged.
+    Always,
+}
+
+/// A Redis server.
+pub(crate) struct Redis {
+    url: String,
+    /// None: shared, and not ours to stop.
+    own: Option<Own>,
+    queues: Vec<String>,
+}
+
+struct Own {
+    folder: TempDir,
+    port: u16,
+    aof: Aof,
+    process: Option<Process>,
+}
+
+impl Redis {
+    /// Starts a server that keeps everything over kill and restart.
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Aof::Always).await
+    }
+
+    /// Starts a server.
+    pub(crate) async fn start_with(aof: Aof) -> anyhow::Result<Self> {
+        let mut own = Own { folder: tempfile::tempdir()?, port: 0, aof, process: None };
+        let mut tries = 0;
+        loop {
+            own.port = port::free()?;
+            tries += 1;
+            match own.run().await {
+                Ok(()) => break,
+                Err(error) if tries == PORTS_TRIED => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(Self { url: own.url(), own: Some(own), queues: Vec::new() })
+    }
+
+    /// The server that the environment names, else one of our own. It must not be stopped, and may hold other data.
+    pub(crate) async fn shared() -> anyhow::Result<Self> {
+        match std::env::var(SHARED) {
+            Ok(url) => Ok(Self { url, own: None, queues: Vec::new() }),
+            Err(_) => Self::start_with(Aof::Off).await,
+        }
+    }
+
+    /// Its URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A connection of the caller's own.
+    pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
+        connect(&self.url).await
+    }
+
+    /// A queue's key that no other test uses. What belongs to it is deleted from a shared server at the end.
+    pub(crate) fn queue(&mut self, prefix: &str) -> String {
+        let key = unique(prefix);
+        self.queues.push(key.clone());
+        key
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut process = self.own()?.process.take().context("Redis is not running")?;
+        process.terminate(STOP_LIMIT).await?;
+        Ok(())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.own()?.process.take().context("Redis is not running")?.kill()?;
+        Ok(())
+    }
+
+    /// Starts it again, on the same port and folder. Kills it first if it is running.
+    pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        let own = self.own()?;
+        own.process = None;
+        own.run().await
+    }
+
+    /// SIGSTOP: connections stay open, nothing answers.
+    pub(crate) fn pause(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.own()?.process.as_ref().context("Redis is not running")?.signal(signal)
+    }
+
+    fn own(&mut self) -> anyhow::Result<&mut Own> {
+        self.own.as_mut().context("a shared Redis is not ours to stop")
+    }
+}
+
+impl Own {
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let program =
+            on_path("redis-server").context("no redis-server on the PATH: run `make servers` first")?;
+        let mut command = command(program);
+        command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
+        command.arg("--dir").arg(self.folder.path());
+        match self.aof {
+            Aof::Off => command.args(["--appendonly", "no"]),
+            Aof::EverySecond => command.args(["--appendonly", "yes", "--appendfsync", "everysec"]),
+            Aof::Always => command.args(["--appendonly", "yes", "--appendfsync", "always"]),
+        };
+        let mut process = Process::spawn("redis-server", command)?;
+        let url = self.url();
+        process
+            .until(START_LIMIT, "Redis to answer", async |process| check_ready(&url, process.id()).await)
+            .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        if self.own.is_none() && !self.queues.is_empty() {
+            if let Err(error) = delete(&self.url, &self.queues) {
+                eprintln!("cannot tidy up the shared Redis: {error:#}");
+            }
+        }
+    }
+}
+
+async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
+    let config = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(Duration::from_secs(5)))
+        // The default of half a second is too short for a busy machine.
+        .set_response_timeout(Some(REPLY_LIMIT));
+    Ok(redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?)
+}
+
+/// Whether this very process answers, not another one that was faster to take the port.
+async fn check_ready(url: &str, process: u32) -> anyhow::Result<()> {
+    let info: String = redis::cmd("INFO").query_async(&mut connect(url).await?).await?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    ensure!(field("loading") == Some("0"), "it is loading its data");
+    if field("process_id") != Some(&process.to_string()) {
+        bail!("another server answers on this port");
+    }
+    Ok(())
+}
+
+/// Blocking, so that it can be called on drop.
+fn delete(url: &str, queues: &[String]) -> anyhow::Result<()> {
+    let mut connection = redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(5))?;
+    for queue in queues {
+        let pattern = format!("*{queue}*");
+        let keys: Vec<Vec<u8>> = redis::cmd("SCAN")
+            .cursor_arg(0)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(1000)
+            .clone()
+            .iter(&mut connection)?
+            .collect::<Result<_, _>>()?;
+        if !keys.is_empty() {
+            redis::cmd("UNLINK").arg(keys).exec(&mut connection)?;
+        }
+    }
+    Ok(())
+}
