@@ -69,19 +69,29 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         tokio::time::sleep(deadline).await;
     };
     tokio::pin!(overdue);
+    let mut fatal = None;
     loop {
         tokio::select! {
             ended = queues.join_next() => match ended {
-                Some(ended) => ended??,
+                Some(Ok(Ok(()))) => {}
+                // The others are still given the time to flush.
+                Some(Ok(Err(error))) => {
+                    fatal.get_or_insert(error);
+                    stop.cancel();
+                }
+                Some(Err(error)) => return Err(error.into()),
                 None => break,
             },
             () = &mut overdue => {
                 let events = shared.buffer.events();
-                anyhow::bail!("{events} events could not be flushed within {deadline:?}; they stay in Redis");
+                anyhow::bail!(
+                    "{events} events could not be flushed within {deadline:?}; they stay in Redis, unless their \
+                     queue is at-most-once"
+                );
             }
         }
     }
-    Ok(())
+    fatal.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.

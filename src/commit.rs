@@ -21,6 +21,7 @@ pub struct Tracker {
     lanes: Vec<Lane>,
     checkpoints: VecDeque<Checkpoint>,
     read_to: i64,
+    committed_to: i64,
 }
 
 /// What a lane has of the queue.
@@ -46,7 +47,15 @@ impl Tracker {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
             checkpoints: VecDeque::new(),
             read_to: from,
+            committed_to: from,
         }
+    }
+
+    /// All that was read is committed, and reading goes on under new numbers from `from` on.
+    pub fn restart(&mut self, from: i64) {
+        debug_assert!(self.is_drained(), "numbers change only when nothing is under way");
+        self.read_to = from;
+        self.committed_to = from;
     }
 
     /// A chunk whose first change is at `first` goes to `lane`. To be told before [`Tracker::window`].
@@ -83,17 +92,25 @@ impl Tracker {
         self.checkpoints.is_empty()
     }
 
-    /// The furthest checkpoint that is settled, to be committed. The same is told until
-    /// [`Tracker::committed`] is.
+    /// Everything below this offset is committed.
     #[must_use]
-    pub fn due(&self) -> Option<Checkpoint> {
-        let settled = self.settled_to();
+    pub fn committed_to(&self) -> i64 {
+        self.committed_to
+    }
+
+    /// The furthest checkpoint, up to about `limit`, that is settled, to be committed: at least the first
+    /// one. The same is told until [`Tracker::committed`] is.
+    #[must_use]
+    pub fn due(&self, limit: i64) -> Option<Checkpoint> {
+        let first = self.checkpoints.front()?.end;
+        let settled = self.settled_to().min(limit.max(first));
         let behind = self.checkpoints.partition_point(|checkpoint| checkpoint.end <= settled);
         behind.checked_sub(1).map(|at| self.checkpoints[at])
     }
 
     /// Everything below `end` was committed.
     pub fn committed(&mut self, end: i64) {
+        self.committed_to = end;
         while self.checkpoints.front().is_some_and(|checkpoint| checkpoint.end <= end) {
             self.checkpoints.pop_front();
         }
@@ -117,29 +134,39 @@ mod tests {
         tracker.window(at(10));
         tracker.sent(1, 12);
         tracker.window(at(20));
-        assert_eq!(tracker.due(), None);
+        assert_eq!(tracker.due(i64::MAX), None);
 
         tracker.folded(0, Some(0));
         tracker.folded(1, Some(3));
         tracker.settled(1, None);
-        assert_eq!((tracker.settled_to(), tracker.due()), (0, None));
+        assert_eq!((tracker.settled_to(), tracker.due(i64::MAX)), (0, None));
 
         tracker.settled(0, None);
-        assert_eq!((tracker.settled_to(), tracker.due()), (12, Some(at(10))));
+        assert_eq!((tracker.settled_to(), tracker.due(i64::MAX)), (12, Some(at(10))));
 
         tracker.committed(10);
         tracker.folded(1, Some(12));
         tracker.settled(1, None);
-        assert_eq!(tracker.due(), Some(at(20)));
+        assert_eq!(tracker.due(i64::MAX), Some(at(20)));
         tracker.committed(20);
         assert!(tracker.is_drained());
+    }
+
+    #[test]
+    fn a_limit_holds_back_all_but_the_first_checkpoint() {
+        let mut tracker = Tracker::new(1, 0);
+        [10, 20, 30].into_iter().for_each(|end| tracker.window(at(end)));
+        assert_eq!(tracker.due(25), Some(at(20)));
+        assert_eq!(tracker.due(5), Some(at(10)));
+        tracker.committed(10);
+        assert_eq!((tracker.committed_to(), tracker.due(5)), (10, Some(at(20))));
     }
 
     #[test]
     fn a_window_without_changes_is_settled_at_once() {
         let mut tracker = Tracker::new(1, 5);
         tracker.window(at(9));
-        assert_eq!(tracker.due(), Some(at(9)));
+        assert_eq!(tracker.due(i64::MAX), Some(at(9)));
     }
 
     proptest! {
@@ -169,13 +196,13 @@ mod tests {
                     2 => if held[lane].pop_front().is_some() {
                         tracker.settled(lane, held[lane].front().copied());
                     },
-                    _ => if let Some(checkpoint) = tracker.due() {
+                    _ => if let Some(checkpoint) = tracker.due(i64::MAX) {
                         tracker.committed(checkpoint.end);
                     },
                 }
                 let unsettled = queued.iter().chain(&held).flatten().min().copied();
                 prop_assert_eq!(tracker.settled_to(), unsettled.unwrap_or(next));
-                if let Some(checkpoint) = tracker.due() {
+                if let Some(checkpoint) = tracker.due(i64::MAX) {
                     prop_assert!(unsettled.is_none_or(|offset| checkpoint.end <= offset));
                 }
             }

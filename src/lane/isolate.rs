@@ -15,7 +15,7 @@ use crate::change::Placed;
 use crate::coalesce::{PendingUpdate, Update};
 use crate::dead_letter::Rejection;
 use crate::event::Decoder;
-use crate::queue::Owned;
+use crate::queue::{Owned, WindowSize};
 use crate::settle::Outcome;
 use crate::sink::{Verdict, Watermark};
 use crate::source::{SourceError, Window};
@@ -52,14 +52,12 @@ struct Reread<'q> {
     queue: &'q Owned,
     by_entity: HashTable<usize>,
     decoder: Decoder,
+    size: WindowSize,
     cursor: i64,
     last: i64,
 }
 
 impl<'q> Reread<'q> {
-    /// Events of a window.
-    const WINDOW: i64 = 1000;
-
     fn new(queue: &'q Owned, doubts: &[Doubt]) -> Self {
         let mut by_entity = HashTable::with_capacity(doubts.len());
         for (at, doubt) in doubts.iter().enumerate() {
@@ -70,6 +68,7 @@ impl<'q> Reread<'q> {
             queue,
             by_entity,
             decoder: queue.shared.decoder(),
+            size: WindowSize::default(),
             cursor: segments().map(|segment| segment.first).min().unwrap_or(0),
             last: segments().map(|segment| segment.last).max().unwrap_or(-1),
         }
@@ -80,12 +79,13 @@ impl<'q> Reread<'q> {
         if self.cursor > self.last {
             return Ok(None);
         }
-        let count = (self.last + 1 - self.cursor).min(Self::WINDOW);
-        let window = self.queue.source.reread(self.cursor, usize::try_from(count).unwrap_or(1)).await?;
+        let rest = usize::try_from(self.last + 1 - self.cursor).unwrap_or(usize::MAX);
+        // They are not committed, so they are there.
+        let window = self.queue.source.reread(self.cursor, self.size.events().min(rest)).await?;
         if window.is_empty() {
-            // They are not committed, so they were there.
             return Err(SourceError::ForeignPop);
         }
+        self.size.saw(&window);
         self.cursor = window.end();
         Ok(Some(window))
     }
@@ -113,15 +113,12 @@ impl<'q> Reread<'q> {
     }
 }
 
-/// Settles what was applied of each doubt, and folds the rest anew into `again`.
-pub(super) async fn refold(
-    queue: &Owned,
-    doubts: Vec<Doubt>,
-    again: &mut Pending,
-) -> Result<(), SourceError> {
+/// Settles what was applied of each doubt, and folds the rest anew.
+pub(super) async fn refold(queue: &Owned, doubts: Vec<Doubt>) -> Result<Option<Pending>, SourceError> {
     if doubts.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
+    let mut again = Pending::new(&queue.ledger);
     let now = Instant::now();
     let max_bytes = queue.shared.policy.max_bytes;
     let mut rest = vec![0_u64; doubts.len()];
@@ -143,7 +140,7 @@ pub(super) async fn refold(
         again.take_on(unsettled.split(rest));
         unsettled.settle(Outcome::Deduplicated);
     }
-    Ok(())
+    Ok(Some(again))
 }
 
 /// Applies the events of each doubt one at a time.

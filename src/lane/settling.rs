@@ -17,15 +17,16 @@ use super::pending::{Pending, Write};
 /// # Errors
 /// The ownership of the queue has ended. What is not settled then is handed back.
 pub(super) async fn settle(queue: &Owned, writes: Vec<Write>) -> Result<(), SourceError> {
-    // Updates that had to be folded anew from what was not yet applied, and may be several an entity.
-    let mut again = Pending::new(&queue.ledger);
+    // Updates folded anew from what was not yet applied; they may be several an entity. What an attempt
+    // leaves comes before what earlier ones left: it is older, entity by entity.
+    let mut again: Vec<Pending> = Vec::new();
     let mut writes = writes;
     let mut backoff = Backoff::default();
     while !writes.is_empty() {
-        let round = attempt(queue, writes).await;
-        let mut retry = round.retry;
+        let mut round = attempt(queue, writes).await;
+        let mut retry = std::mem::take(&mut round.retry);
         let (applied_in_part, raced) = examine(queue, round.conflicts, &mut retry).await;
-        refold(queue, applied_in_part, &mut again).await?;
+        again.extend(refold(queue, applied_in_part).await?);
         isolate(queue, round.refused).await?;
         if round.failed || raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
@@ -33,7 +34,15 @@ pub(super) async fn settle(queue: &Owned, writes: Vec<Write>) -> Result<(), Sour
             backoff.reset();
         }
         // An entity's later segments must not overtake one that is to be sent again.
-        writes = if retry.is_empty() { again.take(usize::MAX, usize::MAX) } else { retry };
+        while retry.is_empty()
+            && let Some(pending) = again.last_mut()
+        {
+            retry = pending.take(usize::MAX, usize::MAX);
+            if retry.is_empty() {
+                again.pop();
+            }
+        }
+        writes = retry;
     }
     Ok(())
 }

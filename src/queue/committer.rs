@@ -32,9 +32,13 @@ pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result
     }
 }
 
+/// Dead letters that one commit moves, about: Redis serves nobody else meanwhile.
+const DEAD_A_COMMIT: usize = 2000;
+
 async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
     loop {
-        let Some(checkpoint) = queue.tracker.lock().due() else { return Ok(()) };
+        let limit = queue.buried.lock().iter().nth(DEAD_A_COMMIT).copied().unwrap_or(i64::MAX);
+        let Some(checkpoint) = queue.tracker.lock().due(limit) else { return Ok(()) };
         let dead: Vec<i64> = queue.buried.lock().range(..checkpoint.end).copied().collect();
         let depth = queue.source.commit(checkpoint, &dead).await?;
         queue.tracker.lock().committed(checkpoint.end);
@@ -56,7 +60,9 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
     let (depth, dead) = queue.source.depth().await?;
     queue.clock.lock().sample(depth.tail, std::time::Instant::now());
     queue.status.set_depth(depth.elements);
-    queue.status.set_dead_letters(dead);
+    if let Some(dead) = dead {
+        queue.status.set_dead_letters(dead);
+    }
     let oldest = queue.tracker.lock().settled_to();
     let age = if oldest < depth.tail { queue.age(None, oldest) } else { None };
     queue.status.set_oldest_age(age.unwrap_or_default());

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use self::ownership::drain;
+pub use self::window_size::WindowSize;
 use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::commit::Tracker;
@@ -98,16 +99,11 @@ impl Owned {
 
     /// How long ago an event came into being, by its own time or else by when its offset did.
     fn age(&self, ts: Option<i64>, offset: i64) -> Option<Duration> {
-        match ts {
-            Some(ms) => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
-                Some(now.saturating_sub(Duration::from_millis(u64::try_from(ms).unwrap_or(0))))
-            }
-            None => {
-                let at = self.clock.lock().enqueued_at(offset)?;
-                Some(Instant::now().into_std().saturating_duration_since(at))
-            }
+        if let Some(age) = ts.and_then(age_by_clock) {
+            return Some(age);
         }
+        let at = self.clock.lock().enqueued_at(offset)?;
+        Some(Instant::now().into_std().saturating_duration_since(at))
     }
 
     /// Records dead letters: offset, event, reason. Their events are settled only afterwards.
@@ -127,4 +123,13 @@ impl Owned {
         self.buried.lock().extend(letters.iter().map(|letter| letter.offset));
         Ok(())
     }
+}
+
+/// How long ago a time was, milliseconds since the Unix epoch. None for one that is no event's time, such as
+/// seconds would be: a queue does not hold events for years.
+fn age_by_clock(ms: i64) -> Option<Duration> {
+    const OLDEST: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let age = now.saturating_sub(Duration::from_millis(u64::try_from(ms).ok()?));
+    (age < OLDEST).then_some(age)
 }

@@ -58,6 +58,8 @@ pub async fn drain(
         queue.status.set_phase(Phase::Connecting);
         let owned_before = queue.previous;
         let ended = queue.own(&stop).await;
+        queue.shared.sink.forget_failure();
+        queue.status.set_phase(Phase::Connecting);
         queue.status.set_oldest_age(Duration::ZERO);
         if queue.previous != owned_before {
             backoff.reset();
@@ -88,6 +90,7 @@ impl Queue {
             SourceError::Fenced => {
                 tracing::warn!(queue, "the lease was lost; what was unsettled is left to the new owner");
             }
+            SourceError::UsedUp => tracing::info!(queue, "the epoch's offsets are used up; taking another"),
             // The takeover that follows finds the same, counts it and says what was done about it.
             SourceError::ForeignPop => {}
         }
@@ -101,6 +104,7 @@ impl Queue {
                 let (status, buffer) = (Arc::clone(&shared.status), Arc::clone(&shared.buffer));
                 let pop = Pop::new(shared.redis.clone(), self.keys.clone(), status, buffer);
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
+                pop.reach().await?;
                 self.previous.get_or_insert(0);
                 Source::Pop(pop)
             }
@@ -131,8 +135,12 @@ impl Queue {
             key: self.config.key.clone(),
             shared: Arc::clone(&self.shared),
         });
-        run(&owned, self.keys.clone(), stop).await?;
+        let ended = run(&owned, self.keys.clone(), stop).await;
         if let Source::List(list) = &owned.source {
+            if matches!(ended, Err(SourceError::ForeignPop)) {
+                list.mark_moved().await?;
+            }
+            ended?;
             list.release().await?;
             tracing::info!(queue = self.config.key, "the queue is flushed and given up");
         }
@@ -181,7 +189,7 @@ impl Queue {
                         self.metrics.foreign_pops.increment(1);
                         tracing::error!(
                             queue = self.config.key,
-                            "another client removes or inserts elements, and exactly-once needs the list to itself: \
+                            "another client removes or inserts elements, but this delivery needs the list to itself: \
                              all elements are numbered anew, some events may be applied twice"
                         );
                     }
@@ -200,16 +208,14 @@ impl Queue {
         }
     }
 
-    /// A new epoch, above `least`; from MongoDB where offsets are kept in documents, since Redis may forget.
+    /// A new epoch, above `least`; from MongoDB, since Redis may forget.
     async fn next_epoch(&self, least: i64, stop: &CancellationToken) -> Option<i64> {
-        if self.config.delivery != Delivery::ExactlyOnce {
-            return Some(least + 1);
-        }
         let mut backoff = Backoff::default();
         loop {
             match self.shared.sink.next_epoch(&self.config.key, least).await {
                 Ok(epoch) => return Some(epoch),
                 Err(error) => {
+                    tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
                     self.shared.metrics.retried_mongodb(error.class());
                     let mongodb = &self.shared.status.mongodb;
                     stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await?;

@@ -45,6 +45,7 @@ impl Fetcher {
                 return Ok(());
             }
             cursor = list.renumber().await?;
+            queue.tracker.lock().restart(cursor);
             queue.clock.lock().reset();
         }
         queue.status.set_phase(Phase::Active);
@@ -62,15 +63,11 @@ impl Fetcher {
         let mut size = WindowSize::default();
         let mut cursor = unsettled.start;
         while cursor < unsettled.end {
-            let Some(room) = self.room().await else { return Ok(()) };
+            let Some(room) = self.room(cursor).await else { return Ok(()) };
             let rest = usize::try_from(unsettled.end - cursor).unwrap_or(usize::MAX);
             let window = self.queue.source.reread(cursor, size.events().min(rest).min(room)).await?;
-            if window.is_empty() {
-                // Redis has lost the tail of what was read.
-                break;
-            }
             cursor = window.end();
-            size.saw(window.len(), largest(&window));
+            size.saw(&window);
             self.send(window).await?;
         }
         let (told, lanes_know) = oneshot::channel();
@@ -86,40 +83,36 @@ impl Fetcher {
     }
 
     async fn read(&mut self, mut cursor: i64) -> Result<(), SourceError> {
+        let popping = matches!(self.queue.source, Source::Pop(_));
         let mut size = WindowSize::default();
-        let shortest = self.queue.shared.policy.max_delay / 10;
-        let shortest = shortest.clamp(Duration::from_millis(1), Duration::from_millis(5));
-        let longest = Duration::from_millis(20);
-        let mut pause = shortest;
-        while let Some(room) = self.room().await {
-            let count = size.events().min(room);
+        let mut pause = Pause::new(self.queue.shared.policy.max_delay);
+        // The offset behind the last element known to be there. No more is asked for.
+        let mut tail = cursor;
+        while let Some(room) = self.room(cursor).await {
+            let known = usize::try_from(tail - cursor).unwrap_or(0);
+            let wanted = size.events().min(room);
+            let count = if popping { wanted } else { wanted.min(known) };
             let (window, depth) = self.queue.source.read(cursor, count).await?;
-            self.queue.clock.lock().sample(depth.tail, std::time::Instant::now());
+            tail = depth.tail;
+            self.queue.clock.lock().sample(tail, std::time::Instant::now());
             self.queue.status.set_depth(depth.elements);
             if !window.is_empty() {
-                let full = window.len() == count;
                 cursor = window.end();
-                size.saw(window.len(), largest(&window));
+                size.saw(&window);
                 self.send(window).await?;
-                pause = shortest;
-                if full {
-                    continue;
-                }
+                pause.reset();
             }
-            if matches!(self.queue.source, Source::Pop(_)) {
-                // Popping waits by itself.
+            // Popping waits by itself.
+            if popping || tail > cursor {
                 continue;
             }
-            if depth.elements > 0 {
+            let waited = if depth.elements > 0 {
                 // A blocking peek would not block: what is read and not committed is still there.
-                let stopped = self.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-                if stopped.is_none() {
-                    break;
-                }
-                pause = (pause * 2).min(longest);
-                continue;
-            }
-            match self.stop.run_until_cancelled(self.waiter.wait()).await {
+                self.stop.run_until_cancelled(pause.wait()).await.map(Ok)
+            } else {
+                self.stop.run_until_cancelled(self.waiter.wait()).await
+            };
+            match waited {
                 Some(waited) => waited?,
                 None => break,
             }
@@ -128,9 +121,22 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Waits until more may be read; answers how many events. None at the end.
-    async fn room(&self) -> Option<usize> {
-        let room = self.stop.run_until_cancelled(self.queue.shared.buffer.room()).await?;
+    /// Waits until more may be read from `cursor` on; answers how many events. None at the end.
+    ///
+    /// Dead letters leave the buffer before they are committed, so the distance to the last commit is
+    /// bounded, too.
+    async fn room(&self, cursor: i64) -> Option<usize> {
+        let max_events = i64::try_from(self.queue.shared.config.buffer.max_events).unwrap_or(i64::MAX);
+        let room = async {
+            loop {
+                let committed = self.queue.committed.notified();
+                if cursor - self.queue.tracker.lock().committed_to() < max_events {
+                    return self.queue.shared.buffer.room().await;
+                }
+                committed.await;
+            }
+        };
+        let room = self.stop.run_until_cancelled(room).await?;
         if self.stop.is_cancelled() {
             return None;
         }
@@ -143,8 +149,28 @@ impl Fetcher {
     }
 }
 
-fn largest(window: &Window) -> usize {
-    window.iter().map(|(_, event)| event.len()).max().unwrap_or(0)
+/// How long to wait before looking for new elements again, while read ones wait for their commit.
+struct Pause {
+    shortest: Duration,
+    next: Duration,
+}
+
+impl Pause {
+    const LONGEST: Duration = Duration::from_millis(20);
+
+    fn new(max_delay: Duration) -> Self {
+        let shortest = (max_delay / 10).clamp(Duration::from_millis(1), Duration::from_millis(5));
+        Pause { shortest, next: shortest }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.shortest;
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(Self::LONGEST);
+    }
 }
 
 /// The other end of a channel is gone: its task has the reason.

@@ -1,13 +1,15 @@
 //! How many events to read at once, bounded in count and, by what recent ones weighed, in bytes.
 
+use crate::source::Window;
+
 /// Adapts the size of windows. Redis has no `LRANGE` bounded in bytes, so the first windows are small and
 /// grow while events stay small.
 #[derive(Debug)]
-pub(super) struct WindowSize {
+pub struct WindowSize {
     events: usize,
 }
 
-/// Larger windows gain nothing: see the figures in docs/architecture.md.
+/// Windows of this size move as many events a second as larger ones, and cost less memory.
 const MAX_EVENTS: usize = 2000;
 /// What a window may weigh, if its events are like the last window's.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
@@ -20,12 +22,19 @@ impl Default for WindowSize {
 
 impl WindowSize {
     /// Events to ask for.
-    pub(super) fn events(&self) -> usize {
+    #[must_use]
+    pub fn events(&self) -> usize {
         self.events
     }
 
-    /// Learns from a window: its events, and the bytes of the largest.
-    pub(super) fn saw(&mut self, events: usize, largest: usize) {
+    /// Learns from a window.
+    pub fn saw(&mut self, window: &Window) {
+        let largest = window.iter().map(|(_, event)| event.len()).max().unwrap_or(0);
+        self.learn(window.len(), largest);
+    }
+
+    /// Learns from a window's events, and the bytes of the largest.
+    fn learn(&mut self, events: usize, largest: usize) {
         let by_bytes = (MAX_BYTES / largest.max(1)).clamp(1, MAX_EVENTS);
         let grown = if events >= self.events { self.events * 2 } else { self.events };
         self.events = grown.min(by_bytes);
@@ -40,16 +49,16 @@ mod tests {
     fn windows_grow_with_full_windows_and_shrink_with_large_events() {
         let mut size = WindowSize::default();
         for _ in 0..20 {
-            size.saw(size.events(), 150);
+            size.learn(size.events(), 150);
         }
         assert_eq!(size.events(), MAX_EVENTS);
-        size.saw(MAX_EVENTS, 8 * 1024);
+        size.learn(MAX_EVENTS, 8 * 1024);
         assert_eq!(size.events(), 512);
-        size.saw(512, 20 * 1024 * 1024);
+        size.learn(512, 20 * 1024 * 1024);
         assert_eq!(size.events(), 1);
-        size.saw(1, 100);
+        size.learn(1, 100);
         assert_eq!(size.events(), 2);
-        size.saw(1, 100);
+        size.learn(1, 100);
         assert_eq!(size.events(), 2);
     }
 }

@@ -6,6 +6,7 @@ mod reply;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::spec::ElementType;
@@ -44,6 +45,8 @@ pub struct Sink {
     /// Reading back what was written must not see what may yet be rolled back.
     read_concern: &'static str,
     timeout: Duration,
+    /// The last attempt to write failed: that the server answers a ping is not enough then.
+    writes_fail: AtomicBool,
     status: Arc<Status>,
     metrics: Arc<WriteMetrics>,
 }
@@ -77,8 +80,9 @@ impl Sink {
             collections,
             limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
             write_concern: write_concern(&config.write_concern),
-            read_concern: if config.write_concern == "majority" { "majority" } else { "local" },
+            read_concern: if config.write_concern == "1" { "local" } else { "majority" },
             timeout: config.timeout,
+            writes_fail: AtomicBool::new(false),
             status,
             metrics,
         };
@@ -95,9 +99,24 @@ impl Sink {
             max_bytes: limit("maxBsonObjectSize", sink.limits.max_bytes),
             max_statements: limit("maxWriteBatchSize", sink.limits.max_statements),
         };
-        // Credentials are not asked for by `hello`; they are by a read.
-        sink.run(bson::serialize_to_vec(&doc! {"find": EPOCHS, "limit": 1}).unwrap_or_default()).await?;
-        Ok(sink)
+        // Neither credentials nor the write concern are looked at by `hello`; they are by a write of nothing.
+        let nothing = doc! {
+            "update": EPOCHS,
+            "updates": [{"q": {"_id": {"$in": []}}, "u": {"$set": {"epoch": 0}}}],
+            "writeConcern": raw_to_document(&sink.write_concern),
+        };
+        let unusable = |text: &str| SinkError::fatal(format!("mongodb.write_concern cannot be used: {text}"));
+        match sink.run_document(&nothing).await {
+            Err(error) if error.class() == Class::Data => Err(unusable(&error.to_string())),
+            Err(error) => Err(error),
+            Ok(reply) => match reply.get_document("writeConcernError") {
+                // UnknownReplWriteConcern, UnsatisfiableWriteConcern
+                Ok(error) if matches!(error.get_i32("code"), Ok(79 | 100)) => {
+                    Err(unusable(error.get_str("errmsg").unwrap_or_default()))
+                }
+                _ => Ok(sink),
+            },
+        }
     }
 
     /// Whether the server answers. Tells the status.
@@ -112,7 +131,8 @@ impl Sink {
     /// MongoDB's.
     pub async fn next_epoch(&self, queue: &str, least: i64) -> Result<i64, SinkError> {
         // Two steps, each atomic: whoever's increment comes later has the larger epoch.
-        let concern = raw_to_document(&self.write_concern);
+        // Whatever the writes' concern is, an epoch must never be taken twice.
+        let concern = doc! {"w": "majority"};
         let raise = doc! {
             "update": EPOCHS,
             "updates": [{"q": {"_id": queue}, "u": {"$max": {"epoch": least}}, "upsert": true}],
@@ -173,7 +193,21 @@ impl Sink {
                 break;
             }
         }
+        let failure = all.iter().find_map(|verdict| match verdict {
+            Verdict::Failed(error) => Some(error),
+            _ => None,
+        });
+        self.writes_fail.store(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(error) => self.status.mongodb.down(error),
+            None => self.status.mongodb.up(),
+        }
         all
+    }
+
+    /// Forgets that the last attempt to write failed, where nobody makes another.
+    pub fn forget_failure(&self) {
+        self.writes_fail.store(false, Ordering::Relaxed);
     }
 
     fn count(&self, command: &Command, writes: &[Write], verdicts: &[Verdict]) {
@@ -273,9 +307,9 @@ impl Sink {
             Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),
         };
         match &result {
-            Ok(_) => self.status.mongodb.up(),
-            Err(error) if error.class() == Class::Data => self.status.mongodb.up(),
-            Err(error) => self.status.mongodb.down(error),
+            Err(error) if error.class() != Class::Data => self.status.mongodb.down(error),
+            _ if self.writes_fail.load(Ordering::Relaxed) => {}
+            _ => self.status.mongodb.up(),
         }
         result
     }

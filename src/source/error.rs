@@ -14,6 +14,9 @@ pub enum SourceError {
     /// Elements are not where they were: somebody else pops or inserts.
     #[error("another client removes or inserts elements")]
     ForeignPop,
+    /// The epoch's offsets are used up. Take over again, under the next.
+    #[error("the epoch's offsets are used up")]
+    UsedUp,
     /// No start can overcome it.
     #[error("{0}")]
     Fatal(String),

@@ -18,6 +18,12 @@ use crate::commit::Checkpoint;
 /// Bits of an offset below the epoch.
 pub(super) const INDEX_BITS: u32 = 36;
 
+/// Whether an epoch has few offsets left above this one, so that it is time for another.
+pub(super) fn is_used_up(offset: i64) -> bool {
+    const SPARE: i64 = 1 << 32;
+    offset & ((1 << INDEX_BITS) - 1) > (1 << INDEX_BITS) - SPARE
+}
+
 /// The first offset of an epoch.
 ///
 /// # Errors
@@ -82,6 +88,7 @@ struct Control {
 #[derive(Debug)]
 struct Scripts {
     read: Script,
+    mark: Script,
     commit: Script,
     renumber: Script,
     bury: Script,
@@ -93,13 +100,14 @@ impl Scripts {
     async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
         let scripts = Scripts {
             read: Script::new(script::READ),
+            mark: Script::new(script::MARK),
             commit: Script::new(script::COMMIT),
             renumber: Script::new(script::RENUMBER),
             bury: Script::new(script::BURY),
             renew: Script::new(script::RENEW),
             release: Script::new(script::RELEASE),
         };
-        // Transactions name it by its hash.
+        // Pipelines name it by its hash.
         scripts.read.load_async(connection).await?;
         Ok(scripts)
     }
@@ -178,8 +186,8 @@ impl List {
         self.control.lock().await.offset..self.recover_to
     }
 
-    /// Reads up to `count` elements from `cursor` on; `raise` where they are read for the first time.
-    /// No more than Redis has are answered.
+    /// Reads `count` elements from `cursor` on, which are known to be there; `raise` where they are read for
+    /// the first time. With no count, only looks how much there is.
     ///
     /// # Errors
     /// Fenced, foreign pop, or Redis's.
@@ -187,29 +195,39 @@ impl List {
         let mut control = self.control.lock().await;
         let Control { connection, base, offset } = &mut *control;
         let index = cursor - *offset;
-        let (high, low) = (cursor / 1_000_000_000, cursor % 1_000_000_000);
-        let raised = if raise { count } else { 0 };
-        let (events, length): (Vec<Vec<u8>>, i64) = redis::pipe()
-            .atomic()
-            .cmd("LRANGE")
-            .arg(&self.keys.queue)
-            .arg(index)
-            .arg(index + i64::try_from(count).unwrap_or(i64::MAX) - 1)
-            .cmd("EVALSHA")
-            .arg(self.scripts.read.get_hash())
-            .arg(5)
-            .arg(&[&self.keys.queue, &self.keys.owner, &self.keys.base, &self.keys.read, &self.keys.head])
-            .arg(&self.epoch)
-            .arg(&*base)
-            .arg(index)
-            .arg(raised)
-            .arg(high)
-            .arg(low)
-            .query_async(connection)
-            .await?;
+        let end = index + i64::try_from(count).unwrap_or(i64::MAX);
+        let mut pipe = redis::pipe();
+        if count > 0 {
+            pipe.cmd("LRANGE").arg(&self.keys.queue).arg(index).arg(end - 1);
+        }
+        pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(5);
+        pipe.arg(&[&self.keys.queue, &self.keys.owner, &self.keys.base, &self.keys.read, &self.keys.head]);
+        pipe.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(end);
+        pipe.arg(if raise && count > 0 { (*offset + end).to_string() } else { String::new() });
+        // The window is nobody's until the script has agreed.
+        let (events, length): (Vec<Vec<u8>>, i64) = if count > 0 {
+            pipe.query_async(connection).await?
+        } else {
+            let (length,): (i64,) = pipe.query_async(connection).await?;
+            (Vec::new(), length)
+        };
         let elements = fenced(length)?;
+        if events.len() != count {
+            return Err(SourceError::ForeignPop);
+        }
         let depth = Depth { elements, tail: *offset + i64::try_from(elements).unwrap_or(0) };
         Ok((Window::new(cursor, events), depth))
+    }
+
+    /// Remembers, for the next takeover, that elements are not where they were.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn mark_moved(&self) -> Result<(), SourceError> {
+        let mut connection = self.connection().await;
+        let mut call = self.scripts.mark.prepare_invoke();
+        call.key(&self.keys.owner).key(&self.keys.head).arg(&self.epoch).arg(self.ttl_ms);
+        fenced(call.invoke_async(&mut connection).await?).map(drop)
     }
 
     /// Trims everything below `checkpoint` and moves the dead letters among it to their list.
@@ -223,7 +241,7 @@ impl List {
         call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.head);
         call.key(&self.keys.dead).key(&self.keys.dead_list);
         let new_base = checkpoint.end.to_string();
-        call.arg(&self.epoch).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
+        call.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
         call.arg(hex(&checkpoint.sha1)).arg(dead);
         let length: i64 = call.invoke_async(connection).await?;
         let elements = fenced(length)?;
@@ -244,7 +262,7 @@ impl List {
         call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.read);
         call.key(&self.keys.head).key(&self.keys.dead).key(&self.keys.dead_list);
         let new_base = first.to_string();
-        call.arg(&self.epoch).arg(&*base).arg(&new_base);
+        call.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(&new_base);
         fenced(call.invoke_async(connection).await?)?;
         *base = new_base;
         *offset = first;
@@ -269,7 +287,7 @@ impl List {
     pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
         let mut connection = self.connection().await;
         let mut call = self.scripts.bury.prepare_invoke();
-        call.key(&self.keys.owner).key(&self.keys.dead).arg(&self.epoch);
+        call.key(&self.keys.owner).key(&self.keys.dead).arg(&self.epoch).arg(self.ttl_ms);
         for letter in letters {
             call.arg(letter.offset).arg(&letter.json);
         }
@@ -302,7 +320,7 @@ impl List {
     ///
     /// # Errors
     /// Redis's.
-    pub async fn depth(&self) -> Result<(Depth, u64), SourceError> {
+    pub async fn depth(&self) -> Result<(Depth, Option<u64>), SourceError> {
         let mut control = self.control.lock().await;
         let (elements, dead): (u64, u64) = redis::pipe()
             .cmd("LLEN")
@@ -311,7 +329,7 @@ impl List {
             .arg(&self.keys.dead_list)
             .query_async(&mut control.connection)
             .await?;
-        Ok((Depth { elements, tail: control.offset + i64::try_from(elements).unwrap_or(0) }, dead))
+        Ok((Depth { elements, tail: control.offset + i64::try_from(elements).unwrap_or(0) }, Some(dead)))
     }
 
     /// A handle to the connection for commands that do not depend on where elements are.
@@ -332,6 +350,8 @@ pub struct Waiter {
 impl Waiter {
     /// Longest wait on the server; the caller then looks around.
     const BLOCK: Duration = Duration::from_secs(5);
+    /// Wait where Redis cannot.
+    const POLL: Duration = Duration::from_millis(100);
 
     /// Waits on a connection of its own, opened when first needed.
     #[must_use]
@@ -349,14 +369,14 @@ impl Waiter {
             Some(connection) => connection,
             None => self.redis.connect_blocking(Self::BLOCK).await?,
         };
-        let _: redis::Value = redis::cmd("BLMOVE")
-            .arg(&self.keys.queue)
-            .arg(&self.keys.queue)
-            .arg("LEFT")
-            .arg("LEFT")
-            .arg(Self::BLOCK.as_secs())
-            .query_async(&mut connection)
-            .await?;
+        let mut peek = redis::cmd("BLMOVE");
+        peek.arg(&self.keys.queue).arg(&self.keys.queue).arg("LEFT").arg("LEFT").arg(Self::BLOCK.as_secs());
+        match peek.query_async::<redis::Value>(&mut connection).await {
+            Ok(_) => {}
+            // A Redis at `maxmemory` refuses it; then the caller's looking around has to do.
+            Err(error) if error.code() == Some("OOM") => tokio::time::sleep(Self::POLL).await,
+            Err(error) => return Err(error.into()),
+        }
         self.connection = Some(connection);
         Ok(())
     }

@@ -94,12 +94,14 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads new events: up to `count` from `cursor` on.
+    /// Reads new events from `cursor` on: `count`, which are known to be there. With no count, only looks how
+    /// much there is. A popped list has no cursor; it waits for events, and answers up to `count` of them.
     ///
     /// # Errors
     /// The ownership has ended.
     pub async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
         match self {
+            Source::List(_) if list::is_used_up(cursor) => Err(SourceError::UsedUp),
             Source::List(list) => list.read(cursor, count, true).await,
             Source::Pop(pop) => pop.read(cursor, count).await,
         }
@@ -138,11 +140,11 @@ impl Source {
         }
     }
 
-    /// How much is in the queue, and how many dead letters in their list.
+    /// How much is in the queue, and how many dead letters in their list, if they could be counted.
     ///
     /// # Errors
     /// The ownership has ended.
-    pub async fn depth(&self) -> Result<(Depth, u64), SourceError> {
+    pub async fn depth(&self) -> Result<(Depth, Option<u64>), SourceError> {
         match self {
             Source::List(list) => list.depth().await,
             Source::Pop(pop) => pop.depth().await,

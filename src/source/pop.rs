@@ -43,6 +43,15 @@ struct Popping {
 struct Held {
     windows: VecDeque<(Window, Reserved)>,
     next: i64,
+    /// What was left in the list when it was last looked at.
+    elements: u64,
+}
+
+impl Held {
+    fn depth(&self) -> Depth {
+        // Popped events are numbered as they come, and none is in the list.
+        Depth { elements: self.elements, tail: self.next }
+    }
 }
 
 impl std::fmt::Debug for Pop {
@@ -79,7 +88,6 @@ impl Pop {
                 popping.backoff.reset();
                 events
             }
-            Err(error @ SourceError::Fatal(_)) => return Err(error),
             Err(error) => {
                 // What such a pop took may be lost: that is what at-most-once means.
                 popping.connection = None;
@@ -95,9 +103,7 @@ impl Pop {
             let memory = Reserved::new(&self.buffer, window.bytes());
             held.windows.push_back((window.clone(), memory));
         }
-        // How much is left in the list is looked at now and then, by `depth`.
-        let depth = Depth { elements: 0, tail: held.next };
-        Ok((window, depth))
+        Ok((window, held.depth()))
     }
 
     async fn pop(
@@ -115,7 +121,10 @@ impl Pop {
         let queue = &self.keys.queue;
         let first: Option<(Vec<u8>, Vec<u8>)> =
             redis::cmd("BLPOP").arg(queue).arg(Self::BLOCK.as_secs()).query_async(connection).await?;
-        let Some((_, first)) = first else { return Ok(Vec::new()) };
+        let Some((_, first)) = first else {
+            self.held.lock().elements = 0;
+            return Ok(Vec::new());
+        };
         let mut events = vec![first];
         let more = count.saturating_sub(1);
         if more == 0 {
@@ -157,7 +166,7 @@ impl Pop {
         while held.windows.front().is_some_and(|(window, _)| window.end() <= checkpoint.end) {
             held.windows.pop_front();
         }
-        Depth { elements: 0, tail: held.next }
+        held.depth()
     }
 
     /// Pushes dead letters to their list at once; they have nowhere else to be.
@@ -168,24 +177,34 @@ impl Pop {
         }
         let mut backoff = Backoff::default();
         loop {
-            match self.other::<()>(&push).await {
-                Err(error) if error.is_outage() => tokio::time::sleep(backoff.wait()).await,
-                done => return done,
+            if self.other::<()>(&push).await.is_ok() {
+                return Ok(());
             }
+            self.status.redis.back_or(backoff.wait()).await;
         }
     }
 
-    pub(super) async fn depth(&self) -> Result<(Depth, u64), SourceError> {
+    pub(super) async fn depth(&self) -> Result<(Depth, Option<u64>), SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
-        match self.other::<(u64, u64)>(&lengths).await {
-            Ok((elements, dead)) => {
-                let tail = self.held.lock().next + i64::try_from(elements).unwrap_or(0);
-                Ok((Depth { elements, tail }, dead))
-            }
-            Err(error) if error.is_outage() => Ok((Depth { elements: 0, tail: self.held.lock().next }, 0)),
-            Err(error) => Err(error),
-        }
+        let lengths = self.other::<(u64, u64)>(&lengths).await;
+        let mut held = self.held.lock();
+        // An outage is told elsewhere; what was seen last is as good as any guess.
+        let dead = lengths.ok().map(|(elements, dead)| {
+            held.elements = elements;
+            dead
+        });
+        Ok((held.depth(), dead))
+    }
+
+    /// Whether Redis can be reached and accepts us; the one moment at which it may be fatal that it does not.
+    ///
+    /// # Errors
+    /// Lost, or fatal.
+    pub async fn reach(&self) -> Result<(), SourceError> {
+        let mut lengths = redis::pipe();
+        lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
+        self.other::<(u64, u64)>(&lengths).await.map(drop)
     }
 
     /// Sends commands that do not block.

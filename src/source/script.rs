@@ -1,5 +1,9 @@
 //! The Lua scripts. Each checks that the caller still owns the queue before it does anything.
 //!
+//! A Redis that has reached `maxmemory` refuses what may take memory, and a queue grows to there while
+//! MongoDB is away. It must be possible to drain it: a script is refused nothing once it has written, so
+//! each begins with a write that frees or takes none. For most that is extending the lease.
+//!
 //! Offsets pass 2^53 and numbers in Redis' Lua are doubles, so offsets are computed by the client, passed
 //! as strings and compared as strings. Where a script must add to one, it is passed in two halves.
 
@@ -17,6 +21,7 @@ local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[3] then return -1 end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return -1 end
 if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return -1 end
+redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[6]) then return -2 end
 local head = redis.call('GET', KEYS[5])
@@ -26,16 +31,22 @@ if head and head ~= '' then
 end
 return 1";
 
-/// Whether the caller owns the queue and its head is the element that was there; raises `read` over the
-/// elements that the `LRANGE` in the same transaction answered, if `count` is not 0. Answers the length.
+/// Whether the caller owns the queue and its head is the element that was there; sets `read` to the end of
+/// the elements that the `LRANGE` before it answered, if it answered any. Answers the length.
 ///
 /// `read` must be exact: an offset that was never given out may, after Redis lost data, belong to another
-/// event than the one applied under it.
+/// event than the one applied under it. So no more is asked for than is known to be there.
 ///
-/// KEYS queue owner base read head · ARGV epoch base index count offset-high offset-low
+/// KEYS queue owner base read head · ARGV epoch ttl-ms base elements-needed read
 pub(super) const READ: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-if redis.call('GET', KEYS[3]) ~= ARGV[2] then return -1 end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local length = redis.call('LLEN', KEYS[1])
+if length < tonumber(ARGV[4]) then
+  redis.call('SET', KEYS[5], '!')
+  return -2
+end
 local first = redis.call('LINDEX', KEYS[1], 0)
 local head = redis.call('GET', KEYS[5])
 if head and head ~= '' then
@@ -46,40 +57,40 @@ if head and head ~= '' then
 elseif first then
   redis.call('SET', KEYS[5], redis.sha1hex(first))
 end
-local length = redis.call('LLEN', KEYS[1])
-local count = math.min(tonumber(ARGV[4]), length - tonumber(ARGV[3]))
-if count > 0 then
-  local high, low = tonumber(ARGV[5]), tonumber(ARGV[6]) + count
-  if low >= 1e9 then high, low = high + 1, low - 1e9 end
-  if high > 0 then
-    redis.call('SET', KEYS[4], string.format('%.0f%09.0f', high, low))
-  else
-    redis.call('SET', KEYS[4], string.format('%.0f', low))
-  end
-end
+if ARGV[5] ~= '' then redis.call('SET', KEYS[4], ARGV[5]) end
 return length";
+
+/// Remembers that elements are not where they were, for the next takeover.
+///
+/// KEYS owner head · ARGV epoch ttl-ms
+pub(super) const MARK: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], '!')
+return 1";
 
 /// Trims what is settled and moves its dead letters to their list. Compares the last element it would
 /// trim with the one that was read: if they differ, trimming would lose events that were never read.
 ///
-/// KEYS queue owner base head dead dead-list · ARGV epoch base new-base count sha1 offset...
+/// KEYS queue owner base head dead dead-list · ARGV epoch ttl-ms base new-base count sha1 offset...
 pub(super) const COMMIT: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-if redis.call('GET', KEYS[3]) ~= ARGV[2] then return -1 end
-local last = redis.call('LINDEX', KEYS[1], tonumber(ARGV[4]) - 1)
-if not last or redis.sha1hex(last) ~= ARGV[5] then
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local last = redis.call('LINDEX', KEYS[1], tonumber(ARGV[5]) - 1)
+if not last or redis.sha1hex(last) ~= ARGV[6] then
   redis.call('SET', KEYS[4], '!')
   return -2
 end
-for i = 6, #ARGV do
+for i = 7, #ARGV do
   local letter = redis.call('HGET', KEYS[5], ARGV[i])
   if letter then
     redis.call('RPUSH', KEYS[6], letter)
     redis.call('HDEL', KEYS[5], ARGV[i])
   end
 end
-redis.call('LTRIM', KEYS[1], ARGV[4], -1)
-redis.call('SET', KEYS[3], ARGV[3])
+redis.call('LTRIM', KEYS[1], ARGV[5], -1)
+redis.call('SET', KEYS[3], ARGV[4])
 local first = redis.call('LINDEX', KEYS[1], 0)
 redis.call('SET', KEYS[4], first and redis.sha1hex(first) or '')
 return redis.call('LLEN', KEYS[1])";
@@ -87,26 +98,28 @@ return redis.call('LLEN', KEYS[1])";
 /// Gives every element a new number: base and read become the epoch's first offset. Dead letters not yet
 /// committed lose their offsets' meaning, so they are moved to their list.
 ///
-/// KEYS queue owner base read head dead dead-list · ARGV epoch base new-base
+/// KEYS queue owner base read head dead dead-list · ARGV epoch ttl-ms base new-base
 pub(super) const RENUMBER: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-if (redis.call('GET', KEYS[3]) or '') ~= ARGV[2] then return -1 end
+if (redis.call('GET', KEYS[3]) or '') ~= ARGV[3] then return -1 end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 for _, letter in ipairs(redis.call('HVALS', KEYS[6])) do
   redis.call('RPUSH', KEYS[7], letter)
 end
 redis.call('DEL', KEYS[6])
-redis.call('SET', KEYS[3], ARGV[3])
-redis.call('SET', KEYS[4], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[4])
+redis.call('SET', KEYS[4], ARGV[4])
 local first = redis.call('LINDEX', KEYS[1], 0)
 redis.call('SET', KEYS[5], first and redis.sha1hex(first) or '')
 return 1";
 
 /// Records dead letters until they are committed.
 ///
-/// KEYS owner dead · ARGV epoch offset letter offset letter ...
+/// KEYS owner dead · ARGV epoch ttl-ms offset letter offset letter ...
 pub(super) const BURY: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1";
 
 /// Extends the lease. KEYS owner · ARGV epoch ttl-ms

@@ -159,7 +159,7 @@ pub(crate) fn logged(id: &str, n: usize) -> String {
 /// Asserts that exactly the events `0..events` were applied to a document, in order.
 pub(crate) fn assert_exact(document: Option<&Document>, events: usize) {
     let document = document.unwrap_or_else(|| panic!("a document with {events} events is missing"));
-    let log: Vec<i64> = document.get_array("log").expect("a log").iter().map(|n| number(n)).collect();
+    let log: Vec<i64> = document.get_array("log").expect("a log").iter().map(number).collect();
     let expected: Vec<i64> = (0..i64::try_from(events).expect("few events")).collect();
     let first = log.iter().zip(&expected).position(|(a, b)| a != b);
     assert!(log == expected, "{} of {events} events; the first out of place is at {first:?}", log.len());
