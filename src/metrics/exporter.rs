@@ -21,7 +21,7 @@ pub struct Exporter {
 }
 
 /// A recorder that knows all metrics, and what renders it.
-fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
+pub(crate) fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
     let mut builder = PrometheusBuilder::new();
     for metric in Metric::ALL {
         let spec = metric.spec();
@@ -116,11 +116,7 @@ mod tests {
         let text = rendered();
         for metric in Metric::ALL {
             let spec = metric.spec();
-            let kind = match spec.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
-            };
+            let kind = spec.kind.name();
             assert!(text.contains(&format!("# TYPE {} {kind}\n", spec.name)), "{}: {text}", spec.name);
             assert!(text.contains(&format!("# HELP {} ", spec.name)), "{}", spec.name);
             let sample = |line: &str| !line.starts_with('#') && line.starts_with(spec.name);
