@@ -26,8 +26,8 @@ and while events are held, `buffer_events` is the difference (over all queues).
 const PROCESS: &str = "
 ## The process
 
-The usual process metrics, under their usual names: `process_cpu_seconds_total` (whole seconds), `process_resident_memory_bytes`,
-`process_virtual_memory_bytes`, `process_virtual_memory_max_bytes`, `process_open_fds`, `process_max_fds`, `process_threads`,
+The usual process metrics, under their usual names: `process_cpu_seconds_total`, `process_resident_memory_bytes`,
+`process_virtual_memory_bytes`, `process_open_fds`, `process_max_fds`, `process_threads`,
 `process_start_time_seconds`.
 ";
 

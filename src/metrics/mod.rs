@@ -6,6 +6,7 @@ mod dashboard_tests;
 mod docs_tests;
 mod exporter;
 mod list;
+mod process;
 mod weighted;
 
 use std::time::Duration;
