@@ -1,5 +1,8 @@
 //! The state of an instance, for people and probes. Changes of state are logged here, once each.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -10,6 +13,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+#[cfg(test)]
+pub(crate) use self::tests::Lines;
 use crate::buffer::Buffer;
 use crate::config::{Config, Delivery};
 use crate::metrics::{Metric, QueueMetrics, gauge};
@@ -267,71 +272,5 @@ impl QueueStatus {
             "committed": self.committed.load(Ordering::Relaxed),
             "dead_letters": self.dead_letters.load(Ordering::Relaxed),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn an_outage_is_two_lines_however_often_it_is_met() {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .without_time()
-            .with_ansi(false)
-            .with_target(false)
-            .finish();
-        let dependency = Dependency::new("mongodb");
-        tracing::subscriber::with_default(subscriber, || {
-            dependency.up();
-            dependency.up();
-            for attempt in 0..5 {
-                dependency.down(&format!("refused, attempt {attempt}"));
-            }
-            dependency.up();
-        });
-        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
-        let told: Vec<_> = text.lines().map(str::trim).collect();
-        assert_eq!(
-            told,
-            [
-                "INFO mongodb is reached",
-                "WARN mongodb is down: refused, attempt 0; trying again until it is back",
-                "INFO mongodb is back after 0.0 s",
-            ]
-        );
-    }
-
-    #[test]
-    fn an_instance_is_ready_while_its_dependencies_answer() {
-        let status = Status::new(&Config::default(), Buffer::new(&Default::default()), &[]);
-        assert!(!status.is_ready());
-        status.redis.up();
-        assert!(!status.is_ready());
-        status.mongodb.up();
-        assert!(status.is_ready());
-        status.mongodb.down(&"no");
-        assert!(!status.is_ready());
-        assert_eq!(status.readiness()["dependencies"]["mongodb"]["error"], "no");
-        status.mongodb.up();
-        status.stopping();
-        assert!(!status.is_ready());
     }
 }

@@ -25,16 +25,16 @@ impl TailClock {
 
     /// The tail was `tail` at `at`. Offsets and time only grow, until [`TailClock::reset`].
     pub fn sample(&mut self, tail: i64, at: Instant) {
-        let [.., before, last] = self.samples.make_contiguous() else {
-            self.samples.push_back(Sample { tail, at });
-            return;
-        };
-        if tail == last.tail && before.tail == last.tail {
-            // Nothing was pushed; only the latest moment of that matters.
-            last.at = at;
+        let looks = self.samples.make_contiguous();
+        if looks.last().is_some_and(|last| tail < last.tail) {
             return;
         }
-        if tail < last.tail {
+        if let [.., before, last] = looks
+            && before.tail == tail
+            && last.tail == tail
+        {
+            // Nothing was pushed; only the latest moment of that matters.
+            last.at = at;
             return;
         }
         self.samples.push_back(Sample { tail, at });
@@ -98,40 +98,91 @@ mod tests {
         assert!(clock.samples.len() <= 3);
     }
 
+    #[test]
+    fn a_new_epoch_begins_anew() {
+        let start = Instant::now();
+        let mut clock = TailClock::default();
+        clock.sample(7, start);
+        // Offsets that fall back are not of this numbering.
+        clock.sample(3, start + Duration::from_secs(1));
+        assert_eq!(clock.enqueued_at(3), Some(start));
+        clock.reset();
+        assert_eq!(clock.enqueued_at(3), None);
+        let base = 5_i64 << 36;
+        let later = start + Duration::from_secs(9);
+        clock.sample(base + 2, later);
+        assert_eq!(clock.enqueued_at(base + 1), Some(later));
+        assert_eq!(clock.enqueued_at(base + 2), None);
+    }
+
+    /// Pauses before each push in ms, pushes a look, and how far behind the tail commits follow, if they do.
+    fn arrivals() -> impl Strategy<Value = (Vec<u64>, usize, Option<i64>)> {
+        // Bursts, a trickle, and long silences.
+        let pause = prop_oneof![3 => Just(0_u64), 3 => 0_u64..50, 1 => 0_u64..100_000];
+        let pushes = prop::collection::vec(pause, 1..3000);
+        (pushes, 1_usize..20, prop::option::of(0_i64..100))
+    }
+
     proptest! {
-        /// The estimate is never further off than the looks around the event are apart.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// The estimate lies between the same two remembered looks as the truth, so it is off by no more than
+        /// those are apart; and no more than [`TailClock::MOST`] are remembered.
         #[test]
-        fn the_estimate_is_within_one_interval(
-            pushes in prop::collection::vec(0_u64..50, 1..400),
-            every in 1_usize..20,
-        ) {
-            let start = Instant::now();
+        fn the_estimate_is_within_one_interval((pushes, every, lag) in arrivals()) {
+            let mut now = Instant::now();
             let mut clock = TailClock::default();
             let mut pushed = Vec::new();
-            let mut looks = vec![start];
-            clock.sample(0, start);
-            let mut now = start;
-            for (step, wait) in pushes.into_iter().enumerate() {
-                now += Duration::from_millis(wait);
+            let mut settled = 0;
+            clock.sample(0, now);
+            for (step, pause) in pushes.into_iter().enumerate() {
+                now += Duration::from_millis(pause);
                 pushed.push(now);
                 if step % every == 0 {
-                    clock.sample(pushed.len() as i64, now);
-                    looks.push(now);
+                    let tail = pushed.len() as i64;
+                    clock.sample(tail, now);
+                    if let Some(lag) = lag {
+                        settled = settled.max(tail - lag);
+                        clock.forget_below(settled);
+                    }
                 }
+                prop_assert!(clock.samples.len() <= TailClock::MOST);
             }
             clock.sample(pushed.len() as i64, now);
-            looks.push(now);
-            for (offset, truth) in pushed.iter().enumerate() {
-                let estimate = clock.enqueued_at(offset as i64).unwrap();
-                let interval = looks.windows(2)
-                    .filter(|pair| pair[0] <= *truth && *truth <= pair[1])
-                    .map(|pair| pair[1] - pair[0])
-                    .max().unwrap();
-                // Samples may have been thinned: then intervals are longer.
-                let slack = if looks.len() > TailClock::MOST { Duration::from_secs(60) } else { Duration::from_micros(1) };
-                let off = estimate.max(*truth) - estimate.min(*truth);
-                prop_assert!(off <= interval + slack, "off by {off:?} in {interval:?}");
+            let looks: Vec<_> = clock.samples.iter().copied().collect();
+            for (offset, truth) in pushed.iter().enumerate().skip(settled as usize) {
+                let offset = offset as i64;
+                let estimate = clock.enqueued_at(offset).unwrap();
+                let around = looks.windows(2).find(|pair| (pair[0].tail..pair[1].tail).contains(&offset));
+                let Some([unseen, seen]) = around else {
+                    prop_assert!(false, "no two looks around {offset}");
+                    unreachable!()
+                };
+                prop_assert!(unseen.at <= *truth && *truth <= seen.at, "a look is at a wrong time");
+                // Interpolating rounds to nanoseconds.
+                let slack = Duration::from_nanos(1);
+                prop_assert!(unseen.at <= estimate && estimate <= seen.at + slack, "{offset}");
             }
+            // Unless looks had to be thinned, they are as far apart as they were made.
+            if looks.len() < TailClock::MOST / 2 && lag.is_none() {
+                let most = looks.windows(2).map(|pair| pair[1].tail - pair[0].tail).max().unwrap_or(0);
+                prop_assert!(most <= every as i64, "{most} pushes between two looks");
+            }
+        }
+
+        /// Of two events, the later is not estimated to be the older.
+        #[test]
+        fn estimates_keep_the_order(looks in prop::collection::vec((0_i64..40, 1_u64..1000), 1..700)) {
+            let mut now = Instant::now();
+            let (mut clock, mut tail) = (TailClock::default(), 0);
+            for (pushed, wait) in looks {
+                tail += pushed;
+                now += Duration::from_millis(wait);
+                clock.sample(tail, now);
+            }
+            let times: Vec<_> = (0..tail).map(|offset| clock.enqueued_at(offset).unwrap()).collect();
+            prop_assert!(times.is_sorted());
+            prop_assert!(times.last().is_none_or(|last| *last <= now));
         }
     }
 }

@@ -9,19 +9,18 @@ use metrics::Recorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::RwLock;
 
-use super::QueueMetrics;
 use super::list::{Kind, Metric};
+use super::{QueueMetrics, process};
 
 /// Renders all metrics.
 #[derive(Clone)]
 pub struct Exporter {
     handle: PrometheusHandle,
-    process: metrics_process::Collector,
     queues: Arc<RwLock<Vec<Arc<QueueMetrics>>>>,
 }
 
 /// A recorder that knows all metrics, and what renders it.
-fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
+pub(crate) fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
     let mut builder = PrometheusBuilder::new();
     for metric in Metric::ALL {
         let spec = metric.spec();
@@ -39,8 +38,7 @@ fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
         }
     }
     let handle = recorder.handle();
-    let exporter =
-        Exporter { handle, process: metrics_process::Collector::default(), queues: Arc::default() };
+    let exporter = Exporter { handle, queues: Arc::default() };
     Ok((recorder, exporter))
 }
 
@@ -52,7 +50,6 @@ impl Exporter {
     pub fn install() -> anyhow::Result<Self> {
         let (recorder, exporter) = recorder()?;
         metrics::set_global_recorder(recorder).context("metrics are recorded elsewhere")?;
-        exporter.process.describe();
         Ok(exporter)
     }
 
@@ -72,8 +69,8 @@ impl Exporter {
     /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
-        self.process.collect();
         let mut out = self.handle.render();
+        process::render(&mut out);
         let spec = Metric::PersistLatency.spec();
         let queues = self.queues.read();
         if !queues.is_empty() {
@@ -95,7 +92,6 @@ mod tests {
     fn rendered() -> String {
         let (recorder, exporter) = recorder().unwrap();
         metrics::with_local_recorder(&recorder, || {
-            exporter.process.describe();
             let collections = ["documents".to_owned()];
             let queue = QueueMetrics::new("q", &collections);
             queue.persisted_after(Duration::from_millis(30), 1000);
@@ -116,17 +112,14 @@ mod tests {
         let text = rendered();
         for metric in Metric::ALL {
             let spec = metric.spec();
-            let kind = match spec.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
-            };
+            let kind = spec.kind.name();
             assert!(text.contains(&format!("# TYPE {} {kind}\n", spec.name)), "{}: {text}", spec.name);
             assert!(text.contains(&format!("# HELP {} ", spec.name)), "{}", spec.name);
             let sample = |line: &str| !line.starts_with('#') && line.starts_with(spec.name);
             assert!(text.lines().any(sample), "{} has no sample", spec.name);
         }
         assert!(text.contains("tidegate_persist_latency_seconds_bucket{queue=\"q\",le=\"0.05\"} 1000\n"));
+        assert!(text.contains("\nprocess_resident_memory_bytes "));
         assert!(text.contains("tidegate_events_dead_lettered_total{queue=\"q\",reason=\"not-json\"} 0\n"));
     }
 

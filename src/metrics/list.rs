@@ -48,6 +48,18 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
+impl Kind {
+    /// Prometheus' word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram(_) => "histogram",
+        }
+    }
+}
+
 /// What there is to say of a metric.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {

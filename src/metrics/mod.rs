@@ -1,7 +1,12 @@
 //! Metrics: one list of them, handles kept by those who count, and the text that Prometheus scrapes.
 
+#[cfg(test)]
+mod dashboard_tests;
+#[cfg(test)]
+mod docs_tests;
 mod exporter;
 mod list;
+mod process;
 mod weighted;
 
 use std::time::Duration;
@@ -9,6 +14,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, with_recorder};
 
 pub use self::exporter::Exporter;
+#[cfg(test)]
+pub(crate) use self::exporter::recorder;
 pub use self::list::{Kind, Metric, Spec};
 use self::weighted::WeightedHistogram;
 use crate::batch::Trigger;

@@ -1,5 +1,9 @@
 //! The HTTP listener: metrics, probes, status.
 
+mod limited;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -10,6 +14,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use self::limited::{Limited, Limits};
 use crate::metrics::Exporter;
 use crate::status::Status;
 
@@ -24,6 +29,15 @@ struct Shared {
 /// # Errors
 /// The listener's.
 pub async fn serve(listener: TcpListener, status: Arc<Status>, exporter: Exporter) -> std::io::Result<()> {
+    serve_within(Limits::default(), listener, status, exporter).await
+}
+
+async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    status: Arc<Status>,
+    exporter: Exporter,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { Json(json!({ "alive": true })) }))
@@ -34,7 +48,7 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>, exporter: Exporte
             (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": paths })))
         })
         .with_state(Shared { status, exporter });
-    axum::serve(listener, router).await
+    axum::serve(Limited::new(listener, limits), router).await
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
