@@ -39,7 +39,7 @@ install() {
 }
 
 built() {
-    [ -x "$secantusd" ] && "$secantusd" --version | grep -qwF "secantusd-rs $version"
+    [ -x "$secantusd" ] && [ "$("$secantusd" --version | awk 'NR == 1 { print $2 }')" = "$version" ]
 }
 
 build_secantusd() {

@@ -47,7 +47,10 @@ pub(crate) struct StatusLine(Line);
 
 impl StatusLine {
     pub(crate) fn new() -> Self {
-        Self(Line::new(SECOND, LINE))
+        let mut line = Line::new(SECOND, LINE);
+        // The first one after a second, when there is something to say.
+        line.written = Some(Instant::now());
+        Self(line)
     }
 
     pub(crate) fn is_due(&self) -> bool {

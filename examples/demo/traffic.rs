@@ -78,11 +78,11 @@ impl Writer {
     fn sit_down(random: &mut fastrand::Rng) -> Self {
         // The cube crowds people around few documents: half of them are at an eighth of all.
         let at = random.f64().powi(3) * DOCUMENTS as f64;
-        Self { user: random.usize(..USERS), document: at as usize, keystrokes_left: random.u32(5..200) }
+        Self { user: random.usize(..USERS), document: at as usize, keystrokes_left: random.u32(1..30) }
     }
 }
 
-/// A few letters more; a text that has become too long is begun anew.
+/// A word more; a text that has become too long is begun anew.
 fn type_on(text: &mut String, random: &mut fastrand::Rng) {
     if text.len() >= LONGEST_TEXT {
         text.clear();

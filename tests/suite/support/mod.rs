@@ -9,6 +9,7 @@
 //! Functions return errors rather than panic, because the demo uses them too.
 #![allow(dead_code, unused_imports, reason = "shared by the test suite and the demo; each uses a part")]
 
+mod documents;
 mod http;
 mod metrics;
 mod mongo;
@@ -20,8 +21,9 @@ mod redis;
 mod tidegate;
 mod wait;
 
+pub(crate) use self::documents::{count, document, documents};
 pub(crate) use self::metrics::{Metrics, assert_accounting};
-pub(crate) use self::mongo::{Durability, Mongo, count, document, documents};
+pub(crate) use self::mongo::{Durability, Mongo};
 pub(crate) use self::names::unique;
 pub(crate) use self::process::Process;
 pub(crate) use self::queue::{dead_letters, length, push};

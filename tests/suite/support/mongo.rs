@@ -1,12 +1,11 @@
 //! A MongoDB server of one's own, or the user's.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use bson::{Bson, Document, doc};
+use bson::doc;
 use mongodb::options::ClientOptions;
 use mongodb::{Client, Database};
 use nix::sys::signal::Signal;
@@ -21,14 +20,15 @@ const SHARED: &str = "TIDEGATE_TEST_MONGODB_URI";
 /// Where `scripts/servers.sh` puts the server that it builds; relative to the repository.
 const SERVERS_DIR: &str = "TIDEGATE_SERVERS_DIR";
 const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 const PORTS_TRIED: usize = 5;
 
 /// What survives SIGKILL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Everything it acknowledged; every write waits for the disk.
+    /// Everything it acknowledged. secantusd-rs then syncs the disk for every single document: hundreds a second.
     Synced,
-    /// Perhaps not the last writes. Faster; for tests that never stop the server.
+    /// Not the last writes, acknowledged or not. Tens of thousands a second; for tests that do not kill the server.
     Relaxed,
 }
 
@@ -116,6 +116,13 @@ impl Mongo {
         let name = unique(prefix);
         self.databases.push(name.clone());
         name
+    }
+
+    /// Ends it in order; it then keeps everything, whatever its durability.
+    pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut process = self.own()?.process.take().context("MongoDB is not running")?;
+        process.terminate(STOP_LIMIT).await?;
+        Ok(())
     }
 
     /// SIGKILL.
@@ -231,10 +238,11 @@ impl Program {
 
 impl Drop for Mongo {
     fn drop(&mut self) {
-        if self.own.is_none() && !self.databases.is_empty() {
-            if let Err(error) = drop_databases(&self.uri, &self.databases) {
-                eprintln!("cannot tidy up the shared MongoDB: {error:#}");
-            }
+        if self.own.is_none()
+            && !self.databases.is_empty()
+            && let Err(error) = drop_databases(&self.uri, &self.databases)
+        {
+            eprintln!("cannot tidy up the shared MongoDB: {error:#}");
         }
     }
 }
@@ -283,33 +291,4 @@ fn drop_databases(uri: &str, names: &[String]) -> anyhow::Result<()> {
         work.join()
     });
     dropped.map_err(|_| anyhow!("it panicked"))?
-}
-
-/// One document.
-pub(crate) async fn document(
-    database: &Database,
-    collection: &str,
-    id: impl Into<Bson>,
-) -> anyhow::Result<Option<Document>> {
-    Ok(database.collection(collection).find_one(doc! { "_id": id.into() }).await?)
-}
-
-/// All documents of a collection that have a text as their id, by id.
-pub(crate) async fn documents(
-    database: &Database,
-    collection: &str,
-) -> anyhow::Result<BTreeMap<String, Document>> {
-    let mut cursor = database.collection::<Document>(collection).find(doc! {}).await?;
-    let mut found = BTreeMap::new();
-    while cursor.advance().await? {
-        let document = cursor.deserialize_current()?;
-        let id = document.get_str("_id").context("an _id that is no text")?.to_owned();
-        found.insert(id, document);
-    }
-    Ok(found)
-}
-
-/// How many documents a collection has.
-pub(crate) async fn count(database: &Database, collection: &str) -> anyhow::Result<u64> {
-    Ok(database.collection::<Document>(collection).count_documents(doc! {}).await?)
 }

@@ -158,10 +158,11 @@ impl Own {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        if self.own.is_none() && !self.queues.is_empty() {
-            if let Err(error) = delete(&self.url, &self.queues) {
-                eprintln!("cannot tidy up the shared Redis: {error:#}");
-            }
+        if self.own.is_none()
+            && !self.queues.is_empty()
+            && let Err(error) = delete(&self.url, &self.queues)
+        {
+            eprintln!("cannot tidy up the shared Redis: {error:#}");
         }
     }
 }

@@ -1,0 +1,26 @@
+# A small image with nothing in it but the binary: no shell, no package manager, no root.
+#
+#   docker build -t tidegate .
+#   docker run -p 9464:9464 -e TIDEGATE_REDIS__URL=redis://redis:6379 -e TIDEGATE_MONGODB__URI=mongodb://db:27017 tidegate
+#
+# For routes of your own, mount a file over /etc/tidegate/config.toml.
+
+FROM rust:1-slim-bookworm AS build
+WORKDIR /build
+# Only what the binary is made of, so that a change to tests or docs does not build it again.
+COPY Cargo.toml Cargo.lock ./
+COPY src ./src
+RUN cargo build --release --locked --bin tidegate
+
+FROM gcr.io/distroless/cc-debian12
+COPY --from=build /build/target/release/tidegate /usr/local/bin/tidegate
+COPY config.toml /etc/tidegate/config.toml
+COPY LICENSE-MIT LICENSE-APACHE /usr/share/doc/tidegate/
+# By number: orchestrators that forbid root cannot tell what a name stands for.
+USER 65532:65532
+# Within a container, 127.0.0.1 would be out of reach for Prometheus and for probes of /livez and /readyz.
+ENV TIDEGATE_HTTP__LISTEN=0.0.0.0:9464
+EXPOSE 9464
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/tidegate"]
+CMD ["--config", "/etc/tidegate/config.toml"]
