@@ -39,7 +39,8 @@ environment over the file, the file over the defaults. Lists are given as TOML:
 TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of their own: see
 `url_file` and `uri_file` in the shipped config.toml, which explains every key.
 
-Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 1 otherwise.";
+Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
+second SIGINT or SIGTERM, 1 otherwise.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]

@@ -149,7 +149,7 @@ pub struct Buffer {
     /// Bytes of events and pending updates held.
     #[serde(with = "show::size")]
     pub max_bytes: ByteSize,
-    /// Events read and not yet committed.
+    /// Events read and not yet settled.
     pub max_events: u64,
 }
 

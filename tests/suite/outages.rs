@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::stage::{PATIENCE, Setting, assert_exact, logged};
+use crate::stage::{PATIENCE, Setting, assert_exact, logged, update};
 use crate::support::push;
 
 type Outcome = anyhow::Result<()>;
@@ -97,5 +97,34 @@ async fn servers_that_come_up_after_the_daemon() -> Outcome {
     tidegate.readiness(200, PATIENCE).await?;
     stage.settled(&tidegate).await?;
     assert_exact(stage.document("doc").await?.as_ref(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_full_is_drained_nevertheless() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    let tidegate = stage.start().await?;
+    stage.mongo.pause()?;
+    let mut producer = stage.producer().await?;
+    // What MongoDB's absence leads to: the queue has grown to all the memory that Redis may have.
+    let () = redis::cmd("CONFIG")
+        .arg(&["SET", "maxmemory-policy", "noeviction"])
+        .query_async(&mut producer)
+        .await?;
+    let padding = "x".repeat(10_000);
+    let filler = |n| update("other", serde_json::json!({"$set": {"n": n, "text": padding}}));
+    stage.push((0..500).map(|n| logged("doc", n)).chain((0..2000).map(filler))).await?;
+    let () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "4mb"]).query_async(&mut producer).await?;
+    let refused = stage.push([logged("doc", 500)]).await;
+    assert!(refused.is_err_and(|error| error.to_string().contains("OOM")), "Redis is not full");
+    tidegate.kill9()?;
+    stage.mongo.resume()?;
+
+    let tidegate = stage.start().await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 500);
+    stage.push([logged("doc", 500)]).await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 501);
     Ok(())
 }
