@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::batch::Policy;
 use crate::buffer::Buffer;
+use crate::class::Class;
 use crate::config::Config;
 use crate::event::Collections;
 use crate::http::serve;
 use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
 use crate::queue::{Shared, drain};
-use crate::sink::{self, Class, Sink};
+use crate::sink::{self, Sink};
 use crate::source::Redis;
 use crate::status::Status;
 

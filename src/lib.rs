@@ -12,7 +12,8 @@
 //! 5. [`lane`] folds a change into its entity's pending update by the rules of [`coalesce`], and sends
 //!    a batch when [`batch`] says so.
 //! 6. [`sink`] writes the batch, guarded by the documents' watermarks, and answers a verdict for each
-//!    write. The lane does what the verdict asks for, with a [`backoff`] where it is to try again.
+//!    write. The lane does what the verdict asks for, with a [`backoff`] where it is to try again
+//!    ([`class`]). A [`write`](mod@write) is what they pass to each other.
 //! 7. [`settle`] keeps the account: whoever holds events has to say what became of them.
 //! 8. [`commit`] tracks how far everything is settled, and [`queue`] has [`source`] trim the list up to
 //!    there.
@@ -30,6 +31,7 @@ pub mod backoff;
 pub mod batch;
 pub mod buffer;
 pub mod change;
+pub mod class;
 pub mod cli;
 pub mod coalesce;
 pub mod commit;
@@ -47,3 +49,4 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod tail_clock;
+pub mod write;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
-use super::pending::{Pending, Write};
+use super::pending::Pending;
 use crate::backoff::Backoff;
 use crate::change::Placed;
 use crate::coalesce::{PendingUpdate, Update};
@@ -19,6 +19,7 @@ use crate::queue::{Owned, WindowSize};
 use crate::settle::Outcome;
 use crate::sink::{Verdict, Watermark};
 use crate::source::{SourceError, Window};
+use crate::write::Write;
 
 /// A write whose events must be looked at one by one.
 #[derive(Debug)]

@@ -8,32 +8,10 @@ use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use crate::change::{CollectionId, EntityRef, Placed};
-use crate::coalesce::{Folded, PendingUpdate, Segment};
+use crate::coalesce::{Folded, PendingUpdate};
 use crate::raw::Value;
 use crate::settle::{Ledger, Unsettled};
-
-/// A segment to write, with the entity it is for.
-#[derive(Debug)]
-pub struct Write {
-    /// The collection.
-    pub collection: CollectionId,
-    /// The `_id`.
-    pub id: Value,
-    /// [`EntityRef::hash`]
-    pub hash: u64,
-    /// What to write.
-    pub segment: Segment,
-    /// The duty to settle the events that the segment covers.
-    pub unsettled: Unsettled,
-}
-
-impl Write {
-    /// The entity.
-    #[must_use]
-    pub fn entity(&self) -> EntityRef<'_> {
-        EntityRef { collection: self.collection, id: self.id.get() }
-    }
-}
+use crate::write::Write;
 
 /// The pending updates of one lane.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use crate::sink::{Verdict, Watermark};
 use crate::source::SourceError;
 
 use super::isolate::{Doubt, isolate, refold};
-use super::pending::{Pending, Write};
+use super::pending::Pending;
+use crate::write::Write;
 
 /// Settles every event of `writes`, each of which is another entity's.
 ///

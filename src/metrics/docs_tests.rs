@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::{Kind, Metric, Op};
 use crate::batch::Trigger;
+use crate::class::Class;
 use crate::dead_letter::Reason;
-use crate::sink::Class;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 

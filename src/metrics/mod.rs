@@ -20,8 +20,8 @@ pub use self::list::{Kind, Metric, Spec};
 use self::weighted::WeightedHistogram;
 use crate::batch::Trigger;
 use crate::change::CollectionId;
+use crate::class::Class;
 use crate::dead_letter::Reason;
-use crate::sink::Class;
 
 const METADATA: Metadata<'static> = Metadata::new("tidegate", Level::INFO, None);
 

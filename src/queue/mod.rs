@@ -21,13 +21,13 @@ use crate::commit::Tracker;
 use crate::config::Config;
 use crate::dead_letter::{Rejection, render};
 use crate::event::Decoder;
-use crate::lane::pending::Write;
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::settle::{Ledger, Outcome};
 use crate::sink::{Guard, Sink};
 use crate::source::{Letter, Redis, Source, SourceError};
 use crate::status::{QueueStatus, Status};
 use crate::tail_clock::TailClock;
+use crate::write::Write;
 
 /// What all queues of an instance share.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use crate::change::CollectionId;
 use crate::coalesce::{FieldUpdate, Fields, Segment, Update};
 use crate::event::Collections;
 use crate::event::path::WATERMARK_FIELD;
-use crate::lane::pending::Write;
 use crate::raw::{self, ValueRef, begin_document, end_document};
+use crate::write::Write;
 
 /// What the server accepts in one command, from its `hello`.
 #[derive(Debug, Clone, Copy)]

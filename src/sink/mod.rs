@@ -17,17 +17,18 @@ use tokio::time::{Instant, timeout};
 
 pub use self::command::Guard;
 use self::command::{Command, Encoder, Limits};
-pub use self::error::{Class, SinkError};
+pub use self::error::SinkError;
 pub use self::reply::Verdict;
 use self::reply::verdicts;
 use crate::change::CollectionId;
+use crate::class::Class;
 use crate::coalesce::Update;
 use crate::config;
 use crate::event::Collections;
-use crate::lane::pending::Write;
 use crate::metrics::{Op, WriteMetrics};
 use crate::raw::{self, begin_document, end_document};
 use crate::status::Status;
+use crate::write::Write;
 
 /// The collection that holds each queue's last epoch.
 pub const EPOCHS: &str = "tidegate";

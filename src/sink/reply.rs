@@ -6,7 +6,8 @@
 use bson::{Bson, Document};
 
 use super::command::{Command, Kind};
-use super::error::{Class, SinkError, rejection, statement_class};
+use super::error::{SinkError, rejection, statement_class};
+use crate::class::Class;
 use crate::dead_letter::Rejection;
 
 /// What became of one write.

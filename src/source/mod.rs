@@ -6,14 +6,16 @@ mod keys;
 mod list;
 mod pop;
 mod script;
+mod waiter;
 
 use std::sync::Arc;
 
 pub use self::connect::{Redis, version};
 pub use self::error::SourceError;
 pub use self::keys::Keys;
-pub use self::list::{List, State, Waiter, sha1, state};
+pub use self::list::{List, State, sha1, state};
 pub use self::pop::Pop;
+pub use self::waiter::Waiter;
 use crate::commit::Checkpoint;
 
 /// Events read at once: elements at consecutive offsets.

@@ -1,0 +1,54 @@
+//! Waiting for a list to have elements, without taking any.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+
+use super::connect::Redis;
+use super::error::SourceError;
+use super::keys::Keys;
+
+/// Blocks until the list has an element, and leaves it there: the element moves to where it was.
+///
+/// Nothing is lost if the reply is: no element was removed.
+pub struct Waiter {
+    redis: Redis,
+    keys: Arc<Keys>,
+    connection: Option<MultiplexedConnection>,
+}
+
+impl Waiter {
+    /// Longest wait on the server; the caller then looks around.
+    const BLOCK: Duration = Duration::from_secs(5);
+    /// Wait where Redis cannot.
+    const POLL: Duration = Duration::from_millis(100);
+
+    /// Waits on a connection of its own, opened when first needed.
+    #[must_use]
+    pub fn new(redis: Redis, keys: Arc<Keys>) -> Self {
+        Waiter { redis, keys, connection: None }
+    }
+
+    /// Waits until there is an element, or a while.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn wait(&mut self) -> Result<(), SourceError> {
+        // Taken out, so that a wait that is dropped or fails takes its connection along.
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.redis.connect_blocking(Self::BLOCK).await?,
+        };
+        let mut peek = redis::cmd("BLMOVE");
+        peek.arg(&self.keys.queue).arg(&self.keys.queue).arg("LEFT").arg("LEFT").arg(Self::BLOCK.as_secs());
+        match peek.query_async::<redis::Value>(&mut connection).await {
+            Ok(_) => {}
+            // A Redis at `maxmemory` refuses it; then the caller's looking around has to do.
+            Err(error) if error.code() == Some("OOM") => tokio::time::sleep(Self::POLL).await,
+            Err(error) => return Err(error.into()),
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+}
