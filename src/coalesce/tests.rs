@@ -66,27 +66,24 @@ fn told(update: &Update) -> String {
         Update::Fields(fields) => {
             let mut out = Vec::new();
             for (path, update) in fields.iter() {
+                let Some(operator) = update.operator() else { continue };
+                let operator = &operator[1..];
                 let mut document = Vec::new();
                 let start = begin_document(&mut document);
-                let operator = match update {
-                    FieldUpdate::Set(value) => {
+                match update {
+                    FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => {
                         write(&mut document, "v", value.get());
-                        "set"
                     }
-                    FieldUpdate::Inc(value) => {
-                        write(&mut document, "v", value.get());
-                        "inc"
+                    FieldUpdate::Unset | FieldUpdate::RenameTarget => {
+                        write(&mut document, "v", ValueRef::NULL)
                     }
-                    FieldUpdate::Unset => {
-                        write(&mut document, "v", ValueRef::NULL);
-                        "unset"
-                    }
-                    FieldUpdate::Push(elements) => {
+                    FieldUpdate::Push(elements)
+                    | FieldUpdate::AddToSet(elements)
+                    | FieldUpdate::PullAll(elements) => {
                         write_key(&mut document, ElementType::Array, "v");
                         elements.write(&mut document);
-                        "push"
                     }
-                };
+                }
                 end_document(&mut document, start);
                 let document: serde_json::Value = bson::deserialize_from_slice(&document).unwrap();
                 out.push(format!("{operator} {path} {}", document["v"]));

@@ -3,11 +3,12 @@
 use bson::spec::ElementType;
 
 use super::extract::{Extracted, Paths, Slot};
+use super::operators::read_update;
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, entity_id, event_time, merge};
-use crate::change::{EntityRef, FieldOp, Op};
+use crate::change::EntityRef;
 use crate::dead_letter::{Reason, Rejection};
-use crate::raw::{self, ValueRef};
+use crate::raw::ValueRef;
 
 /// Reads native events.
 #[derive(Debug)]
@@ -82,58 +83,4 @@ impl Native {
             _ => Err(bad("a native event needs one of \"update\", \"merge\", \"replace\", \"delete\"")),
         }
     }
-}
-
-/// Reads `{"$set": {...}, "$inc": {...}}`.
-fn read_update(update: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
-    let bad = |text: String| Rejection::new(Reason::BadEvent, text);
-    if update.kind != ElementType::EmbeddedDocument {
-        return Err(bad("\"update\" must be an object".into()));
-    }
-    let before = ops.len();
-    for (operator, operands) in raw::elements(update.bytes) {
-        let op = match operator {
-            "$set" => Op::Set,
-            "$unset" => Op::Unset,
-            "$inc" => Op::Inc,
-            "$push" => Op::Push,
-            _ => return Err(bad(format!("the operator {operator:?} is not supported"))),
-        };
-        if operands.kind != ElementType::EmbeddedDocument {
-            return Err(bad(format!("{operator:?} must be an object of paths")));
-        }
-        for (path, value) in raw::elements(operands.bytes) {
-            match op {
-                Op::Push | Op::PushEach => read_push(path, value, ops)?,
-                Op::Unset => ops.add_from_event(FieldOp { op, path, value: ValueRef::NULL })?,
-                Op::Set | Op::Inc => {
-                    Keys::Data.check_encoded(value)?;
-                    ops.add_from_event(FieldOp { op, path, value })?;
-                }
-            }
-        }
-    }
-    if ops.len() == before {
-        return Err(bad("\"update\" has nothing to write".into()));
-    }
-    Ok(())
-}
-
-/// Reads a `$push` operand: one element, or `{"$each": [...]}`.
-fn read_push(path: &str, value: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
-    let each = match value.kind {
-        ElementType::EmbeddedDocument => raw::find(value.bytes, "$each"),
-        _ => None,
-    };
-    let Some(each) = each else {
-        Keys::Data.check_encoded(value)?;
-        return ops.add_from_event(FieldOp { op: Op::Push, path, value });
-    };
-    if let Some((modifier, _)) = raw::elements(value.bytes).find(|(key, _)| *key != "$each") {
-        return Err(Rejection::new(Reason::BadEvent, format!("$push with {modifier:?} is not supported")));
-    }
-    if each.kind != ElementType::Array {
-        return Err(Rejection::new(Reason::BadEvent, "\"$each\" must be an array"));
-    }
-    ops.add_from_event(FieldOp { op: Op::PushEach, path, value: each })
 }

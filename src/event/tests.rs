@@ -207,7 +207,7 @@ fn bad_native_events_are_refused_with_their_reason() {
         (r#"{"collection":"documents","id":1,"update":{"$inc":{"a":"1"}}}"#, "bad-number"),
         (r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":1}}}}"#, "bad-event"),
         (
-            r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":[],"$slice":1}}}}"#,
+            r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":[],"$slice":"x"}}}}"#,
             "bad-event",
         ),
         (r#"{"collection":"documents","id":1,"merge":[1]}"#, "bad-event"),
