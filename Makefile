@@ -14,8 +14,8 @@ demo: servers ## watch it work: servers, tidegate and many users, until Ctrl-C o
 test: servers ## run all tests against real servers
 	@$(CARGO) test --locked --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; \
-	then $(CARGO) nextest run --locked; \
-	else $(CARGO) test --locked --lib --bins --tests; fi
+	then $(CARGO) nextest run --locked --no-fail-fast; \
+	else $(CARGO) test --locked --no-fail-fast --lib --bins --tests; fi
 
 lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check

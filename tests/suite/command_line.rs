@@ -4,12 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::stage::{PATIENCE, Setting, logged};
-use crate::support::{Launch, Redis};
+use crate::support::{Launch, Redis, tidegate_command};
 
 type Outcome = anyhow::Result<()>;
 
 fn tidegate() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+    tidegate_command().expect("the binary")
 }
 
 #[test]
