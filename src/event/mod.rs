@@ -6,6 +6,7 @@
 mod extract;
 mod native;
 mod operators;
+mod patch;
 pub mod path;
 mod route;
 mod transcode;

@@ -4,6 +4,7 @@ use bson::spec::ElementType;
 
 use super::extract::{Extracted, Paths, Slot};
 use super::operators::read_update;
+use super::patch::read_patch;
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, entity_id, event_time, merge};
 use crate::change::EntityRef;
@@ -19,6 +20,7 @@ pub(super) struct Native {
     ts: Slot,
     update: Slot,
     merge: Slot,
+    patch: Slot,
     replace: Slot,
     delete: Slot,
     allowed: Vec<String>,
@@ -33,6 +35,7 @@ impl Native {
             ts: paths.add("ts", Keys::Data),
             update: paths.add("update", Keys::Update),
             merge: paths.add("merge", Keys::Merge),
+            patch: paths.add("patch", Keys::Data),
             replace: paths.add("replace", Keys::Document),
             delete: paths.add("delete", Keys::Data),
             paths,
@@ -65,22 +68,29 @@ impl Native {
         let entity = EntityRef { collection, id: entity_id(id, "id")? };
         let ts = extracted.get(self.ts).and_then(event_time);
 
-        let effects = [self.update, self.merge, self.replace, self.delete].map(|slot| extracted.get(slot));
+        let effects =
+            [self.update, self.merge, self.patch, self.replace, self.delete].map(|slot| extracted.get(slot));
         match effects {
-            [Some(update), None, None, None] => {
+            [Some(update), None, None, None, None] => {
                 read_update(update, ops)?;
                 Ok(Decoded::update(entity, ts))
             }
-            [None, Some(patch), None, None] => {
+            [None, Some(patch), None, None, None] => {
                 merge(patch, "merge", ops)?;
                 Ok(Decoded::update(entity, ts))
             }
-            [None, None, Some(document), None] => Decoded::replace(entity, ts, document, "replace"),
-            [None, None, None, Some(ValueRef { kind: ElementType::Boolean, bytes: [1] })] => {
+            [None, None, Some(patch), None, None] => {
+                read_patch(patch, ops)?;
+                Ok(Decoded::update(entity, ts))
+            }
+            [None, None, None, Some(document), None] => Decoded::replace(entity, ts, document, "replace"),
+            [None, None, None, None, Some(ValueRef { kind: ElementType::Boolean, bytes: [1] })] => {
                 Ok(Decoded::delete(entity, ts))
             }
-            [None, None, None, Some(_)] => Err(bad("\"delete\" must be true")),
-            _ => Err(bad("a native event needs one of \"update\", \"merge\", \"replace\", \"delete\"")),
+            [None, None, None, None, Some(_)] => Err(bad("\"delete\" must be true")),
+            _ => Err(bad(
+                "a native event needs one of \"update\", \"merge\", \"patch\", \"replace\", \"delete\"",
+            )),
         }
     }
 }
