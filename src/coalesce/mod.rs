@@ -17,6 +17,8 @@ pub use fields::{FieldUpdate, Fields};
 #[cfg(test)]
 pub(crate) use wrong::{Wrong, with_wrong_rule};
 
+use std::collections::VecDeque;
+
 use crate::change::{Effect, Placed};
 
 /// One write: what the entity's events from `first` to `last` come to.
@@ -124,7 +126,7 @@ impl Segment {
 /// The pending update of one entity.
 #[derive(Debug)]
 pub struct PendingUpdate {
-    segments: Vec<Segment>,
+    segments: VecDeque<Segment>,
     bytes: usize,
 }
 
@@ -142,12 +144,12 @@ impl PendingUpdate {
     #[must_use]
     pub fn new(placed: &Placed<'_>) -> Self {
         let segment = Segment::new(placed);
-        PendingUpdate { bytes: segment.bytes(), segments: vec![segment] }
+        PendingUpdate { bytes: segment.bytes(), segments: VecDeque::from([segment]) }
     }
 
     /// Folds a change in. Updates of more than `max_bytes` are split rather than grown.
     pub fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> Folded {
-        let Some(last) = self.segments.last_mut() else {
+        let Some(last) = self.segments.back_mut() else {
             *self = PendingUpdate::new(placed);
             return Folded::Opened;
         };
@@ -158,30 +160,33 @@ impl PendingUpdate {
         }
         let segment = Segment::new(placed);
         self.bytes += segment.bytes();
-        self.segments.push(segment);
+        self.segments.push_back(segment);
         Folded::Opened
     }
 
     /// Takes the first segment to write it. The rest, if any, must wait until it is written.
     pub fn take_first(&mut self) -> Option<Segment> {
-        if self.segments.is_empty() {
-            return None;
-        }
-        let segment = self.segments.remove(0);
+        let segment = self.segments.pop_front()?;
         self.bytes -= segment.bytes();
         Some(segment)
     }
 
     /// All segments, in the order in which they must be written.
     #[must_use]
-    pub fn into_segments(self) -> Vec<Segment> {
+    pub fn into_segments(self) -> VecDeque<Segment> {
         self.segments
     }
 
     /// The offset of the first event covered.
     #[must_use]
     pub fn first(&self) -> Option<i64> {
-        self.segments.first().map(|segment| segment.first)
+        self.segments.front().map(|segment| segment.first)
+    }
+
+    /// Number of events covered.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.events).sum()
     }
 
     /// Bytes pending.

@@ -164,17 +164,16 @@ impl Lane {
             None => return,
             Some(trigger) => trigger,
         };
-        let writes = self.pending.take(policy.max_ops, policy.max_bytes);
-        let Some(first) = writes.iter().map(|write| write.segment.first).min() else { return };
-        let events = writes.iter().map(|write| write.segment.events).sum();
-        let bytes = writes.iter().map(|write| write.segment.bytes()).sum();
-        self.queue.shared.metrics.batch(trigger, events, bytes);
+        let batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
+        let Some(first) = batch.first() else { return };
+        let bytes = batch.bytes();
+        self.queue.shared.metrics.batch(trigger, batch.events(), bytes);
         self.account();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
         let queue = Arc::clone(&self.queue);
         let settling = Box::pin(async move {
             let _memory = memory;
-            settle(&queue, writes).await
+            settle(&queue, batch).await
         });
         self.in_flight = Some(InFlight { first, settling });
     }

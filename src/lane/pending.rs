@@ -1,4 +1,4 @@
-//! The pending updates of a lane, found by entity and taken in the order of their oldest event.
+//! The pending updates of a lane, found by entity and split off in the order of their oldest event.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -87,7 +87,13 @@ impl Pending {
             since: now,
             update: PendingUpdate::new(placed),
         };
+        self.insert(entry);
+        Folded::Opened
+    }
+
+    fn insert(&mut self, entry: Entry) {
         self.bytes += entry.bytes();
+        let (hash, entries) = (entry.hash, &mut self.entries);
         let at = match self.free.pop() {
             Some(at) => {
                 entries[at] = Some(entry);
@@ -98,70 +104,69 @@ impl Pending {
                 entries.len() - 1
             }
         };
-        self.by_entity.insert_unique(placed.hash, at, |at| entries[*at].as_ref().map_or(0, |e| e.hash));
+        self.by_entity.insert_unique(hash, at, |at| entries[*at].as_ref().map_or(0, |e| e.hash));
         self.order.push_back(at);
-        Folded::Opened
     }
 
-    /// Takes the oldest entities' first segments: at most `max_ops`, and no more than `max_bytes` unless
-    /// the first alone is larger.
-    pub fn take(&mut self, max_ops: usize, max_bytes: usize) -> Vec<Write> {
-        let mut writes = Vec::with_capacity(max_ops.min(self.order.len()));
-        let mut split = Vec::new();
-        let mut bytes = 0;
-        while writes.len() < max_ops
-            && let Some(at) = self.order.front().copied()
-        {
-            let Some(entry) = &mut self.entries[at] else { break };
-            let before = entry.update.bytes();
-            let Some(segment) = entry.update.take_first() else { break };
-            bytes += segment.bytes();
-            self.bytes -= before - entry.update.bytes();
-            self.order.pop_front();
-            let (collection, hash) = (entry.collection, entry.hash);
-            let id = if entry.update.first().is_some() {
-                split.push(at);
-                entry.id.clone()
-            } else {
-                self.remove(at)
-            };
-            let unsettled = self.unsettled.split(segment.events);
-            writes.push(Write { collection, id, hash, segment, unsettled });
-            if bytes >= max_bytes {
-                break;
-            }
-        }
-        split.into_iter().for_each(|at| self.reinsert(at));
-        writes
-    }
-
-    /// Forgets an entity whose update was taken; answers its id.
-    fn remove(&mut self, at: usize) -> Value {
-        let Some(entry) = self.entries[at].take() else { return crate::raw::ValueRef::NULL.into() };
+    fn remove(&mut self, at: usize) -> Option<Entry> {
+        let entry = self.entries[at].take()?;
         if let Ok(found) = self.by_entity.find_entry(entry.hash, |other| *other == at) {
             found.remove();
         }
-        self.bytes -= entry.id.len() + ENTRY_OVERHEAD;
+        self.bytes -= entry.bytes();
         self.free.push(at);
-        entry.id
+        Some(entry)
     }
 
-    /// Puts an entity with segments left back where its oldest event belongs, so that the front stays the
-    /// oldest of all.
-    fn reinsert(&mut self, at: usize) {
-        let first = self.first_of(at);
-        let place = self.order.partition_point(|other| self.first_of(*other) <= first);
-        self.order.insert(place, at);
+    /// Splits off the oldest entities with all that is pending of them: at most `max_ops` entities, and
+    /// no more than `max_bytes` unless the first alone is larger.
+    #[must_use]
+    pub fn split_off(&mut self, max_ops: usize, max_bytes: usize) -> Pending {
+        let mut batch = Pending::new(self.unsettled.ledger());
+        let mut bytes = 0;
+        while batch.entities() < max_ops
+            && bytes < max_bytes
+            && let Some(at) = self.order.pop_front()
+        {
+            let Some(entry) = self.remove(at) else { continue };
+            bytes += entry.update.bytes();
+            batch.take_on(self.unsettled.split(entry.update.events()));
+            batch.insert(entry);
+        }
+        batch
     }
 
-    fn first_of(&self, at: usize) -> i64 {
-        self.entries[at].as_ref().and_then(|entry| entry.update.first()).unwrap_or(i64::MAX)
+    /// Takes the next segment of every entity. Only when these are settled may the next ones follow.
+    pub fn next_segments(&mut self) -> Vec<Write> {
+        let mut writes = Vec::with_capacity(self.order.len());
+        for at in std::mem::take(&mut self.order) {
+            let Some(mut entry) = self.remove(at) else { continue };
+            let Some(segment) = entry.update.take_first() else { continue };
+            let unsettled = self.unsettled.split(segment.events);
+            let Entry { hash, collection, .. } = entry;
+            let id = if entry.update.first().is_some() {
+                let id = entry.id.clone();
+                self.insert(entry);
+                id
+            } else {
+                entry.id
+            };
+            writes.push(Write { collection, id, hash, segment, unsettled });
+        }
+        writes
     }
 
     /// The offset of the oldest event.
     #[must_use]
     pub fn first(&self) -> Option<i64> {
-        self.order.front().map(|at| self.first_of(*at))
+        // Entities are added in the order of their oldest events, and leave with all of them.
+        self.order.front().and_then(|at| self.entries[*at].as_ref()).and_then(|entry| entry.update.first())
+    }
+
+    /// Events pending.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.unsettled.events()
     }
 
     /// When the oldest entity's first change was folded.
@@ -229,21 +234,25 @@ mod tests {
             fold(&mut pending, offset, id, Op::Inc);
         }
         assert_eq!((pending.entities(), pending.first()), (3, Some(1)));
-        assert_eq!(taken(&pending.take(2, 1 << 20)), [(10, 1, 3), (20, 2, 2)]);
-        assert_eq!(pending.first(), Some(4));
-        assert_eq!(taken(&pending.take(9, 1 << 20)), [(30, 4, 4)]);
+        let mut batch = pending.split_off(2, 1 << 20);
+        assert_eq!((batch.first(), batch.events()), (Some(1), 3));
+        assert_eq!(taken(&batch.next_segments()), [(10, 1, 3), (20, 2, 2)]);
+        assert_eq!((pending.first(), pending.events()), (Some(4), 1));
+        assert_eq!(taken(&pending.split_off(9, 1 << 20).next_segments()), [(30, 4, 4)]);
         assert_eq!((pending.entities(), pending.bytes(), pending.first()), (0, 0, None));
     }
 
     #[test]
-    fn segments_of_one_entity_go_in_separate_batches() {
+    fn segments_of_one_entity_follow_one_another() {
         let mut pending = empty();
         for (offset, id, op) in [(1, 10, Op::Set), (2, 10, Op::Unset), (3, 20, Op::Set), (4, 10, Op::Set)] {
             fold(&mut pending, offset, id, op);
         }
-        assert_eq!(taken(&pending.take(9, 1 << 20)), [(10, 1, 1), (20, 3, 3)]);
-        assert_eq!(pending.first(), Some(2));
-        assert_eq!(taken(&pending.take(9, 1 << 20)), [(10, 2, 4)]);
+        let mut batch = pending.split_off(9, 1 << 20);
+        assert_eq!(taken(&batch.next_segments()), [(10, 1, 1), (20, 3, 3)]);
+        assert_eq!(taken(&batch.next_segments()), [(10, 2, 4)]);
+        assert_eq!((batch.entities(), batch.bytes(), batch.events()), (0, 0, 0));
+        assert!(batch.next_segments().is_empty());
     }
 
     proptest! {
@@ -257,18 +266,26 @@ mod tests {
                 fold(&mut pending, offset, id, [Op::Set, Op::Unset, Op::Inc][usize::from(op)]);
                 held.push((id, offset));
                 if take {
-                    for (id, first, last) in taken(&pending.take(2, 1 << 20)) {
-                        let oldest = held.iter().find(|(i, _)| *i == id).map(|(_, offset)| *offset);
-                        prop_assert_eq!(oldest, Some(first));
-                        held.retain(|(i, offset)| *i != id || *offset > last);
+                    let mut batch = pending.split_off(2, 1 << 20);
+                    let mut writes = batch.next_segments();
+                    while !writes.is_empty() {
+                        for (id, first, last) in taken(&writes) {
+                            let oldest = held.iter().find(|(i, _)| *i == id).map(|(_, offset)| *offset);
+                            prop_assert_eq!(oldest, Some(first));
+                            held.retain(|(i, offset)| *i != id || *offset > last);
+                        }
+                        writes = batch.next_segments();
                     }
                 }
                 prop_assert_eq!(pending.first(), held.iter().map(|(_, offset)| *offset).min());
             }
-            while pending.entities() > 0 {
-                for (id, _, last) in taken(&pending.take(3, 1 << 20)) {
+            let mut rest = pending.split_off(usize::MAX, usize::MAX);
+            let mut writes = rest.next_segments();
+            while !writes.is_empty() {
+                for (id, _, last) in taken(&writes) {
                     held.retain(|(i, offset)| *i != id || *offset > last);
                 }
+                writes = rest.next_segments();
             }
             prop_assert!(held.is_empty());
             prop_assert_eq!(pending.bytes(), 0);

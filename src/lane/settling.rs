@@ -13,39 +13,44 @@ use super::isolate::{Doubt, isolate, refold};
 use super::pending::Pending;
 use crate::write::Write;
 
-/// Settles every event of `writes`, each of which is another entity's.
+/// Settles every event of a batch.
 ///
 /// # Errors
 /// The ownership of the queue has ended. What is not settled then is handed back.
-pub(super) async fn settle(queue: &Owned, writes: Vec<Write>) -> Result<(), SourceError> {
-    // Updates folded anew from what was not yet applied; they may be several an entity. What an attempt
-    // leaves comes before what earlier ones left: it is older, entity by entity.
-    let mut again: Vec<Pending> = Vec::new();
-    let mut writes = writes;
+pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceError> {
+    // What an attempt leaves, folded anew, goes on top: it is older than what lies below, entity by entity.
+    let mut stack = vec![batch];
+    let mut retry: Vec<Write> = Vec::new();
     let mut backoff = Backoff::default();
-    while !writes.is_empty() {
-        let mut round = attempt(queue, writes).await;
-        let mut retry = std::mem::take(&mut round.retry);
+    loop {
+        // An entity's next segment must not overtake one that is to be sent again.
+        let writes = if retry.is_empty() { next_segments(&mut stack) } else { std::mem::take(&mut retry) };
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let round = attempt(queue, writes).await;
+        retry = round.retry;
         let (applied_in_part, raced) = examine(queue, round.conflicts, &mut retry).await;
-        again.extend(refold(queue, applied_in_part).await?);
+        stack.extend(refold(queue, applied_in_part).await?);
         isolate(queue, round.refused).await?;
         if round.failed || raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         } else {
             backoff.reset();
         }
-        // An entity's later segments must not overtake one that is to be sent again.
-        while retry.is_empty()
-            && let Some(pending) = again.last_mut()
-        {
-            retry = pending.take(usize::MAX, usize::MAX);
-            if retry.is_empty() {
-                again.pop();
-            }
-        }
-        writes = retry;
     }
-    Ok(())
+}
+
+/// The next segments of what is on top of the stack; none if it is empty.
+fn next_segments(stack: &mut Vec<Pending>) -> Vec<Write> {
+    while let Some(pending) = stack.last_mut() {
+        let writes = pending.next_segments();
+        if !writes.is_empty() {
+            return writes;
+        }
+        stack.pop();
+    }
+    Vec::new()
 }
 
 /// What is left of a batch after one attempt.

@@ -211,7 +211,7 @@ impl Court {
                     None => pending = Some(PendingUpdate::new(&placed)),
                 }
             }
-            pending.map(PendingUpdate::into_segments).unwrap_or_default().into()
+            pending.map(PendingUpdate::into_segments).unwrap_or_default()
         };
         cases.iter().enumerate().map(fold).collect()
     }
