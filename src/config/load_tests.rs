@@ -76,7 +76,7 @@ fn lists_come_as_toml() {
     assert_eq!(config.queues[1].delivery, Delivery::AtLeastOnce);
     assert_eq!(config.routes[0].inc["n"], Amount::Int(1));
     assert_eq!(config.routes[0].inc["f"], Amount::Float(0.5));
-    assert_eq!(config.routes[0].inc["p"], Amount::Path("x".into()));
+    assert_eq!(config.routes[0].inc["p"], Amount::from("x"));
     assert_eq!(config.routes[0].when["v"], Scalar::Int(1));
     assert!(config.native.collections.is_empty());
 }
@@ -147,7 +147,7 @@ fn unknown_keys() {
     config.toml: unknown key `queues[0].deliver`; did you mean `queues[0].delivery`?
     config.toml: unknown key `redis_url`; did you mean `redis.url`?
     config.toml: unknown key `routes[1].idd`; did you mean `routes[1].id`?
-    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `id`, `ts`, `set`, `unset`, `inc`, `push`, `merge`, `replace`, `delete`
+    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `id`, `id_separator`, `ts`, `set`, `unset`, `inc`, `push`, `merge`, `replace`, `delete`
     config.toml: `routes[1].id`: missing
     config.toml: unknown key `zebra`; known here: `redis`, `mongodb`, `queues`, `batch`, `buffer`, `lanes`, `native`, `routes`, `dead_letter`, `lease`, `http`, `log`, `shutdown`
     "#);
@@ -217,8 +217,8 @@ fn ill_typed_values() {
     config.toml: `redis`: expected a table, found a string
     config.toml: `routes[0].delete`: expected true or false, found the string "yes"
     config.toml: `routes[0].inc.n`: expected a number or the path to one (quote a dotted field: "a.b"), found true
-    config.toml: `routes[0].set."a.b"`: expected a string, found the number 1
-    config.toml: `routes[0].set.c`: expected a string, found a list
+    config.toml: `routes[0].set."a.b"`: expected a path or a table such as { value = 1 } (quote a dotted field: "a.b"), found the number 1
+    config.toml: `routes[0].set.c`: expected a path or a table such as { value = 1 } (quote a dotted field: "a.b"), found a list
     config.toml: `routes[0].unset`: expected a list, found the string "x"
     config.toml: `routes[0].when.payload`: expected a string, a number, true or false (quote a dotted path: "a.b"), found a table
     "#);

@@ -2,6 +2,7 @@
 
 mod command;
 mod error;
+mod preview;
 mod reply;
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::spec::ElementType;
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Binary, Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
@@ -18,6 +19,7 @@ use tokio::time::{Instant, timeout};
 pub use self::command::Guard;
 use self::command::{Command, Encoder, Limits};
 pub use self::error::SinkError;
+pub use self::preview::preview;
 pub use self::reply::Verdict;
 use self::reply::verdicts;
 use crate::change::CollectionId;
@@ -328,6 +330,11 @@ fn id_bytes(id: &Bson) -> Vec<u8> {
             let mut bytes = vec![ElementType::String as u8];
             raw::write_text_value(&mut bytes, text);
             bytes
+        }
+        Bson::ObjectId(id) => [&[ElementType::ObjectId as u8], &id.bytes()[..]].concat(),
+        Bson::Binary(Binary { subtype, bytes }) => {
+            let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes();
+            [&[ElementType::Binary as u8], &len[..], &[(*subtype).into()], bytes].concat()
         }
         // No event has such an id.
         _ => Vec::new(),
