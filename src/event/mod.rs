@@ -321,4 +321,6 @@ fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
 }
 
 #[cfg(test)]
+mod example_tests;
+#[cfg(test)]
 mod tests;
