@@ -44,7 +44,7 @@ TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of
 `url_file` and `uri_file` in the shipped config.toml, which explains every key.
 
 Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
-second SIGINT or SIGTERM, 1 otherwise.";
+second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]

@@ -162,6 +162,20 @@ mod tests {
         (routed, String::from_utf8(out).unwrap())
     }
 
+    #[test]
+    fn the_page_on_routes_shows_what_is_printed() {
+        let page = include_str!("../docs/routes.md");
+        let block = |kind: &str| {
+            let (_, rest) = page.split_once(&format!("\n```{kind}\n")).unwrap();
+            rest.split_once("```\n").unwrap().0
+        };
+        let config: Config = toml::from_str(block("toml")).unwrap();
+        assert_eq!(config.violations(), []);
+        let mut out = Vec::new();
+        assert!(!explain(&config, block("json").as_bytes(), &mut out).unwrap());
+        assert_eq!(String::from_utf8(out).unwrap(), block("text"));
+    }
+
     const ROUTE: &str = r#"
         [[routes]]
         when = { type = "EDIT", v = 2 }

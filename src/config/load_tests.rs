@@ -154,6 +154,33 @@ fn unknown_keys() {
 }
 
 #[test]
+fn unknown_keys_of_sources() {
+    insta::assert_snapshot!(error(
+        r#"
+        queues = [{ key = "q" }]
+        [[routes]]
+        id = { path = "id", az = "int" }
+        collection = "a"
+        set = { meta.title = "title", a = { paht = "x" }, b = { path = "x", as = "number" } }
+        [[routes]]
+        id = 5
+        collection = "a"
+        push = { a = { path = 1 }, b = { now = "yes" } }
+        "#,
+        &[],
+        &[],
+    ), @r#"
+    config.toml: unknown key `routes[0].id.az`; did you mean `routes[0].id.as`?
+    config.toml: unknown key `routes[0].set.a.paht`; did you mean `routes[0].set.a.path`?
+    config.toml: `routes[0].set.b.as`: expected "date" or "objectId" or "int" or "double" or "decimal" or "string" or "binary" or "uuid", found the string "number"
+    config.toml: unknown key `routes[0].set.meta.title`; if a field is meant, quote it: "meta.title"
+    config.toml: `routes[1].id`: expected a path, a table such as { path = "id", as = "objectId" }, or a list of them, found the number 5
+    config.toml: `routes[1].push.a.path`: expected a string, found the number 1
+    config.toml: `routes[1].push.b.now`: expected true or false, found the string "yes"
+    "#);
+}
+
+#[test]
 fn missing_keys() {
     insta::assert_snapshot!(error("[[queues]]\nkind = \"list\"", &[], &[]), @"config.toml: `queues[0].key`: missing");
     insta::assert_snapshot!(error(ENOUGH, &[], &[("routes", "[{ collection = \"a\" }]")]), @"--set: `routes[0].id`: missing");
