@@ -154,6 +154,29 @@ fn unknown_keys() {
 }
 
 #[test]
+fn sources_of_every_kind_load_and_are_printed() {
+    let toml = r#"
+        queues = [{ key = "q" }]
+        [[routes]]
+        id = ["a", { path = "b", as = "int" }]
+        id_separator = "/"
+        collection = "a"
+        set = { a = { value = [1, 2.5, true, "x", { k = "v" }] }, b = { value = 2024-01-31T12:00:00+01:00 }, c = { now = true }, d = { path = "d", as = "objectId" } }
+        inc = { n = 1, f = 0.5, p = "p", e = { path = "e", default = 0 } }
+        push = { l = { value = { z = 1, a = 2 } } }
+        [[routes]]
+        id = { path = "id", as = "uuid" }
+        collection = "a"
+        delete = true
+        "#;
+    let config = load(toml, &[], &[]).unwrap();
+    assert_eq!(config, toml::from_str(toml).unwrap());
+    assert_eq!(load(&config.redacted_toml(), &[], &[]).unwrap(), config);
+    let Source::Table(time) = &config.routes[0].set["b"] else { panic!("a table") };
+    assert!(time.value.as_ref().is_some_and(toml::Value::is_datetime));
+}
+
+#[test]
 fn unknown_keys_of_sources() {
     insta::assert_snapshot!(error(
         r#"

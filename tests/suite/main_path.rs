@@ -89,7 +89,6 @@ async fn every_kind_of_native_event_is_applied() -> Outcome {
     Ok(())
 }
 
-/// Ids of these types are also found again: a refused event makes the daemon read how far a document is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routes_convert_values_and_ids() -> Outcome {
     let (object_id, uuid) = ("65a0b1c2d3e4f5a6b7c8d9e0", "0191e1f8-6c5b-7b53-9a1e-2f0c8a3d4e5f");
@@ -124,6 +123,34 @@ async fn routes_convert_values_and_ids() -> Outcome {
         assert_eq!(document, doc! {"_id": id, "at": at, "by": "route", "price": price, "n": 7});
     }
     assert_eq!(stage.dead_letters().await?.len(), 2);
+    Ok(())
+}
+
+/// An event that was applied before is found out by reading the document's watermark, by its id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_with_converted_ids_are_found_again() -> Outcome {
+    let (object_id, uuid) = ("65a0b1c2d3e4f5a6b7c8d9e1", "0191e1f8-6c5b-7b53-9a1e-2f0c8a3d4e60");
+    let route = |to: &str| {
+        format!(
+            "[[routes]]\nwhen = {{ as = \"{to}\" }}\ncollection = \"documents\"\n\
+             id = {{ path = \"id\", as = \"{to}\" }}\ninc = {{ n = 1 }}\n"
+        )
+    };
+    let stage = Setting::new().with(&(route("objectId") + &route("uuid"))).stage().await?;
+    let ids = [Bson::ObjectId(object_id.parse()?), bson::Uuid::parse_str(uuid)?.into()];
+    for id in &ids {
+        let applied = doc! {"_id": id, "n": 1, "_tidegate": {&stage.queue: i64::MAX}};
+        stage.database.collection("documents").insert_one(applied).await?;
+    }
+    for (to, id) in [("objectId", object_id), ("uuid", uuid)] {
+        stage.push([json!({"as": to, "id": id}).to_string()]).await?;
+    }
+    let tidegate = stage.launch.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(metrics.sum("tidegate_events_deduplicated_total", &[]), 2.0);
+    for id in ids {
+        assert_eq!(stage.document(id).await?.expect("the document").get_i32("n")?, 1);
+    }
     Ok(())
 }
 
