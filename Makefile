@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint build servers clean
+.PHONY: help demo test law lint build servers clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +14,12 @@ demo: servers ## watch it work: servers, tidegate and many users, until Ctrl-C o
 test: servers ## run all tests against real servers
 	@$(CARGO) test --locked --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; \
-	then $(CARGO) nextest run --locked; \
-	else $(CARGO) test --locked --lib --bins --tests; fi
+	then $(CARGO) nextest run --locked --no-fail-fast; \
+	else $(CARGO) test --locked --no-fail-fast --lib --bins --tests; fi
+
+CASES ?= 100000
+law: servers ## hold coalescing against a real server: CASES=n random sequences, SEED=n to repeat a run
+	@LAW_CASES=$(CASES) LAW_SEED=$(or $(SEED),$(shell date +%s)) $(CARGO) test --locked --lib coalescing_keeps_the_law -- --nocapture
 
 lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check

@@ -46,10 +46,88 @@ pub enum Op {
     Push,
     /// The elements of the value, an array, are appended to the field.
     PushEach,
+    /// `$push` with modifiers; the value is its whole operand.
+    PushWith,
+    /// The elements of the value, an array, are added to the field where it has none equal.
+    AddToSet,
+    /// All elements equal to one of the value's, an array, are removed from the field.
+    PullAll,
+    /// All elements that equal the value, or meet its condition, are removed from the field.
+    Pull,
+    /// The first (-1) or last (1) element of the field is removed.
+    Pop,
+    /// The field is multiplied by the number.
+    Mul,
+    /// The field gets the value if that is less.
+    Min,
+    /// The field gets the value if that is greater.
+    Max,
+    /// The field gets the name that the value says.
+    Rename,
+    /// The field gets the value if the document is made by this.
+    SetOnInsert,
+    /// The field gets the time of the write.
+    CurrentDate,
 }
 
 impl Op {
-    const ALL: [Op; 5] = [Op::Set, Op::Unset, Op::Inc, Op::Push, Op::PushEach];
+    const ALL: [Op; 16] = [
+        Op::Set,
+        Op::Unset,
+        Op::Inc,
+        Op::Push,
+        Op::PushEach,
+        Op::PushWith,
+        Op::AddToSet,
+        Op::PullAll,
+        Op::Pull,
+        Op::Pop,
+        Op::Mul,
+        Op::Min,
+        Op::Max,
+        Op::Rename,
+        Op::SetOnInsert,
+        Op::CurrentDate,
+    ];
+
+    /// MongoDB's operators, in the order in which they are written.
+    pub const OPERATORS: [&'static str; 14] = [
+        "$set",
+        "$unset",
+        "$inc",
+        "$push",
+        "$addToSet",
+        "$pullAll",
+        "$pull",
+        "$pop",
+        "$mul",
+        "$min",
+        "$max",
+        "$rename",
+        "$setOnInsert",
+        "$currentDate",
+    ];
+
+    /// MongoDB's name of it.
+    #[must_use]
+    pub const fn operator(self) -> &'static str {
+        match self {
+            Op::Set => "$set",
+            Op::Unset => "$unset",
+            Op::Inc => "$inc",
+            Op::Push | Op::PushEach | Op::PushWith => "$push",
+            Op::AddToSet => "$addToSet",
+            Op::PullAll => "$pullAll",
+            Op::Pull => "$pull",
+            Op::Pop => "$pop",
+            Op::Mul => "$mul",
+            Op::Min => "$min",
+            Op::Max => "$max",
+            Op::Rename => "$rename",
+            Op::SetOnInsert => "$setOnInsert",
+            Op::CurrentDate => "$currentDate",
+        }
+    }
 }
 
 /// An operation on one field.

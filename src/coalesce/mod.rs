@@ -10,8 +10,12 @@
 //! letter, and must not vanish.
 
 mod fields;
+#[cfg(test)]
+mod wrong;
 
 pub use fields::{FieldUpdate, Fields};
+#[cfg(test)]
+pub(crate) use wrong::{Wrong, with_wrong_rule};
 
 use crate::change::{Effect, Placed};
 

@@ -66,27 +66,24 @@ fn told(update: &Update) -> String {
         Update::Fields(fields) => {
             let mut out = Vec::new();
             for (path, update) in fields.iter() {
+                let Some(operator) = update.operator() else { continue };
+                let operator = &operator[1..];
                 let mut document = Vec::new();
                 let start = begin_document(&mut document);
-                let operator = match update {
-                    FieldUpdate::Set(value) => {
+                match update {
+                    FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => {
                         write(&mut document, "v", value.get());
-                        "set"
                     }
-                    FieldUpdate::Inc(value) => {
-                        write(&mut document, "v", value.get());
-                        "inc"
+                    FieldUpdate::Unset | FieldUpdate::RenameTarget => {
+                        write(&mut document, "v", ValueRef::NULL)
                     }
-                    FieldUpdate::Unset => {
-                        write(&mut document, "v", ValueRef::NULL);
-                        "unset"
-                    }
-                    FieldUpdate::Push(elements) => {
+                    FieldUpdate::Push(elements)
+                    | FieldUpdate::AddToSet(elements)
+                    | FieldUpdate::PullAll(elements) => {
                         write_key(&mut document, ElementType::Array, "v");
                         elements.write(&mut document);
-                        "push"
                     }
-                };
+                }
                 end_document(&mut document, start);
                 let document: serde_json::Value = bson::deserialize_from_slice(&document).unwrap();
                 out.push(format!("{operator} {path} {}", document["v"]));
@@ -194,4 +191,73 @@ fn replacing_and_deleting_supersede_everything_else() {
     );
     assert_eq!(fold(&[Make::Delete, set("a", 1), set("a", 2)]), ["1-1: delete", "2-3: set a 2"]);
     assert_eq!(fold(&[Make::Delete, replace]), [r#"1-2: replace {"x":1}"#]);
+}
+
+/// A change of one operator on the field `f`, and what a change behind it may have to do with it.
+fn kinds() -> Vec<(&'static str, Make)> {
+    let op = |op, value: Bson| Make::Ops(vec![(op, "f", value)]);
+    vec![
+        ("$set number", op(Op::Set, 1.into())),
+        ("$set array", op(Op::Set, bson::bson!([1]))),
+        ("$set other", op(Op::Set, "x".into())),
+        ("$unset", op(Op::Unset, Bson::Null)),
+        ("$inc", op(Op::Inc, 1.into())),
+        ("$mul", op(Op::Mul, 2.into())),
+        ("$min", op(Op::Min, 1.into())),
+        ("$max", op(Op::Max, 1.into())),
+        ("$push", op(Op::Push, 1.into())),
+        ("$push modified", op(Op::PushWith, bson::bson!({"$each": [1], "$slice": 5}))),
+        ("$addToSet", op(Op::AddToSet, bson::bson!([1]))),
+        ("$pullAll", op(Op::PullAll, bson::bson!([1]))),
+        ("$pull", op(Op::Pull, 1.into())),
+        ("$pop", op(Op::Pop, 1.into())),
+        ("$rename", op(Op::Rename, "g".into())),
+        ("$setOnInsert", op(Op::SetOnInsert, 1.into())),
+        ("$currentDate", op(Op::CurrentDate, true.into())),
+        ("replace", Make::Replace(bson::doc! {"f": 1})),
+        ("delete", Make::Delete),
+    ]
+}
+
+/// Why a change opens a segment behind another on the same field.
+fn why(first: &str, second: &str) -> &'static str {
+    let certain = first.starts_with("$set ") || matches!(first, "$unset" | "replace" | "delete");
+    if second == "$setOnInsert" {
+        "exists"
+    } else if matches!(first, "replace" | "delete") {
+        "anew"
+    } else if !certain && (second.starts_with("$set ") || matches!(second, "$unset" | "replace" | "delete")) {
+        "refusal"
+    } else {
+        "two"
+    }
+}
+
+/// `docs/coalescing.md` shows what folds; `UPDATE_DOCS=1` writes its table anew.
+#[test]
+fn the_page_tells_what_folds() {
+    let kinds = kinds();
+    let mut table = String::from("| first \\ second |");
+    for (name, _) in &kinds {
+        table += &format!(" {name} |");
+    }
+    table += &format!("\n| --- |{}\n", " --- |".repeat(kinds.len()));
+    for (first, change) in &kinds {
+        table += &format!("| **{first}** |");
+        for (second, other) in &kinds {
+            let folds = fold(&[change.clone(), other.clone()]).len() == 1;
+            table += &format!(" {} |", if folds { "folds" } else { why(first, second) });
+        }
+        table.push('\n');
+    }
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/coalescing.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let (start, end) = ("<!-- table -->\n", "<!-- end of table -->");
+    let (before, rest) = text.split_once(start).unwrap();
+    let (shown, after) = rest.split_once(end).unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(page, format!("{before}{start}{table}{end}{after}")).unwrap();
+    } else {
+        assert_eq!(shown, table, "run this test with UPDATE_DOCS=1");
+    }
 }

@@ -6,6 +6,8 @@
 pub(crate) mod convert;
 mod extract;
 mod native;
+mod operators;
+mod patch;
 pub mod path;
 mod route;
 mod source;
@@ -230,8 +232,9 @@ impl Ops {
 
     /// Adds an operation whose path is the configuration's.
     fn add(&mut self, op: FieldOp<'_>) -> Result<(), Rejection> {
-        if op.op == Op::Inc && op.value.number().is_none() {
-            let text = format!("{:?} can only be incremented by a number", op.path);
+        if matches!(op.op, Op::Inc | Op::Mul) && op.value.number().is_none() {
+            let verb = if op.op == Op::Inc { "incremented" } else { "multiplied" };
+            let text = format!("{:?} can only be {verb} by a number", op.path);
             return Err(Rejection::new(Reason::BadNumber, text));
         }
         write_field_op(&mut self.bytes, op);
@@ -247,10 +250,16 @@ impl Ops {
     }
 
     fn check_disjoint(&self) -> Result<(), Rejection> {
-        if !self.from_event || self.count < 2 {
+        if !self.from_event {
             return Ok(());
         }
-        let paths: Vec<&str> = FieldOps::new(&self.bytes).map(|op| op.path).collect();
+        let mut paths = Vec::with_capacity(self.count);
+        for op in FieldOps::new(&self.bytes) {
+            paths.push(op.path);
+            if op.op == Op::Rename {
+                paths.extend(op.value.text());
+            }
+        }
         path::check_disjoint(&paths)
     }
 }
@@ -284,6 +293,11 @@ fn merge_below(patch: ValueRef<'_>, path: &mut String, ops: &mut Ops) -> Result<
         path.truncate(parent);
     }
     Ok(())
+}
+
+/// Checks the keys of a value that was read where operators may be.
+fn plain_data(value: ValueRef<'_>) -> Result<(), Rejection> {
+    transcode::Keys::Data.check_encoded(value)
 }
 
 /// Checks a value that is to be an `_id`.

@@ -3,11 +3,13 @@
 use bson::spec::ElementType;
 
 use super::extract::{Extracted, Paths, Slot};
+use super::operators::read_update;
+use super::patch::read_patch;
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, entity_id, event_time, merge};
-use crate::change::{EntityRef, FieldOp, Op};
+use crate::change::EntityRef;
 use crate::dead_letter::{Reason, Rejection};
-use crate::raw::{self, ValueRef};
+use crate::raw::ValueRef;
 
 /// Reads native events.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub(super) struct Native {
     ts: Slot,
     update: Slot,
     merge: Slot,
+    patch: Slot,
     replace: Slot,
     delete: Slot,
     allowed: Vec<String>,
@@ -32,6 +35,7 @@ impl Native {
             ts: paths.add("ts", Keys::Data),
             update: paths.add("update", Keys::Update),
             merge: paths.add("merge", Keys::Merge),
+            patch: paths.add("patch", Keys::Data),
             replace: paths.add("replace", Keys::Document),
             delete: paths.add("delete", Keys::Data),
             paths,
@@ -64,76 +68,29 @@ impl Native {
         let entity = EntityRef { collection, id: entity_id(id, "id")? };
         let ts = extracted.get(self.ts).and_then(event_time);
 
-        let effects = [self.update, self.merge, self.replace, self.delete].map(|slot| extracted.get(slot));
+        let effects =
+            [self.update, self.merge, self.patch, self.replace, self.delete].map(|slot| extracted.get(slot));
         match effects {
-            [Some(update), None, None, None] => {
+            [Some(update), None, None, None, None] => {
                 read_update(update, ops)?;
                 Ok(Decoded::update(entity, ts))
             }
-            [None, Some(patch), None, None] => {
+            [None, Some(patch), None, None, None] => {
                 merge(patch, "merge", ops)?;
                 Ok(Decoded::update(entity, ts))
             }
-            [None, None, Some(document), None] => Decoded::replace(entity, ts, document, "replace"),
-            [None, None, None, Some(ValueRef { kind: ElementType::Boolean, bytes: [1] })] => {
+            [None, None, Some(patch), None, None] => {
+                read_patch(patch, ops)?;
+                Ok(Decoded::update(entity, ts))
+            }
+            [None, None, None, Some(document), None] => Decoded::replace(entity, ts, document, "replace"),
+            [None, None, None, None, Some(ValueRef { kind: ElementType::Boolean, bytes: [1] })] => {
                 Ok(Decoded::delete(entity, ts))
             }
-            [None, None, None, Some(_)] => Err(bad("\"delete\" must be true")),
-            _ => Err(bad("a native event needs one of \"update\", \"merge\", \"replace\", \"delete\"")),
+            [None, None, None, None, Some(_)] => Err(bad("\"delete\" must be true")),
+            _ => Err(bad(
+                "a native event needs one of \"update\", \"merge\", \"patch\", \"replace\", \"delete\"",
+            )),
         }
     }
-}
-
-/// Reads `{"$set": {...}, "$inc": {...}}`.
-fn read_update(update: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
-    let bad = |text: String| Rejection::new(Reason::BadEvent, text);
-    if update.kind != ElementType::EmbeddedDocument {
-        return Err(bad("\"update\" must be an object".into()));
-    }
-    let before = ops.len();
-    for (operator, operands) in raw::elements(update.bytes) {
-        let op = match operator {
-            "$set" => Op::Set,
-            "$unset" => Op::Unset,
-            "$inc" => Op::Inc,
-            "$push" => Op::Push,
-            _ => return Err(bad(format!("the operator {operator:?} is not supported"))),
-        };
-        if operands.kind != ElementType::EmbeddedDocument {
-            return Err(bad(format!("{operator:?} must be an object of paths")));
-        }
-        for (path, value) in raw::elements(operands.bytes) {
-            match op {
-                Op::Push | Op::PushEach => read_push(path, value, ops)?,
-                Op::Unset => ops.add_from_event(FieldOp { op, path, value: ValueRef::NULL })?,
-                Op::Set | Op::Inc => {
-                    Keys::Data.check_encoded(value)?;
-                    ops.add_from_event(FieldOp { op, path, value })?;
-                }
-            }
-        }
-    }
-    if ops.len() == before {
-        return Err(bad("\"update\" has nothing to write".into()));
-    }
-    Ok(())
-}
-
-/// Reads a `$push` operand: one element, or `{"$each": [...]}`.
-fn read_push(path: &str, value: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
-    let each = match value.kind {
-        ElementType::EmbeddedDocument => raw::find(value.bytes, "$each"),
-        _ => None,
-    };
-    let Some(each) = each else {
-        Keys::Data.check_encoded(value)?;
-        return ops.add_from_event(FieldOp { op: Op::Push, path, value });
-    };
-    if let Some((modifier, _)) = raw::elements(value.bytes).find(|(key, _)| *key != "$each") {
-        return Err(Rejection::new(Reason::BadEvent, format!("$push with {modifier:?} is not supported")));
-    }
-    if each.kind != ElementType::Array {
-        return Err(Rejection::new(Reason::BadEvent, "\"$each\" must be an array"));
-    }
-    ops.add_from_event(FieldOp { op: Op::PushEach, path, value: each })
 }

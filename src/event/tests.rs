@@ -207,7 +207,7 @@ fn bad_native_events_are_refused_with_their_reason() {
         (r#"{"collection":"documents","id":1,"update":{"$inc":{"a":"1"}}}"#, "bad-number"),
         (r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":1}}}}"#, "bad-event"),
         (
-            r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":[],"$slice":1}}}}"#,
+            r#"{"collection":"documents","id":1,"update":{"$push":{"a":{"$each":[],"$slice":"x"}}}}"#,
             "bad-event",
         ),
         (r#"{"collection":"documents","id":1,"merge":[1]}"#, "bad-event"),
@@ -344,5 +344,84 @@ fn a_decoder_tells_which_route_took_an_event() {
         let mut route = Some(9);
         let _ = decoder.decode_routed(event.as_bytes(), &mut route);
         assert_eq!(route, expected, "{event}");
+    }
+}
+
+#[test]
+fn a_json_patch_becomes_operations_on_fields() {
+    let mut decoder = native();
+    let mut told =
+        |patch: &str| told(&mut decoder, &format!(r#"{{"collection":"documents","id":1,"patch":{patch}}}"#));
+    assert_eq!(
+        told(
+            r#"[{"op":"add","path":"/a/b","value":1},{"op":"replace","path":"/c~1d","value":{"x":1}},{"op":"remove","path":"/e"}]"#
+        ),
+        r#"documents/1: Set a.b 1, Set c/d {"x":1}, Unset e null"#
+    );
+    assert_eq!(
+        told(
+            r#"[{"op":"add","path":"/l/-","value":1},{"op":"add","path":"/m/2","value":"x"},{"op":"move","from":"/n","path":"/o/p"}]"#
+        ),
+        r#"documents/1: Push l 1, PushWith m {"$each":["x"],"$position":2}, Rename n "o.p""#
+    );
+    for (patch, reason) in [
+        (
+            r#"[{"op":"test","path":"/a","value":1}]"#,
+            "bad-event: operation 0 of the patch cannot be done without reading",
+        ),
+        (
+            r#"[{"op":"remove","path":"/a/0"}]"#,
+            "bad-event: operation 0 of the patch cannot be done without reading",
+        ),
+        (
+            r#"[{"op":"copy","path":"/a","from":"/b"}]"#,
+            "bad-event: operation 0 of the patch cannot be done without reading",
+        ),
+        (r#"[{"op":"add","path":"","value":{}}]"#, "bad-event: a patch's path \"\" is the whole document"),
+        (r#"[{"op":"add","path":"/a.b","value":1}]"#, "bad-key: "),
+        (r#"[{"op":"add","path":"/a/$b","value":1}]"#, "bad-key: "),
+        (r#"[{"op":"add","path":"/_id","value":1}]"#, "protected-field: "),
+        (r#"[{"op":"add","path":"/a","value":1},{"op":"remove","path":"/a/b"}]"#, "path-conflict: "),
+        (r#"[{"op":"add","path":"/a"}]"#, "bad-event: operation 0 of the patch has no \"value\""),
+        (r#"[{"op":"grow","path":"/a"}]"#, "bad-event: operation 0 of the patch is \"grow\""),
+        (r#"{"op":"add"}"#, "bad-event: \"patch\" must be an array"),
+    ] {
+        let told = told(patch);
+        assert!(told.starts_with(reason), "{patch}\n  {told}");
+    }
+}
+
+#[test]
+fn every_operator_of_mongodb_is_read_and_its_operand_checked() {
+    let mut decoder = native();
+    let mut told = |update: &str| {
+        told(&mut decoder, &format!(r#"{{"collection":"documents","id":1,"update":{update}}}"#))
+    };
+    assert_eq!(
+        told(
+            r#"{"$mul":{"a":2},"$min":{"b":1},"$max":{"c":"x"},"$addToSet":{"d":1,"e":{"$each":[1,2]}},"$pullAll":{"f":[1]}}"#
+        ),
+        "documents/1: Mul a 2, Min b 1, Max c \"x\", AddToSet d [1], AddToSet e [1,2], PullAll f [1]"
+    );
+    assert_eq!(
+        told(
+            r#"{"$pull":{"a":{"$gte":5}},"$pop":{"b":-1},"$rename":{"c":"d"},"$setOnInsert":{"e":1},"$currentDate":{"f":true}}"#
+        ),
+        "documents/1: Pull a {\"$gte\":5}, Pop b -1, Rename c \"d\", SetOnInsert e 1, CurrentDate f true"
+    );
+    for (update, reason) in [
+        (r#"{"$mul":{"a":"2"}}"#, "bad-number"),
+        (r#"{"$pull":{"a":{"$where":"1"}}}"#, "bad-event"),
+        (r#"{"$pop":{"a":2}}"#, "bad-event"),
+        (r#"{"$rename":{"a":"_id"}}"#, "protected-field"),
+        (r#"{"$rename":{"a":"a.b"}}"#, "path-conflict"),
+        (r#"{"$rename":{"a":"b"},"$set":{"b":1}}"#, "path-conflict"),
+        (r#"{"$addToSet":{"a":{"$each":1}}}"#, "bad-event"),
+        (r#"{"$pullAll":{"a":1}}"#, "bad-event"),
+        (r#"{"$currentDate":{"a":"now"}}"#, "bad-event"),
+        (r#"{"$push":{"a":{"$each":[1],"$sort":{"x":2}}}}"#, "bad-event"),
+    ] {
+        let told = told(update);
+        assert!(told.starts_with(&format!("{reason}: ")), "{update}\n  {told}");
     }
 }

@@ -158,11 +158,12 @@ impl Queue {
                 found.0, found.1
             )));
         }
-        self.shared.status.redis.up();
         let poll = (self.shared.config.lease.ttl / 4).min(Duration::from_millis(500));
         let mut standing_by = false;
         loop {
             let seen = state(&mut connection, &self.keys).await?;
+            // Only now: a Redis that is still loading its data answers to what came before.
+            self.shared.status.redis.up();
             self.status.set_depth(seen.elements);
             if seen.is_owned(self.previous) {
                 if !standing_by {

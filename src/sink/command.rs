@@ -6,7 +6,7 @@
 
 use bson::spec::ElementType;
 
-use crate::change::{CollectionId, EntityRef};
+use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Segment, Update};
 use crate::event::Collections;
 use crate::event::path::WATERMARK_FIELD;
@@ -226,25 +226,7 @@ impl Encoder<'_> {
             end_document(out, set);
         }
         if others {
-            operator(out, "$unset", fields, |out, path, update| {
-                if let FieldUpdate::Unset = update {
-                    raw::write(out, path, ValueRef::NULL);
-                }
-            });
-            operator(out, "$inc", fields, |out, path, update| {
-                if let FieldUpdate::Inc(value) = update {
-                    raw::write(out, path, value.get());
-                }
-            });
-            operator(out, "$push", fields, |out, path, update| {
-                if let FieldUpdate::Push(elements) = update {
-                    raw::write_key(out, ElementType::EmbeddedDocument, path);
-                    let each = begin_document(out);
-                    raw::write_key(out, ElementType::Array, "$each");
-                    elements.write(out);
-                    end_document(out, each);
-                }
-            });
+            Op::OPERATORS[1..].iter().for_each(|name| operator(out, name, fields));
         }
         if out.len() == start + 4 {
             // A merge of nothing still makes the document.
@@ -295,17 +277,31 @@ impl Encoder<'_> {
     }
 }
 
-/// Writes an operator with the fields that `write` writes for it, or nothing if there are none.
-fn operator(
-    out: &mut Vec<u8>,
-    name: &str,
-    fields: &Fields,
-    write: impl Fn(&mut Vec<u8>, &str, &FieldUpdate),
-) {
+/// Writes an operator with its fields, or nothing if it has none.
+fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
     let at = out.len();
     raw::write_key(out, ElementType::EmbeddedDocument, name);
     let start = begin_document(out);
-    fields.iter().for_each(|(path, update)| write(out, path, update));
+    for (path, update) in fields.iter().filter(|(_, update)| update.operator() == Some(name)) {
+        match update {
+            FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => {
+                raw::write(out, path, value.get());
+            }
+            FieldUpdate::Unset => raw::write(out, path, ValueRef::NULL),
+            FieldUpdate::PullAll(elements) => {
+                raw::write_key(out, ElementType::Array, path);
+                elements.write(out);
+            }
+            FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => {
+                raw::write_key(out, ElementType::EmbeddedDocument, path);
+                let each = begin_document(out);
+                raw::write_key(out, ElementType::Array, "$each");
+                elements.write(out);
+                end_document(out, each);
+            }
+            FieldUpdate::RenameTarget => {}
+        }
+    }
     if out.len() == start + 4 {
         out.truncate(at);
     } else {

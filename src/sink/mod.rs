@@ -2,6 +2,8 @@
 
 mod command;
 mod error;
+#[cfg(test)]
+mod law;
 mod preview;
 mod reply;
 

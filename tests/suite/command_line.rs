@@ -4,15 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::stage::{PATIENCE, Setting, logged};
-use crate::support::{Launch, Redis};
+use crate::support::{Launch, Redis, tidegate_command};
 
 type Outcome = anyhow::Result<()>;
 
 fn tidegate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    // The tests' own; to tidegate it would be an unknown key.
-    command.env_remove("TIDEGATE_SERVERS_DIR");
-    command
+    tidegate_command().expect("the binary")
 }
 
 #[test]

@@ -28,5 +28,5 @@ pub(crate) use self::names::unique;
 pub(crate) use self::process::Process;
 pub(crate) use self::queue::{dead_letters, length, push};
 pub(crate) use self::redis::{Aof, Redis};
-pub(crate) use self::tidegate::{Exited, Launch, Tidegate};
+pub(crate) use self::tidegate::{Exited, Launch, Tidegate, tidegate_command};
 pub(crate) use self::wait::{eventually, try_eventually};

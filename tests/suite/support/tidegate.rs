@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -129,13 +129,7 @@ impl Launch {
                 path
             }
         };
-        let mut command = command(binary()?);
-        // To the daemon, every TIDEGATE_ variable is a key of the configuration; the tests' own are none.
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TIDEGATE_") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = tidegate_command()?;
         command.args(&self.args).arg("--config").arg(config);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok((Process::spawn("tidegate", command)?, folder))
@@ -253,6 +247,18 @@ impl Tidegate {
         self.process.kill()?;
         Ok(())
     }
+}
+
+/// The binary, with no argument yet, and without the variables that are for tests: to the daemon, every `TIDEGATE_`
+/// variable is a key of the configuration, and an unknown one stops it.
+pub(crate) fn tidegate_command() -> anyhow::Result<Command> {
+    let mut command = command(binary()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    Ok(command)
 }
 
 /// Cargo names it for tests; for an example it is one folder up.

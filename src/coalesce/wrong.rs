@@ -1,0 +1,36 @@
+//! Rules broken on purpose, to see that the test of the law catches them.
+
+use std::cell::Cell;
+
+use super::FieldUpdate;
+use crate::change::{FieldOp, Op};
+
+/// A wrong rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// A set takes the place of an increment that MongoDB may have refused.
+    SetHidesInc,
+    /// An unset takes the place of a set below a parent that the set would have made.
+    UnsetUndoesSet,
+}
+
+thread_local! {
+    static RULE: Cell<Option<Wrong>> = const { Cell::new(None) };
+}
+
+/// Runs `f` under a wrong rule.
+pub(crate) fn with_wrong_rule<T>(wrong: Wrong, f: impl FnOnce() -> T) -> T {
+    RULE.set(Some(wrong));
+    let result = f();
+    RULE.set(None);
+    result
+}
+
+/// Whether the wrong rule in force accepts an operation.
+pub(super) fn accepts(update: &FieldUpdate, op: FieldOp<'_>) -> bool {
+    match RULE.get() {
+        Some(Wrong::SetHidesInc) => matches!((update, op.op), (FieldUpdate::Inc(_), Op::Set)),
+        Some(Wrong::UnsetUndoesSet) => matches!((update, op.op), (FieldUpdate::Set(_), Op::Unset)),
+        None => false,
+    }
+}
