@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, KeyPath, Problem};
+use crate::sample;
 
 /// Exit code for a bad configuration or command line: `EX_USAGE` of `sysexits.h`.
 pub const EXIT_CONFIG: u8 = 64;
+
+/// Exit code of `check --event` if an event would be a dead letter.
+pub const EXIT_DEAD: u8 = 1;
 
 /// Exit code when all is well.
 pub const EXIT_OK: u8 = 0;
@@ -40,7 +44,7 @@ TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of
 `url_file` and `uri_file` in the shipped config.toml, which explains every key.
 
 Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
-second SIGINT or SIGTERM, 1 otherwise.";
+second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]
@@ -49,7 +53,21 @@ pub enum Command {
     ///
     /// Connects to nothing. The configuration goes to standard output, warnings and errors to
     /// standard error. Exits with 64 if tidegate would refuse to start.
-    Check(Options),
+    ///
+    /// With --event, shows instead what each sample event becomes: the route that matches, the document,
+    /// and the command to MongoDB, or the dead letter. Exits with 1 if one would be a dead letter.
+    Check(Check),
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Clone, Args)]
+pub struct Check {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub options: Options,
+    /// A file of sample events, one a line, or a single one on several lines; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub event: Option<PathBuf>,
 }
 
 /// Options that are understood before and after a command.
@@ -103,7 +121,7 @@ impl Cli {
 
     fn after_command(&self) -> Option<&Options> {
         match &self.command {
-            Some(Command::Check(options)) => Some(options),
+            Some(Command::Check(check)) => Some(&check.options),
             None => None,
         }
     }
@@ -134,7 +152,29 @@ fn key_and_value(flag: &str) -> Result<(String, String), ConfigError> {
 /// `tidegate check`: prints the effective configuration, or what is wrong with it. Gives the exit code.
 #[must_use]
 pub fn check(cli: &Cli) -> u8 {
-    report(cli.load(), &mut io::stdout().lock(), &mut io::stderr().lock())
+    let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
+    match (&cli.command, cli.load()) {
+        (Some(Command::Check(Check { event: Some(file), .. })), Ok(config)) => {
+            explain(&config, file, out, err)
+        }
+        (_, loaded) => report(loaded, out, err),
+    }
+}
+
+/// Shows what sample events become.
+fn explain(config: &Config, file: &Path, out: &mut impl Write, err: &mut impl Write) -> u8 {
+    let text = match sample::read(file) {
+        Ok(text) => text,
+        Err(error) => {
+            let _ = writeln!(err, "error: cannot read the events {}: {error}", file.display());
+            return EXIT_CONFIG;
+        }
+    };
+    match sample::explain(config, &text, out) {
+        Ok(true) => EXIT_OK,
+        // Whoever closed the pipe does not know whether all is well.
+        Ok(false) | Err(_) => EXIT_DEAD,
+    }
 }
 
 /// A closed pipe is not the configuration's fault, so failing to print changes nothing.

@@ -21,7 +21,7 @@
 //! # Around it
 //!
 //! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
-//! [`config`] say what is to be done. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
+//! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
 //! done; [`tail_clock`] estimates how old events are.
 //!
 //! The protocol, its invariants and the reasons are in `docs/architecture.md`.
@@ -44,6 +44,7 @@ pub mod log;
 pub mod metrics;
 pub mod queue;
 pub mod raw;
+pub mod sample;
 pub mod settle;
 pub mod sink;
 pub mod source;

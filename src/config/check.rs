@@ -96,7 +96,7 @@ impl Config {
                 ));
             }
         }
-        let takes_all = |route: &super::Route| route.when.is_empty() && route.id == "id";
+        let takes_all = |route: &super::Route| route.when.is_empty() && route.id.is_path("id");
         if let Some(number) = self.routes.iter().position(takes_all)
             && !self.native.collections.is_empty()
         {

@@ -226,6 +226,17 @@ fn unknown(key: &KeyPath, field: &str, known: &[&str]) -> String {
     let beside = nearest(field, known.iter().copied()).map(|name| above.join(name).to_string());
     // A known key in the wrong table, or written with the wrong separator.
     let elsewhere = || KEYS.iter().map(|(name, _)| *name).find(|name| name.rsplit('.').next() == Some(field));
+    // A dotted field that is not in quotes is a table to TOML.
+    if let [routes, _, set, field_above, _] = key.0.as_slice()
+        && beside.is_none()
+        && routes == "routes"
+        && ["set", "inc", "push"].contains(&set.as_str())
+    {
+        let field = format!("{field_above}.{field}");
+        if !may_be_secret(&field) {
+            return format!("unknown key `{key}`; if a field is meant, quote it: {field:?}");
+        }
+    }
     let suggestion = beside
         .or_else(|| elsewhere().map(str::to_owned))
         .or_else(|| nearest_key(&key.to_string()).map(str::to_owned));

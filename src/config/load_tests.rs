@@ -76,7 +76,7 @@ fn lists_come_as_toml() {
     assert_eq!(config.queues[1].delivery, Delivery::AtLeastOnce);
     assert_eq!(config.routes[0].inc["n"], Amount::Int(1));
     assert_eq!(config.routes[0].inc["f"], Amount::Float(0.5));
-    assert_eq!(config.routes[0].inc["p"], Amount::Path("x".into()));
+    assert_eq!(config.routes[0].inc["p"], Amount::from("x"));
     assert_eq!(config.routes[0].when["v"], Scalar::Int(1));
     assert!(config.native.collections.is_empty());
 }
@@ -147,9 +147,59 @@ fn unknown_keys() {
     config.toml: unknown key `queues[0].deliver`; did you mean `queues[0].delivery`?
     config.toml: unknown key `redis_url`; did you mean `redis.url`?
     config.toml: unknown key `routes[1].idd`; did you mean `routes[1].id`?
-    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `id`, `ts`, `set`, `unset`, `inc`, `push`, `merge`, `replace`, `delete`
+    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `id`, `id_separator`, `ts`, `set`, `unset`, `inc`, `push`, `merge`, `replace`, `delete`
     config.toml: `routes[1].id`: missing
     config.toml: unknown key `zebra`; known here: `redis`, `mongodb`, `queues`, `batch`, `buffer`, `lanes`, `native`, `routes`, `dead_letter`, `lease`, `http`, `log`, `shutdown`
+    "#);
+}
+
+#[test]
+fn sources_of_every_kind_load_and_are_printed() {
+    let toml = r#"
+        queues = [{ key = "q" }]
+        [[routes]]
+        id = ["a", { path = "b", as = "int" }]
+        id_separator = "/"
+        collection = "a"
+        set = { a = { value = [1, 2.5, true, "x", { k = "v" }] }, b = { value = 2024-01-31T12:00:00+01:00 }, c = { now = true }, d = { path = "d", as = "objectId" } }
+        inc = { n = 1, f = 0.5, p = "p", e = { path = "e", default = 0 } }
+        push = { l = { value = { z = 1, a = 2 } } }
+        [[routes]]
+        id = { path = "id", as = "uuid" }
+        collection = "a"
+        delete = true
+        "#;
+    let config = load(toml, &[], &[]).unwrap();
+    assert_eq!(config, toml::from_str(toml).unwrap());
+    assert_eq!(load(&config.redacted_toml(), &[], &[]).unwrap(), config);
+    let Source::Table(time) = &config.routes[0].set["b"] else { panic!("a table") };
+    assert!(time.value.as_ref().is_some_and(toml::Value::is_datetime));
+}
+
+#[test]
+fn unknown_keys_of_sources() {
+    insta::assert_snapshot!(error(
+        r#"
+        queues = [{ key = "q" }]
+        [[routes]]
+        id = { path = "id", az = "int" }
+        collection = "a"
+        set = { meta.title = "title", a = { paht = "x" }, b = { path = "x", as = "number" } }
+        [[routes]]
+        id = 5
+        collection = "a"
+        push = { a = { path = 1 }, b = { now = "yes" } }
+        "#,
+        &[],
+        &[],
+    ), @r#"
+    config.toml: unknown key `routes[0].id.az`; did you mean `routes[0].id.as`?
+    config.toml: unknown key `routes[0].set.a.paht`; did you mean `routes[0].set.a.path`?
+    config.toml: `routes[0].set.b.as`: expected "date" or "objectId" or "int" or "double" or "decimal" or "string" or "binary" or "uuid", found the string "number"
+    config.toml: unknown key `routes[0].set.meta.title`; if a field is meant, quote it: "meta.title"
+    config.toml: `routes[1].id`: expected a path, a table such as { path = "id", as = "objectId" }, or a list of them, found the number 5
+    config.toml: `routes[1].push.a.path`: expected a string, found the number 1
+    config.toml: `routes[1].push.b.now`: expected true or false, found the string "yes"
     "#);
 }
 
@@ -217,8 +267,8 @@ fn ill_typed_values() {
     config.toml: `redis`: expected a table, found a string
     config.toml: `routes[0].delete`: expected true or false, found the string "yes"
     config.toml: `routes[0].inc.n`: expected a number or the path to one (quote a dotted field: "a.b"), found true
-    config.toml: `routes[0].set."a.b"`: expected a string, found the number 1
-    config.toml: `routes[0].set.c`: expected a string, found a list
+    config.toml: `routes[0].set."a.b"`: expected a path or a table such as { value = 1 } (quote a dotted field: "a.b"), found the number 1
+    config.toml: `routes[0].set.c`: expected a path or a table such as { value = 1 } (quote a dotted field: "a.b"), found a list
     config.toml: `routes[0].unset`: expected a list, found the string "x"
     config.toml: `routes[0].when.payload`: expected a string, a number, true or false (quote a dotted path: "a.b"), found a table
     "#);

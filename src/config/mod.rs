@@ -2,7 +2,7 @@
 //!
 //! `config.toml` at the top of the repository documents every key for users; these types are its
 //! shape. [`Config::load`] (in `load`) layers defaults, file, environment and flags; `check` and
-//! `route_rules` hold the rules across keys; `error` words every problem as one line; `secret`
+//! `route_rules` hold the rules across keys; `source` is where routes take values from; `error` words every problem as one line; `secret`
 //! keeps passwords out of everything that is printed; `show` prints the effective configuration.
 
 mod check;
@@ -12,6 +12,7 @@ mod load;
 mod route_rules;
 mod secret;
 mod show;
+mod source;
 
 #[cfg(test)]
 mod load_tests;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use error::{ConfigError, KeyPath, Problem};
 pub use secret::SecretUrl;
+pub use source::{Amount, Conversion, Id, Source, SourceTable};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -185,23 +187,26 @@ pub struct Route {
     /// What `collection_from` may name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<String>,
-    /// Path to the document's `_id`. An event without it is not this route's.
-    pub id: String,
+    /// The document's `_id`. An event without it is not this route's.
+    pub id: Id,
+    /// Between the parts of an `id` that has several; `:` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_separator: Option<String>,
     /// Path to the event's time: milliseconds since the epoch, or RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ts: Option<String>,
-    /// Field to path.
+    /// Field to what it becomes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub set: BTreeMap<String, String>,
+    pub set: BTreeMap<String, Source>,
     /// Fields to remove.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unset: Vec<String>,
-    /// Field to path or number.
+    /// Field to a number, or where it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inc: BTreeMap<String, Amount>,
-    /// Array field to path of the element to append.
+    /// Array field to the element to append.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub push: BTreeMap<String, String>,
+    pub push: BTreeMap<String, Source>,
     /// Path to an object merged into the document (RFC 7396).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<String>,
@@ -225,18 +230,6 @@ pub enum Scalar {
     Float(f64),
     /// Text.
     String(String),
-}
-
-/// What `inc` adds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a number or the path to one (quote a dotted field: \"a.b\")")]
-pub enum Amount {
-    /// Always this integer.
-    Int(i64),
-    /// Always this number.
-    Float(f64),
-    /// The number at this path.
-    Path(String),
 }
 
 /// `[dead_letter]`

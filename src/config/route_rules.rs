@@ -1,7 +1,7 @@
 //! What a route must be: one collection, one kind of effect, fields that can be written together.
 
 use super::check::{Violations, check_collection};
-use super::{Amount, KeyPath, Route};
+use super::{Id, KeyPath, Route};
 
 impl Route {
     /// Reports what is wrong with the route at `path`.
@@ -68,23 +68,28 @@ impl Route {
             ("merge", &self.merge),
             ("replace", &self.replace),
         ];
-        let mut sources = vec![(path.join("id"), self.id.as_str())];
+        let amounts: Vec<_> = self
+            .inc
+            .iter()
+            .filter_map(|(field, amount)| amount.check(&path.join("inc").join(field), found))
+            .collect();
+        let mut sources = self.id.check(&path.join("id"), found);
+        if let Some(separator) = &self.id_separator {
+            let key = path.join("id_separator");
+            let joins = matches!(self.id, Id::Parts(_));
+            found.require(joins, key.clone(), "only means something where `id` is a list");
+            found.require(!separator.is_empty(), key, "must not be empty: ids would run into each other");
+        }
         sources.extend(
             single.into_iter().filter_map(|(key, source)| Some((path.join(key), source.as_deref()?))),
         );
         sources.extend(self.when.keys().map(|source| (path.join("when").join(source), source.as_str())));
         for (key, fields) in [("set", &self.set), ("push", &self.push)] {
-            sources
-                .extend(fields.iter().map(|(field, source)| (path.join(key).join(field), source.as_str())));
-        }
-        for (field, amount) in &self.inc {
-            let key = path.join("inc").join(field);
-            match amount {
-                Amount::Path(source) => sources.push((key, source)),
-                Amount::Float(number) => found.require(number.is_finite(), key, "must be a finite number"),
-                Amount::Int(_) => {}
+            for (field, source) in fields {
+                sources.extend(source.check(&path.join(key).join(field), found));
             }
         }
+        sources.extend(amounts);
         for (key, source) in sources {
             let is_path = source.split('.').all(|component| !component.is_empty());
             found.require(is_path, key, format!("{source:?} is no path: a component is empty"));

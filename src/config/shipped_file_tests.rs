@@ -48,7 +48,7 @@ fn it_is_fit_to_start_with() {
 #[test]
 fn it_maps_the_usual_events() {
     let when = BTreeMap::from([("type".to_owned(), Scalar::String("UPDATE_CONTENT".into()))]);
-    let text = ("text".to_owned(), "payload.text".to_owned());
+    let text = ("text".to_owned(), Source::from("payload.text"));
     let documents = Route {
         when: when.clone(),
         collection: Some("documents".into()),
@@ -82,14 +82,15 @@ fn it_shows_every_key() {
         assert!(shows(&section("queues"), key), "[[queues]] {key}");
     }
     let path = || Some("x".to_owned());
-    let field = || BTreeMap::from([("x".to_owned(), "x".to_owned())]);
+    let field = || BTreeMap::from([("x".to_owned(), Source::from("x"))]);
     // Every field by name, so that a new one has to be shown before this compiles.
     let route = Route {
         when: [("x".to_owned(), Scalar::Bool(true))].into(),
         collection: path(),
         collection_from: path(),
         collections: vec![String::new()],
-        id: String::new(),
+        id: Id::default(),
+        id_separator: path(),
         ts: path(),
         set: field(),
         unset: vec![String::new()],
@@ -116,10 +117,10 @@ fn its_examples_work() {
             _ => examples.push(std::mem::take(&mut block).join("\n")),
         }
     }
-    assert_eq!(examples.len(), 5, "{examples:?}");
+    assert_eq!(examples.len(), 6, "{examples:?}");
     let all = format!("{SHIPPED}\n{}", examples.join("\n"));
     let config: Config = toml::from_str(&all).unwrap();
     assert_eq!(config.violations(), []);
     assert_eq!(config.warnings(), [""; 0]);
-    assert_eq!((config.queues.len(), config.routes.len()), (2, 6));
+    assert_eq!((config.queues.len(), config.routes.len()), (2, 7));
 }

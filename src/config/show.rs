@@ -99,7 +99,7 @@ mod tests {
                 .into(),
             collection: Some("documents".into()),
             id: "payload.docId".into(),
-            set: [("text".to_owned(), "payload.text".to_owned())].into(),
+            set: [("text".to_owned(), "payload.text".into())].into(),
             inc: [("edits".to_owned(), Amount::Int(1))].into(),
             ..Route::default()
         }];

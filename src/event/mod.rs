@@ -3,12 +3,14 @@
 //! Everything in an event is untrusted. What cannot be applied is refused here with a reason; what
 //! passes can still be refused by MongoDB, never by tidegate later.
 
+pub(crate) mod convert;
 mod extract;
 mod native;
 mod operators;
 mod patch;
 pub mod path;
 mod route;
+mod source;
 mod transcode;
 
 use bson::spec::ElementType;
@@ -19,7 +21,7 @@ use self::route::{Match, Route};
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op, write_field_op};
 use crate::config::Config;
 use crate::dead_letter::{Reason, Rejection};
-use crate::raw::{self, ValueRef};
+use crate::raw::{self, Value, ValueRef};
 
 /// The largest BSON document MongoDB stores, bytes.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
@@ -72,6 +74,8 @@ pub struct Decoder {
     extracted: Extracted,
     extracted_native: Extracted,
     ops: Ops,
+    /// The id of the last event, where it was made from parts or converted.
+    id: Value,
 }
 
 impl Decoder {
@@ -92,6 +96,7 @@ impl Decoder {
             extracted: Extracted::default(),
             extracted_native: Extracted::default(),
             ops: Ops::default(),
+            id: ValueRef::NULL.into(),
         }
     }
 
@@ -100,17 +105,34 @@ impl Decoder {
     /// # Errors
     /// The event can never be applied: a dead letter, with its reason.
     pub fn decode(&mut self, event: &[u8]) -> Result<Change<'_>, Rejection> {
+        self.decode_routed(event, &mut None)
+    }
+
+    /// [`decode`](Self::decode) that tells which route took the event, be it to refuse it.
+    ///
+    /// # Errors
+    /// As for `decode`.
+    pub fn decode_routed(
+        &mut self,
+        event: &[u8],
+        route: &mut Option<usize>,
+    ) -> Result<Change<'_>, Rejection> {
+        *route = None;
         let event = std::str::from_utf8(event)
             .map_err(|e| Rejection::new(Reason::NotUtf8, format!("the event is not UTF-8: {e}")))?;
-        let Decoder { collections, paths, routes, native, extracted, extracted_native, ops } = self;
+        let Decoder { collections, paths, routes, native, extracted, extracted_native, ops, id } = self;
         ops.clear();
         extracted.extract(paths, event)?;
-        let decoded = match (by_route(routes, extracted, ops)?, native) {
+        let mut decoded = match (by_route(routes, extracted, ops, route)?, native) {
             (Ok(decoded), _) => decoded,
             (Err(_), Some(native)) => native.decode(event, collections, extracted_native, ops)?,
             (Err(unrouted), None) => return Err(unrouted),
         };
         ops.check_disjoint()?;
+        if let Some(made) = decoded.made_id {
+            *id = made;
+            decoded.entity.id = id.get();
+        }
         let effect = match decoded.effect {
             DecodedEffect::Update => Effect::Update(FieldOps::new(&ops.bytes)),
             DecodedEffect::Replace(document) => Effect::Replace(document),
@@ -124,18 +146,21 @@ impl Decoder {
 
 /// The change that the first matching route makes of an event, or why none matches.
 fn by_route<'a>(
-    routes: &[Route],
+    routes: &'a [Route],
     extracted: &'a Extracted,
     ops: &mut Ops,
+    taken_by: &mut Option<usize>,
 ) -> Result<Result<Decoded<'a>, Rejection>, Rejection> {
     let mut without_id: Option<&str> = None;
-    for route in routes {
+    for (number, route) in routes.iter().enumerate() {
+        *taken_by = Some(number);
         match route.decode(extracted, ops)? {
             Match::Change(decoded) => return Ok(Ok(decoded)),
-            Match::NoId => without_id = without_id.or(Some(route.id_path())),
+            Match::NoId(path) => without_id = without_id.or(Some(path)),
             Match::Other => {}
         }
     }
+    *taken_by = None;
     Ok(Err(match without_id {
         Some(path) => Rejection::new(Reason::MissingId, format!("the event has no id at {path:?}")),
         None => Rejection::new(Reason::NoRoute, "no route matches the event"),
@@ -145,6 +170,8 @@ fn by_route<'a>(
 /// What a route or the native format made of an event; an update's operations are in [`Ops`].
 struct Decoded<'a> {
     entity: EntityRef<'a>,
+    /// The entity's id, where it is not the event's own value; then the one there is none.
+    made_id: Option<Value>,
     ts: Option<i64>,
     effect: DecodedEffect<'a>,
 }
@@ -157,11 +184,11 @@ enum DecodedEffect<'a> {
 
 impl<'a> Decoded<'a> {
     fn update(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
-        Decoded { entity, ts, effect: DecodedEffect::Update }
+        Decoded { entity, made_id: None, ts, effect: DecodedEffect::Update }
     }
 
     fn delete(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
-        Decoded { entity, ts, effect: DecodedEffect::Delete }
+        Decoded { entity, made_id: None, ts, effect: DecodedEffect::Delete }
     }
 
     fn replace(
@@ -179,7 +206,7 @@ impl<'a> Decoded<'a> {
         for (key, _) in raw::elements(document.bytes) {
             path::check(key)?;
         }
-        Ok(Decoded { entity, ts, effect: DecodedEffect::Replace(document.bytes) })
+        Ok(Decoded { entity, made_id: None, ts, effect: DecodedEffect::Replace(document.bytes) })
     }
 }
 
@@ -280,6 +307,8 @@ fn entity_id<'a>(id: ValueRef<'a>, at: &str) -> Result<ValueRef<'a>, Rejection> 
             Err(Rejection::new(Reason::MissingId, format!("the id at {at:?} is empty")))
         }
         ElementType::String | ElementType::Int32 | ElementType::Int64 => Ok(id),
+        // Only a route's conversion makes these.
+        ElementType::ObjectId | ElementType::Binary => Ok(id),
         _ => Err(Rejection::new(Reason::BadId, format!("the id at {at:?} is neither text nor an integer"))),
     }
 }
@@ -305,5 +334,7 @@ fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
     Err(Rejection::new(Reason::TooLarge, format!("an update of {bytes} bytes exceeds MongoDB's 16 MiB")))
 }
 
+#[cfg(test)]
+mod example_tests;
 #[cfg(test)]
 mod tests;

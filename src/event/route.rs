@@ -2,51 +2,38 @@
 
 use bson::spec::ElementType;
 
-use super::extract::{Extracted, Paths, Slot};
+use super::extract::{Extracted, Paths};
+use super::source::{At, Id, Source, Taken};
 use super::transcode::Keys;
-use super::{Collections, Decoded, Ops, entity_id, event_time, merge};
+use super::{Collections, Decoded, Ops, event_time, merge};
 use crate::change::{CollectionId, EntityRef, FieldOp, Op};
 use crate::config::{self, Amount, Scalar};
 use crate::dead_letter::{Reason, Rejection};
-use crate::raw::{Number, Value, ValueRef};
+use crate::raw::{Number, ValueRef};
 
-/// A path in an event: where its value is, and its text for messages.
-#[derive(Debug)]
-struct Source {
-    slot: Slot,
-    path: String,
-}
-
-impl Source {
-    fn new(paths: &mut Paths, path: &str, keys: Keys) -> Self {
-        Source { slot: paths.add(path, keys), path: path.to_owned() }
-    }
-
-    fn get<'a>(&self, extracted: &'a Extracted) -> Option<ValueRef<'a>> {
-        extracted.get(self.slot)
-    }
-}
+/// Between the parts of an id, unless the route says otherwise.
+const ID_SEPARATOR: &str = ":";
 
 /// A compiled route.
 #[derive(Debug)]
 pub(super) struct Route {
-    when: Vec<(Source, Scalar)>,
+    when: Vec<(At, Scalar)>,
     collection: Target,
-    id: Source,
-    ts: Option<Source>,
+    id: Id,
+    ts: Option<At>,
     effect: RouteEffect,
 }
 
 #[derive(Debug)]
 enum Target {
     Fixed(CollectionId),
-    From(Source, Vec<(String, CollectionId)>),
+    From(At, Vec<(String, CollectionId)>),
 }
 
 #[derive(Debug)]
 enum RouteEffect {
-    Update { fields: Vec<Field>, merge: Option<Source> },
-    Replace(Source),
+    Update { fields: Vec<Field>, merge: Option<At> },
+    Replace(At),
     Delete,
 }
 
@@ -54,13 +41,7 @@ enum RouteEffect {
 struct Field {
     op: Op,
     path: String,
-    operand: Operand,
-}
-
-#[derive(Debug)]
-enum Operand {
-    Fixed(Value),
-    From(Source),
+    source: Source,
 }
 
 /// What a route says of an event.
@@ -69,8 +50,8 @@ pub(super) enum Match<'a> {
     Change(Decoded<'a>),
     /// A `when` did not hold.
     Other,
-    /// Every `when` held, but the event has no id here.
-    NoId,
+    /// Every `when` held, but the event has nothing at this path of the id.
+    NoId(&'a str),
 }
 
 impl Route {
@@ -78,46 +59,52 @@ impl Route {
         let when = route
             .when
             .iter()
-            .map(|(path, value)| (Source::new(paths, path, Keys::Data), value.clone()))
+            .map(|(path, value)| (At::new(paths, path, Keys::Data), value.clone()))
             .collect();
         let collection = match (&route.collection, &route.collection_from) {
             (Some(name), _) => Target::Fixed(collections.find(name)?),
             (None, Some(path)) => {
                 let allowed =
                     route.collections.iter().filter_map(|name| Some((name.clone(), collections.find(name)?)));
-                Target::From(Source::new(paths, path, Keys::Data), allowed.collect())
+                Target::From(At::new(paths, path, Keys::Data), allowed.collect())
             }
             (None, None) => return None,
         };
         let effect = if route.delete {
             RouteEffect::Delete
         } else if let Some(path) = &route.replace {
-            RouteEffect::Replace(Source::new(paths, path, Keys::Document))
+            RouteEffect::Replace(At::new(paths, path, Keys::Document))
         } else {
-            let merge = route.merge.as_ref().map(|path| Source::new(paths, path, Keys::Merge));
-            RouteEffect::Update { fields: fields(route, paths), merge }
+            let merge = route.merge.as_ref().map(|path| At::new(paths, path, Keys::Merge));
+            RouteEffect::Update { fields: fields(route, paths)?, merge }
         };
         Some(Route {
             when,
             collection,
-            id: Source::new(paths, &route.id, Keys::Data),
-            ts: route.ts.as_ref().map(|path| Source::new(paths, path, Keys::Data)),
+            id: Id::new(&route.id, route.id_separator.as_deref().unwrap_or(ID_SEPARATOR), paths)?,
+            ts: route.ts.as_ref().map(|path| At::new(paths, path, Keys::Data)),
             effect,
         })
     }
 
-    pub(super) fn id_path(&self) -> &str {
-        &self.id.path
-    }
-
-    pub(super) fn decode<'a>(&self, extracted: &'a Extracted, ops: &mut Ops) -> Result<Match<'a>, Rejection> {
+    pub(super) fn decode<'a>(
+        &'a self,
+        extracted: &'a Extracted,
+        ops: &mut Ops,
+    ) -> Result<Match<'a>, Rejection> {
         if !self.when.iter().all(|(source, value)| equals(source.get(extracted), value)) {
             return Ok(Match::Other);
         }
-        let Some(id) = self.id.get(extracted).filter(|id| id.kind != ElementType::Null) else {
-            return Ok(Match::NoId);
+        let id = match self.id.take(extracted)? {
+            Ok(id) => id,
+            Err(path) => return Ok(Match::NoId(path)),
         };
-        let entity = EntityRef { collection: self.target(extracted)?, id: entity_id(id, &self.id.path)? };
+        let (id, made_id) = match id {
+            Taken::Borrowed(id) => (id, None),
+            // It has to outlive this call; until the decoder has put it there is no reference to it.
+            Taken::Made(id) => (ValueRef::NULL, Some(id)),
+        };
+        let entity = EntityRef { collection: self.target(extracted)?, id };
         let ts = self.ts.as_ref().and_then(|source| source.get(extracted)).and_then(event_time);
         let decoded = match &self.effect {
             RouteEffect::Delete => Decoded::delete(entity, ts),
@@ -143,7 +130,7 @@ impl Route {
                 Decoded::update(entity, ts)
             }
         };
-        Ok(Match::Change(decoded))
+        Ok(Match::Change(Decoded { made_id, ..decoded }))
     }
 
     fn target(&self, extracted: &Extracted) -> Result<CollectionId, Rejection> {
@@ -166,39 +153,33 @@ impl Route {
 impl Field {
     /// Writes the operation, if the event has its operand.
     fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<bool, Rejection> {
-        let value = match &self.operand {
-            Operand::Fixed(value) => value.get(),
-            Operand::From(source) => match source.get(extracted) {
-                Some(value) => value,
-                None => return Ok(false),
-            },
-        };
-        ops.add(FieldOp { op: self.op, path: &self.path, value })?;
+        let Some(value) = self.source.take(extracted)? else { return Ok(false) };
+        ops.add(FieldOp { op: self.op, path: &self.path, value: value.get() })?;
         Ok(true)
     }
 }
 
-fn fields(route: &config::Route, paths: &mut Paths) -> Vec<Field> {
+fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Field>> {
     let mut fields = Vec::new();
-    let mut add = |op, path: &String, operand| fields.push(Field { op, path: path.clone(), operand });
+    let mut add = |op, path: &String, source| fields.push(Field { op, path: path.clone(), source });
     for (path, source) in &route.set {
-        add(Op::Set, path, Operand::From(Source::new(paths, source, Keys::Data)));
+        add(Op::Set, path, Source::new(source, paths)?);
     }
     for path in &route.unset {
-        add(Op::Unset, path, Operand::Fixed(ValueRef::NULL.into()));
+        add(Op::Unset, path, Source::Fixed(ValueRef::NULL.into()));
     }
     for (path, amount) in &route.inc {
-        let operand = match amount {
-            Amount::Int(n) => Operand::Fixed(Number::int(*n).into()),
-            Amount::Float(n) => Operand::Fixed(Number::Double(*n).into()),
-            Amount::Path(source) => Operand::From(Source::new(paths, source, Keys::Data)),
+        let source = match amount {
+            Amount::Int(n) => Source::Fixed(Number::int(*n).into()),
+            Amount::Float(n) => Source::Fixed(Number::Double(*n).into()),
+            Amount::From(source) => Source::new(source, paths)?,
         };
-        add(Op::Inc, path, operand);
+        add(Op::Inc, path, source);
     }
     for (path, source) in &route.push {
-        add(Op::Push, path, Operand::From(Source::new(paths, source, Keys::Data)));
+        add(Op::Push, path, Source::new(source, paths)?);
     }
-    fields
+    Some(fields)
 }
 
 fn nothing_at(path: &str) -> Rejection {

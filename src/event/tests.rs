@@ -1,7 +1,7 @@
 //! Events to changes, through routes and as native events.
 
 use super::*;
-use crate::config::{Amount, Native as NativeConfig, Route as RouteConfig, Scalar};
+use crate::config::{Amount, Id, Native as NativeConfig, Route as RouteConfig, Scalar};
 use crate::raw::{begin_document, end_document, write};
 
 fn route(collection: &str, id: &str) -> RouteConfig {
@@ -117,7 +117,7 @@ fn ids_are_text_or_integers() {
 fn every_kind_of_route_makes_its_change() {
     let mut log = typed(route("documents", "id"), "log");
     log.push = [("log".into(), "entry".into())].into();
-    log.inc = [("n".into(), Amount::Path("by".into()))].into();
+    log.inc = [("n".into(), "by".into())].into();
     log.unset = vec!["draft".into()];
     let mut merged = typed(route("documents", "p.id"), "merge");
     merged.merge = Some("p.changes".into());
@@ -237,6 +237,114 @@ fn numbers_compare_by_value_in_when() {
     let mut decoder = routed(vec![v]);
     assert_eq!(told(&mut decoder, r#"{"id":1,"v":2.0}"#), "c/1: Delete");
     assert!(told(&mut decoder, r#"{"id":1,"v":"2"}"#).starts_with("no-route"));
+}
+
+/// A route to `c` as TOML.
+fn parsed(route: &str) -> Decoder {
+    routed(vec![toml::from_str(&format!("collection = \"c\"\n{route}")).unwrap()])
+}
+
+#[test]
+fn values_can_be_literals_defaults_and_converted() {
+    let mut decoder = parsed(
+        r#"
+        id = "id"
+        set = { a = { value = ["x"] }, b = { path = "b", default = 0 }, c = { path = "c", as = "string" } }
+        inc = { n = { path = "n", as = "int", default = "1" } }
+        push = { l = { path = "l", as = "double" } }
+        "#,
+    );
+    let mut told = |event| told(&mut decoder, event);
+    assert_eq!(
+        told(r#"{"id":1,"b":null,"c":5,"n":"2","l":1}"#),
+        r#"c/1: Set a ["x"], Set b 0, Set c "5", Inc n 2, Push l 1.0"#
+    );
+    assert_eq!(
+        told(r#"{"id":1,"b":false,"c":null}"#),
+        r#"c/1: Set a ["x"], Set b false, Set c null, Inc n 1"#
+    );
+    assert_eq!(
+        told(r#"{"id":1,"c":[1]}"#),
+        r#"bad-event: "c" holds an array that cannot be converted to "string": that needs text, a number, true or false"#
+    );
+    assert_eq!(
+        told(r#"{"id":1,"n":"x"}"#),
+        r#"bad-number: "n" holds a string that cannot be converted to "int": that needs a whole number of 64 bits, or its text"#
+    );
+}
+
+#[test]
+fn now_is_the_time_of_decoding() {
+    let mut decoder = parsed("id = \"id\"\nset = { at = { now = true } }");
+    let before = bson::DateTime::now().timestamp_millis();
+    let change = decoder.decode(br#"{"id":1}"#).unwrap();
+    let Effect::Update(mut ops) = change.effect else { panic!("an update") };
+    let value = ops.next().unwrap().value;
+    assert_eq!(value.kind, ElementType::DateTime);
+    let now = i64::from_le_bytes(value.bytes.try_into().unwrap());
+    assert!((before..=bson::DateTime::now().timestamp_millis()).contains(&now));
+}
+
+#[test]
+fn ids_can_be_converted() {
+    let mut decoder = parsed("id = { path = \"id\", as = \"objectId\" }\ndelete = true");
+    let hex = "65a0b1c2d3e4f5a6b7c8d9e0";
+    assert_eq!(
+        told(&mut decoder, &format!(r#"{{"id":"{hex}"}}"#)),
+        format!(r#"c/{{"$oid":"{hex}"}}: Delete"#)
+    );
+    assert!(told(&mut decoder, r#"{"id":"x"}"#).starts_with("bad-id: \"id\" holds a string"));
+    assert!(told(&mut decoder, r#"{"id":null}"#).starts_with("missing-id: "));
+    let mut decoder = parsed("id = { value = \"only\" }\ndelete = true");
+    assert_eq!(told(&mut decoder, "{}"), r#"c/"only": Delete"#);
+}
+
+#[test]
+fn ids_can_have_parts() {
+    let mut whole = route("c", "id");
+    whole.delete = true;
+    let mut parts = route("c", "");
+    parts.id = Id::Parts(vec!["w".into(), "p.d".into()]);
+    parts.delete = true;
+    let mut decoder = routed(vec![parts, whole]);
+    let mut told = |event| told(&mut decoder, event);
+    assert_eq!(told(r#"{"w":"a","p":{"d":7}}"#), r#"c/"a:7": Delete"#);
+    assert_eq!(told(r#"{"w":"a","p":{},"id":2}"#), "c/2: Delete");
+    assert_eq!(told(r#"{"w":"a","p":{}}"#), r#"missing-id: the event has no id at "p.d""#);
+    assert_eq!(told(r#"{"w":"","p":{"d":7}}"#), r#"missing-id: the id at "w" is empty"#);
+    assert!(told(r#"{"w":true,"p":{"d":7}}"#).starts_with("bad-id: "));
+    let event = r#"{"w":"a:b","p":{"d":7}}"#;
+    assert_eq!(told(event), r#"bad-id: the part of the id at "w" contains the separator ":""#);
+}
+
+#[test]
+fn joined_ids_are_never_ambiguous() {
+    let mut decoder = parsed("id = [\"a\", \"b\"]\nid_separator = \"--\"\ndelete = true");
+    let mut seen = std::collections::HashMap::new();
+    let texts = ["x", "-", "-x", "x-", "x-x", "x--", "--", "x-y-"];
+    for (a, b) in texts.iter().flat_map(|a| texts.map(|b| (*a, b))) {
+        let told = told(&mut decoder, &format!(r#"{{"a":"{a}","b":"{b}"}}"#));
+        if told.starts_with("c/") {
+            assert_eq!(seen.insert(told.clone(), (a, b)), None, "{told}");
+        }
+    }
+    assert!(seen.len() >= 9);
+}
+
+#[test]
+fn a_decoder_tells_which_route_took_an_event() {
+    let mut decoder = article();
+    for (event, expected) in [
+        (r#"{"type":"UPDATE_CONTENT","payload":{"docId":"d","text":"x"}}"#, Some(0)),
+        (r#"{"type":"UPDATE_CONTENT","payload":{"userId":"u","text":"x"}}"#, Some(1)),
+        (r#"{"type":"UPDATE_CONTENT","payload":{"userId":[],"text":"x"}}"#, Some(1)),
+        (r#"{"type":"LEAVE"}"#, None),
+        ("{", None),
+    ] {
+        let mut route = Some(9);
+        let _ = decoder.decode_routed(event.as_bytes(), &mut route);
+        assert_eq!(route, expected, "{event}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use bson::spec::ElementType;
 
-use crate::change::{CollectionId, Op};
+use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Segment, Update};
 use crate::event::Collections;
 use crate::event::path::WATERMARK_FIELD;
@@ -128,7 +128,7 @@ impl Encoder<'_> {
         for (at, write) in writes.iter().enumerate() {
             let kind = Kind::of(&write.segment);
             statement.clear();
-            self.statement(&mut statement, write);
+            self.statement(&mut statement, write.id.get(), &write.segment);
             let found = open.iter().position(|o| o.collection == write.collection && o.kind == kind);
             let mut slot = found.unwrap_or_else(|| {
                 open.push(self.open(write.collection, kind));
@@ -145,6 +145,16 @@ impl Encoder<'_> {
         commands
     }
 
+    /// The command for one segment alone.
+    #[must_use]
+    pub(super) fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
+        let mut statement = Vec::new();
+        self.statement(&mut statement, entity.id, segment);
+        let mut open = self.open(entity.collection, Kind::of(segment));
+        open.add(0, &statement);
+        open.close()
+    }
+
     fn open(&self, collection: CollectionId, kind: Kind) -> Open {
         let (command, statements) = kind.names();
         let mut body = Vec::new();
@@ -158,19 +168,19 @@ impl Encoder<'_> {
         Open { collection, kind, body, start, array, writes: Vec::new() }
     }
 
-    fn statement(&self, out: &mut Vec<u8>, write: &Write) {
+    fn statement(&self, out: &mut Vec<u8>, id: ValueRef<'_>, segment: &Segment) {
         let start = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "q");
-        self.filter(out, write);
-        match &write.segment.update {
+        self.filter(out, id, segment);
+        match &segment.update {
             Update::Fields(fields) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, "u");
-                self.update(out, fields, write.segment.last);
+                self.update(out, fields, segment.last);
                 raw::write_bool(out, "upsert", true);
             }
             Update::Replace(document) => {
                 raw::write_key(out, ElementType::Array, "u");
-                self.replacement(out, write.id.get(), document, write.segment.last);
+                self.replacement(out, id, document, segment.last);
                 raw::write_bool(out, "upsert", true);
             }
             Update::Delete => raw::write_i32(out, "limit", 1),
@@ -179,15 +189,15 @@ impl Encoder<'_> {
     }
 
     /// `{_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`; documents without watermark match.
-    fn filter(&self, out: &mut Vec<u8>, write: &Write) {
+    fn filter(&self, out: &mut Vec<u8>, id: ValueRef<'_>, segment: &Segment) {
         let start = begin_document(out);
-        raw::write(out, "_id", write.id.get());
+        raw::write(out, "_id", id);
         if let Some(guard) = self.guard {
             raw::write_key(out, ElementType::EmbeddedDocument, &guard.path);
             let not = begin_document(out);
             raw::write_key(out, ElementType::EmbeddedDocument, "$not");
             let gte = begin_document(out);
-            raw::write_i64(out, "$gte", write.segment.guard());
+            raw::write_i64(out, "$gte", segment.guard());
             end_document(out, gte);
             end_document(out, not);
         }

@@ -4,6 +4,7 @@ mod command;
 mod error;
 #[cfg(test)]
 mod law;
+mod preview;
 mod reply;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::spec::ElementType;
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Binary, Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
@@ -20,6 +21,7 @@ use tokio::time::{Instant, timeout};
 pub use self::command::Guard;
 use self::command::{Command, Encoder, Limits};
 pub use self::error::SinkError;
+pub use self::preview::preview;
 pub use self::reply::Verdict;
 use self::reply::verdicts;
 use crate::change::CollectionId;
@@ -330,6 +332,11 @@ fn id_bytes(id: &Bson) -> Vec<u8> {
             let mut bytes = vec![ElementType::String as u8];
             raw::write_text_value(&mut bytes, text);
             bytes
+        }
+        Bson::ObjectId(id) => [&[ElementType::ObjectId as u8], &id.bytes()[..]].concat(),
+        Bson::Binary(Binary { subtype, bytes }) => {
+            let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes();
+            [&[ElementType::Binary as u8], &len[..], &[(*subtype).into()], bytes].concat()
         }
         // No event has such an id.
         _ => Vec::new(),

@@ -27,6 +27,34 @@ fn check_prints_the_effective_configuration_without_secrets() -> Outcome {
 }
 
 #[test]
+fn check_shows_what_sample_events_become() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/routes/socketio");
+    let events = folder.path().join("events.jsonl");
+    let check = |event: &std::path::Path| {
+        let config = format!("{sample}/config.toml");
+        tidegate().args(["check", "--config", &config, "--event"]).arg(event).output()
+    };
+
+    let output = check(&std::path::Path::new(sample).join("events.jsonl"))?;
+    let out = String::from_utf8(output.stdout)?;
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    assert!(out.contains(r#"event 3: routes[2], when = { 0 = "leave" }"#), "{out}");
+    assert!(out.contains("\"delete\": \"presence\"") && !out.contains("[redis]"), "{out}");
+
+    std::fs::write(&events, "[\"edit\",\n{\"docId\": \"d1\"}]\n")?;
+    assert_eq!(check(&events)?.status.code(), Some(0));
+    std::fs::write(&events, "[\"edit\",{\"docId\":\"d1\"}]\n[\"edit\",{\"docId\":true}]\n")?;
+    let output = check(&events)?;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout)?.contains("dead letter: bad-id: "));
+    let output = check(&folder.path().join("none"))?;
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8(output.stderr)?.contains("cannot read the events"));
+    Ok(())
+}
+
+#[test]
 fn a_wrong_key_stops_the_start_with_file_key_and_suggestion() -> Outcome {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("tidegate.toml");

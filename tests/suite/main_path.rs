@@ -1,7 +1,7 @@
 //! The main job: events become documents.
 
-use bson::doc;
-use serde_json::json;
+use bson::{Bson, doc};
+use serde_json::{Value, json};
 
 use crate::stage::{Setting, assert_exact, logged, number, settled, update};
 use crate::support::{Launch, Mongo, Redis, document, push};
@@ -86,6 +86,71 @@ async fn every_kind_of_native_event_is_applied() -> Outcome {
     again.remove("_tidegate");
     assert_eq!(again, doc! {"_id": "again", "y": 2});
     assert!(stage.dead_letters().await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routes_convert_values_and_ids() -> Outcome {
+    let (object_id, uuid) = ("65a0b1c2d3e4f5a6b7c8d9e0", "0191e1f8-6c5b-7b53-9a1e-2f0c8a3d4e5f");
+    let mut routes = String::new();
+    for to in ["objectId", "uuid"] {
+        let head = format!("collection = \"documents\"\nid = {{ path = \"id\", as = \"{to}\" }}\n");
+        routes.push_str(&format!(
+            "[[routes]]\nwhen = {{ as = \"{to}\", do = \"set\" }}\n{head}\
+             set = {{ price = {{ path = \"price\", as = \"decimal\" }}, at = {{ path = \"at\", as = \"date\" }},\
+             by = {{ value = \"route\" }} }}\ninc = {{ n = {{ path = \"n\", as = \"int\", default = 1 }} }}\n\
+             [[routes]]\nwhen = {{ as = \"{to}\", do = \"break\" }}\n{head}inc = {{ by = 1 }}\n"
+        ));
+    }
+    let stage = Setting::new().with(&routes).stage().await?;
+    for (to, id) in [("objectId", object_id), ("uuid", uuid)] {
+        let event = |what: &str, n: Value| {
+            json!({"as": to, "do": what, "id": id, "price": "12.50", "at": "1970-01-01T00:00:01Z", "n": n})
+                .to_string()
+        };
+        let good = |n| event("set", n);
+        stage.push([good(json!(null)), good(json!("2")), event("break", json!(0)), good(json!(4))]).await?;
+    }
+    let tidegate = stage.launch.start().await?;
+    stage.settled(&tidegate).await?;
+
+    let ids = [Bson::ObjectId(object_id.parse()?), bson::Uuid::parse_str(uuid)?.into()];
+    for id in ids {
+        let mut document = stage.document(id.clone()).await?.expect("the document");
+        assert!(document.remove("_tidegate").is_some());
+        let price: bson::Decimal128 = "12.50".parse()?;
+        let at = bson::DateTime::from_millis(1000);
+        assert_eq!(document, doc! {"_id": id, "at": at, "by": "route", "price": price, "n": 7});
+    }
+    assert_eq!(stage.dead_letters().await?.len(), 2);
+    Ok(())
+}
+
+/// An event that was applied before is found out by reading the document's watermark, by its id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn documents_with_converted_ids_are_found_again() -> Outcome {
+    let (object_id, uuid) = ("65a0b1c2d3e4f5a6b7c8d9e1", "0191e1f8-6c5b-7b53-9a1e-2f0c8a3d4e60");
+    let route = |to: &str| {
+        format!(
+            "[[routes]]\nwhen = {{ as = \"{to}\" }}\ncollection = \"documents\"\n\
+             id = {{ path = \"id\", as = \"{to}\" }}\ninc = {{ n = 1 }}\n"
+        )
+    };
+    let stage = Setting::new().with(&(route("objectId") + &route("uuid"))).stage().await?;
+    let ids = [Bson::ObjectId(object_id.parse()?), bson::Uuid::parse_str(uuid)?.into()];
+    for id in &ids {
+        let applied = doc! {"_id": id, "n": 1, "_tidegate": {&stage.queue: i64::MAX}};
+        stage.database.collection("documents").insert_one(applied).await?;
+    }
+    for (to, id) in [("objectId", object_id), ("uuid", uuid)] {
+        stage.push([json!({"as": to, "id": id}).to_string()]).await?;
+    }
+    let tidegate = stage.launch.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(metrics.sum("tidegate_events_deduplicated_total", &[]), 2.0);
+    for id in ids {
+        assert_eq!(stage.document(id).await?.expect("the document").get_i32("n")?, 1);
+    }
     Ok(())
 }
 

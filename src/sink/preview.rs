@@ -1,0 +1,32 @@
+//! The commands that a change becomes by itself, for people to read.
+
+use bson::Document;
+
+use super::command::{Encoder, Guard, Limits};
+use super::{raw_to_document, write_concern};
+use crate::change::Placed;
+use crate::coalesce::PendingUpdate;
+use crate::config::Mongodb;
+use crate::event::Collections;
+
+/// What is sent for a change if it is alone in its batch. The bytes are the sink's, decoded.
+#[must_use]
+pub fn preview(
+    placed: &Placed<'_>,
+    collections: &Collections,
+    config: &Mongodb,
+    guard: Option<&Guard>,
+) -> Vec<Document> {
+    let encoder = Encoder {
+        collections,
+        limits: Limits { max_bytes: usize::MAX, max_statements: 1 },
+        write_concern: &write_concern(&config.write_concern),
+        guard,
+        ordered: false,
+    };
+    let segments = PendingUpdate::new(placed).into_segments();
+    segments
+        .iter()
+        .map(|segment| raw_to_document(&encoder.command(placed.change.entity, segment).body))
+        .collect()
+}
