@@ -30,7 +30,7 @@ use crate::coalesce::Update;
 use crate::config;
 use crate::event::Collections;
 use crate::metrics::{Op, WriteMetrics};
-use crate::raw::{self, begin_document, end_document};
+use crate::raw::{self, Number, begin_document, end_document};
 use crate::status::Status;
 use crate::write::Write;
 
@@ -264,8 +264,11 @@ impl Sink {
         }
         let watermark = |write: &&Write| {
             let id = write.id.get();
-            let mut key = vec![id.kind as u8];
-            key.extend_from_slice(id.bytes);
+            let key = match id.number() {
+                Some(Number::Int32(n)) => integer_id(n.into()),
+                Some(Number::Int64(n)) => integer_id(n),
+                _ => [&[id.kind as u8], id.bytes].concat(),
+            };
             found.get(&(write.collection, key)).copied()
         };
         Ok(writes.iter().map(watermark).collect())
@@ -324,10 +327,18 @@ impl Sink {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark(pub Option<i64>);
 
+/// An integer as an `_id`: to MongoDB, 7 is the same whatever number type it has.
+fn integer_id(n: i64) -> Vec<u8> {
+    [&[ElementType::Int64 as u8], &n.to_le_bytes()[..]].concat()
+}
+
 fn id_bytes(id: &Bson) -> Vec<u8> {
     match id {
-        Bson::Int32(n) => [&[ElementType::Int32 as u8], &n.to_le_bytes()[..]].concat(),
-        Bson::Int64(n) => [&[ElementType::Int64 as u8], &n.to_le_bytes()[..]].concat(),
+        Bson::Int32(n) => integer_id((*n).into()),
+        Bson::Int64(n) => integer_id(*n),
+        Bson::Double(n) if n.fract() == 0.0 => integer_id(*n as i64),
+        // An integral decimal reads as one.
+        Bson::Decimal128(n) => n.to_string().parse().map(integer_id).unwrap_or_default(),
         Bson::String(text) => {
             let mut bytes = vec![ElementType::String as u8];
             raw::write_text_value(&mut bytes, text);

@@ -210,3 +210,29 @@ async fn a_large_batch_is_split_under_the_servers_limits() -> Outcome {
     assert_eq!(crate::support::count(&stage.database, "documents").await?, 40);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_is_the_same_number_whatever_its_type() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let documents = stage.database.collection::<bson::Document>("documents");
+    documents.insert_many([doc! {"_id": 7_i64}, doc! {"_id": 8.0}]).await?;
+    let events = [7, 8]
+        .map(|id| json!({"collection": "documents", "id": id, "update": {"$inc": {"n": 1}}}).to_string());
+    let tidegate = stage.start().await?;
+    stage.push(&events).await?;
+    stage.settled(&tidegate).await?;
+    // Numbered anew, they are applied again: under the old numbers they would be held back and looked up.
+    tidegate.kill9()?;
+    let base = format!("tidegate:{{{}}}:base", stage.queue);
+    let mut producer = stage.producer().await?;
+    let before: i64 = redis::AsyncCommands::get(&mut producer, &base).await?;
+    stage.push(&events).await?;
+    let () = redis::AsyncCommands::set(&mut producer, &base, before - 2).await?;
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(metrics.sum("tidegate_events_deduplicated_total", &[]), 2.0);
+    for id in [7, 8] {
+        assert_eq!(stage.document(id).await?.expect("the document").get_i32("n")?, 1);
+    }
+    Ok(())
+}
