@@ -230,7 +230,7 @@ fn unknown(key: &KeyPath, field: &str, known: &[&str]) -> String {
     if let [routes, _, set, field_above, _] = key.0.as_slice()
         && beside.is_none()
         && routes == "routes"
-        && ["set", "inc", "push"].contains(&set.as_str())
+        && ["set", "inc", "push", "add_to_set", "min", "max", "mul", "set_on_insert"].contains(&set.as_str())
     {
         let field = format!("{field_above}.{field}");
         if !may_be_secret(&field) {

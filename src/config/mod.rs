@@ -207,15 +207,49 @@ pub struct Route {
     /// Array field to the element to append.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub push: BTreeMap<String, Source>,
+    /// Array field to the element to append where it has none equal.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub add_to_set: BTreeMap<String, Source>,
+    /// Field to what it becomes if that is less.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub min: BTreeMap<String, Source>,
+    /// Field to what it becomes if that is greater.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub max: BTreeMap<String, Source>,
+    /// Field to the number it is multiplied by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mul: BTreeMap<String, Source>,
+    /// Field to what it is if the event makes the document.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set_on_insert: BTreeMap<String, Source>,
     /// Path to an object merged into the document (RFC 7396).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<String>,
+    /// Path to a JSON Patch (RFC 6902), as far as it needs not read the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
     /// Path to an object that replaces the document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace: Option<String>,
     /// Deletes the document.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete: bool,
+}
+
+impl Route {
+    /// The keys that give fields a value from a source, and what they hold.
+    #[must_use]
+    pub fn sourced_fields(&self) -> [(&'static str, &BTreeMap<String, Source>); 7] {
+        [
+            ("set", &self.set),
+            ("push", &self.push),
+            ("add_to_set", &self.add_to_set),
+            ("min", &self.min),
+            ("max", &self.max),
+            ("mul", &self.mul),
+            ("set_on_insert", &self.set_on_insert),
+        ]
+    }
 }
 
 /// A value that `when` compares with.

@@ -42,21 +42,21 @@ impl Route {
     }
 
     fn check_effect(&self, path: &KeyPath, found: &mut Violations) {
-        let updates = !self.set.is_empty()
-            || !self.unset.is_empty()
+        let updates = !self.unset.is_empty()
             || !self.inc.is_empty()
-            || !self.push.is_empty()
+            || self.sourced_fields().iter().any(|(_, fields)| !fields.is_empty())
+            || self.patch.is_some()
             || self.merge.is_some();
         let kinds = [updates, self.replace.is_some(), self.delete].into_iter().filter(|kind| *kind).count();
         found.require(
             kinds > 0,
             path.clone(),
-            "has no effect: give it `set`, `unset`, `inc`, `push` or `merge`, or `replace`, or `delete`",
+            "has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`",
         );
         found.require(
             kinds < 2,
             path.clone(),
-            "`replace` and `delete` go neither together nor with `set`, `unset`, `inc`, `push` or `merge`",
+            "`replace` and `delete` go neither together nor with operators, `merge` or `patch`",
         );
     }
 
@@ -66,6 +66,7 @@ impl Route {
             ("collection_from", &self.collection_from),
             ("ts", &self.ts),
             ("merge", &self.merge),
+            ("patch", &self.patch),
             ("replace", &self.replace),
         ];
         let amounts: Vec<_> = self
@@ -84,7 +85,7 @@ impl Route {
             single.into_iter().filter_map(|(key, source)| Some((path.join(key), source.as_deref()?))),
         );
         sources.extend(self.when.keys().map(|source| (path.join("when").join(source), source.as_str())));
-        for (key, fields) in [("set", &self.set), ("push", &self.push)] {
+        for (key, fields) in self.sourced_fields() {
             for (field, source) in fields {
                 sources.extend(source.check(&path.join(key).join(field), found));
             }
@@ -100,12 +101,17 @@ impl Route {
     fn check_targets(&self, path: &KeyPath, found: &mut Violations) {
         let mut targets: Vec<(KeyPath, &str)> = Vec::new();
         let at = |key: &str, field: &str| path.join(key).join(field);
-        targets.extend(self.set.keys().map(|field| (at("set", field), field.as_str())));
+        let [(_, set), others @ ..] = self.sourced_fields();
+        targets.extend(set.keys().map(|field| (at("set", field), field.as_str())));
         targets.extend(
             self.unset.iter().enumerate().map(|(n, field)| (path.join("unset").join(n), field.as_str())),
         );
         targets.extend(self.inc.keys().map(|field| (at("inc", field), field.as_str())));
-        targets.extend(self.push.keys().map(|field| (at("push", field), field.as_str())));
+        targets.extend(
+            others
+                .iter()
+                .flat_map(|(key, fields)| fields.keys().map(|field| (at(key, field), field.as_str()))),
+        );
 
         for (number, (key, field)) in targets.iter().enumerate() {
             if let Some(fault) = target_fault(field) {
@@ -212,9 +218,9 @@ mod tests {
             push = { f = "f" }
             merge = "changes"
         "#), @"
-        `routes[0]`: has no effect: give it `set`, `unset`, `inc`, `push` or `merge`, or `replace`, or `delete`
-        `routes[1]`: `replace` and `delete` go neither together nor with `set`, `unset`, `inc`, `push` or `merge`
-        `routes[2]`: `replace` and `delete` go neither together nor with `set`, `unset`, `inc`, `push` or `merge`
+        `routes[0]`: has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`
+        `routes[1]`: `replace` and `delete` go neither together nor with operators, `merge` or `patch`
+        `routes[2]`: `replace` and `delete` go neither together nor with operators, `merge` or `patch`
         ");
     }
 

@@ -96,6 +96,12 @@ fn it_shows_every_key() {
         unset: vec![String::new()],
         inc: [("x".to_owned(), Amount::Int(1))].into(),
         push: field(),
+        add_to_set: field(),
+        min: field(),
+        max: field(),
+        mul: field(),
+        set_on_insert: field(),
+        patch: path(),
         merge: path(),
         replace: path(),
         delete: true,
@@ -117,10 +123,10 @@ fn its_examples_work() {
             _ => examples.push(std::mem::take(&mut block).join("\n")),
         }
     }
-    assert_eq!(examples.len(), 6, "{examples:?}");
+    assert_eq!(examples.len(), 8, "{examples:?}");
     let all = format!("{SHIPPED}\n{}", examples.join("\n"));
     let config: Config = toml::from_str(&all).unwrap();
     assert_eq!(config.violations(), []);
     assert_eq!(config.warnings(), [""; 0]);
-    assert_eq!((config.queues.len(), config.routes.len()), (2, 7));
+    assert_eq!((config.queues.len(), config.routes.len()), (2, 9));
 }

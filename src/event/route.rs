@@ -3,13 +3,14 @@
 use bson::spec::ElementType;
 
 use super::extract::{Extracted, Paths};
+use super::patch::read_patch;
 use super::source::{At, Id, Source, Taken};
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, event_time, merge};
 use crate::change::{CollectionId, EntityRef, FieldOp, Op};
 use crate::config::{self, Amount, Scalar};
 use crate::dead_letter::{Reason, Rejection};
-use crate::raw::{Number, ValueRef};
+use crate::raw::{self, Number, ValueRef};
 
 /// Between the parts of an id, unless the route says otherwise.
 const ID_SEPARATOR: &str = ":";
@@ -32,7 +33,7 @@ enum Target {
 
 #[derive(Debug)]
 enum RouteEffect {
-    Update { fields: Vec<Field>, merge: Option<At> },
+    Update { fields: Vec<Field>, merge: Option<At>, patch: Option<At> },
     Replace(At),
     Delete,
 }
@@ -76,7 +77,8 @@ impl Route {
             RouteEffect::Replace(At::new(paths, path, Keys::Document))
         } else {
             let merge = route.merge.as_ref().map(|path| At::new(paths, path, Keys::Merge));
-            RouteEffect::Update { fields: fields(route, paths)?, merge }
+            let patch = route.patch.as_ref().map(|path| At::new(paths, path, Keys::Data));
+            RouteEffect::Update { fields: fields(route, paths)?, merge, patch }
         };
         Some(Route {
             when,
@@ -112,15 +114,19 @@ impl Route {
                 let document = source.get(extracted).ok_or_else(|| nothing_at(&source.path))?;
                 Decoded::replace(entity, ts, document, &source.path)?
             }
-            RouteEffect::Update { fields, merge: source } => {
+            RouteEffect::Update { fields, merge: merged, patch } => {
                 let mut written = false;
                 for field in fields {
                     written |= field.write(extracted, ops)?;
                 }
-                if let Some(source) = source
-                    && let Some(patch) = source.get(extracted)
+                if let Some(source) = merged
+                    && let Some(value) = source.get(extracted)
                 {
-                    merge(patch, &source.path, ops)?;
+                    merge(value, &source.path, ops)?;
+                    written = true;
+                }
+                if let Some(value) = patch.as_ref().and_then(|source| source.get(extracted)) {
+                    read_patch(value, ops)?;
                     written = true;
                 }
                 if !written {
@@ -154,7 +160,21 @@ impl Field {
     /// Writes the operation, if the event has its operand.
     fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<bool, Rejection> {
         let Some(value) = self.source.take(extracted)? else { return Ok(false) };
-        ops.add(FieldOp { op: self.op, path: &self.path, value: value.get() })?;
+        let value = value.get();
+        if self.op != Op::AddToSet {
+            ops.add(FieldOp { op: self.op, path: &self.path, value })?;
+            return Ok(true);
+        }
+        // It takes the elements of an array; a route adds one.
+        let mut one = Vec::with_capacity(value.bytes.len() + 8);
+        let start = raw::begin_document(&mut one);
+        raw::write_indexed(&mut one, 0, value);
+        raw::end_document(&mut one, start);
+        ops.add(FieldOp {
+            op: self.op,
+            path: &self.path,
+            value: ValueRef { kind: ElementType::Array, bytes: &one },
+        })?;
         Ok(true)
     }
 }
@@ -162,7 +182,8 @@ impl Field {
 fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Field>> {
     let mut fields = Vec::new();
     let mut add = |op, path: &String, source| fields.push(Field { op, path: path.clone(), source });
-    for (path, source) in &route.set {
+    let [(_, set), others @ ..] = route.sourced_fields();
+    for (path, source) in set {
         add(Op::Set, path, Source::new(source, paths)?);
     }
     for path in &route.unset {
@@ -176,8 +197,18 @@ fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Field>> {
         };
         add(Op::Inc, path, source);
     }
-    for (path, source) in &route.push {
-        add(Op::Push, path, Source::new(source, paths)?);
+    for (key, sourced) in others {
+        let op = match key {
+            "push" => Op::Push,
+            "add_to_set" => Op::AddToSet,
+            "min" => Op::Min,
+            "max" => Op::Max,
+            "mul" => Op::Mul,
+            _ => Op::SetOnInsert,
+        };
+        for (path, source) in sourced {
+            add(op, path, Source::new(source, paths)?);
+        }
     }
     Some(fields)
 }

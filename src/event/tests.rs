@@ -425,3 +425,26 @@ fn every_operator_of_mongodb_is_read_and_its_operand_checked() {
         assert!(told.starts_with(&format!("{reason}: ")), "{update}\n  {told}");
     }
 }
+
+#[test]
+fn routes_have_mongodbs_operators_and_patches() {
+    let mut all = typed(route("documents", "id"), "all");
+    let from = |field: &str, path: &str| [(field.to_owned(), path.into())].into();
+    all.add_to_set = from("tags", "tag");
+    all.min = from("low", "n");
+    all.max = from("high", "n");
+    all.mul = from("product", "n");
+    all.set_on_insert = from("made", "by");
+    let mut patched = typed(route("documents", "id"), "patch");
+    patched.patch = Some("ops".into());
+    let mut decoder = routed(vec![all, patched]);
+    assert_eq!(
+        told(&mut decoder, r#"{"type":"all","id":1,"tag":"x","n":2,"by":"u"}"#),
+        r#"documents/1: AddToSet tags ["x"], Min low 2, Max high 2, Mul product 2, SetOnInsert made "u""#
+    );
+    assert!(told(&mut decoder, r#"{"type":"all","id":1,"n":"2"}"#).starts_with("bad-number: "));
+    assert_eq!(
+        told(&mut decoder, r#"{"type":"patch","id":1,"ops":[{"op":"add","path":"/l/-","value":1}]}"#),
+        "documents/1: Push l 1"
+    );
+}

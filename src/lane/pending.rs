@@ -255,6 +255,29 @@ mod tests {
         assert!(batch.next_segments().is_empty());
     }
 
+    #[test]
+    fn memory_follows_the_document_not_the_events() {
+        let mut pending = empty();
+        let (id, text) = (Value::from(Number::int(1)), Value::from(Number::int(7)));
+        let mut fold = |offset: i64, op| {
+            let mut body = Vec::new();
+            let path = format!("field{}", offset % 10);
+            write_field_op(&mut body, FieldOp { op, path: &path, value: text.get() });
+            let entity = EntityRef { collection: CollectionId(0), id: id.get() };
+            let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None };
+            pending.unsettled.absorb(pending.unsettled.ledger().receive(1));
+            pending.fold(&Placed { offset, hash: 0, change }, Instant::now(), 1 << 20);
+            pending.bytes()
+        };
+        let ten_fields = (0..10).map(|offset| fold(offset, Op::Set)).last();
+        let after_a_million = (10..1_000_000).map(|offset| fold(offset, Op::Set)).max();
+        assert_eq!(after_a_million, ten_fields);
+        // Pushes grow, and are counted, so that `batch.max_bytes` sends them.
+        let before = fold(1_000_000, Op::Push);
+        let grown = (1_000_001..1_010_000).map(|offset| fold(offset, Op::Push)).last();
+        assert!(grown.is_some_and(|grown| grown > before + 10_000 * 4), "{grown:?} after {before}");
+    }
+
     proptest! {
         /// `first` is never above the oldest event held, every event is taken once, in order per entity.
         #[test]
