@@ -78,7 +78,7 @@ impl Setting {
         for (key, delivery) in &self.queues {
             write!(config, "\n[[queues]]\nkey = \"{key}\"\ndelivery = \"{delivery}\"\n")?;
         }
-        let _ = redis.queue("unused");
+        self.queues.iter().for_each(|(key, _)| redis.tidy(key));
         let launch = Launch::config(config).redis(&redis).mongodb(&mongo, &name);
         Ok(Stage { database: mongo.database(&name).await?, launch, queue, redis, mongo })
     }

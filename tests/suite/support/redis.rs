@@ -87,8 +87,13 @@ impl Redis {
     /// A queue's key that no other test uses. What belongs to it is deleted from a shared server at the end.
     pub(crate) fn queue(&mut self, prefix: &str) -> String {
         let key = unique(prefix);
-        self.queues.push(key.clone());
+        self.tidy(&key);
         key
+    }
+
+    /// Has what belongs to a queue deleted from a shared server at the end.
+    pub(crate) fn tidy(&mut self, queue: &str) {
+        self.queues.push(queue.to_owned());
     }
 
     /// Ends it in order.
