@@ -17,6 +17,8 @@ use crate::raw::{self, Number, Value, ValueRef};
 pub enum FieldUpdate {
     /// `$set`
     Set(Value),
+    /// `$set` to an array that grows: what was set or came out of nothing, and what was pushed since.
+    SetArray(Elements),
     /// `$unset`
     Unset,
     /// `$inc`; the value is a number.
@@ -76,11 +78,6 @@ impl Elements {
         out.extend_from_slice(&self.open);
         raw::end_document(out, start);
     }
-
-    fn into_array(mut self) -> Value {
-        raw::end_document(&mut self.open, 0);
-        Value::from(ValueRef { kind: ElementType::Array, bytes: &self.open })
-    }
 }
 
 /// A field's path and update, besides path and value, in a map: about what they take in memory.
@@ -103,7 +100,7 @@ impl FieldUpdate {
     #[must_use]
     pub fn operator(&self) -> Option<&'static str> {
         Some(match self {
-            FieldUpdate::Set(_) => Op::Set.operator(),
+            FieldUpdate::Set(_) | FieldUpdate::SetArray(_) => Op::Set.operator(),
             FieldUpdate::Unset => Op::Unset.operator(),
             FieldUpdate::Inc(_) => Op::Inc.operator(),
             FieldUpdate::Push(_) => Op::Push.operator(),
@@ -118,7 +115,8 @@ impl FieldUpdate {
         match self {
             FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => value.len(),
             FieldUpdate::Unset | FieldUpdate::RenameTarget => 0,
-            FieldUpdate::Push(elements)
+            FieldUpdate::SetArray(elements)
+            | FieldUpdate::Push(elements)
             | FieldUpdate::AddToSet(elements)
             | FieldUpdate::PullAll(elements) => elements.open.len(),
         }
@@ -129,7 +127,7 @@ impl FieldUpdate {
     fn is_infallible(&self, path: &str) -> bool {
         match self {
             FieldUpdate::Unset => true,
-            FieldUpdate::Set(_) => !path.contains('.'),
+            FieldUpdate::Set(_) | FieldUpdate::SetArray(_) => !path.contains('.'),
             _ => false,
         }
     }
@@ -142,13 +140,15 @@ impl FieldUpdate {
         }
         match (self, op.op) {
             // Both are refused of the same documents.
-            (FieldUpdate::Set(_) | FieldUpdate::Unset, Op::Set) => true,
+            (FieldUpdate::Set(_) | FieldUpdate::SetArray(_) | FieldUpdate::Unset, Op::Set) => true,
             // Setting a.b makes an a; removing a.b does not. Only at the top is that no difference.
-            (FieldUpdate::Set(_) | FieldUpdate::Unset, Op::Unset) => self.is_infallible(op.path),
+            (FieldUpdate::Set(_) | FieldUpdate::SetArray(_) | FieldUpdate::Unset, Op::Unset) => {
+                self.is_infallible(op.path)
+            }
             (FieldUpdate::Set(value), Op::Push | Op::PushEach) => value.get().kind == ElementType::Array,
             (FieldUpdate::Set(value), _) => of_set(value.get(), op).is_some(),
             (FieldUpdate::Inc(value), Op::Inc) => sum_of_incs(value.get(), op.value).is_some(),
-            (FieldUpdate::Push(_), Op::Push | Op::PushEach) => true,
+            (FieldUpdate::Push(_) | FieldUpdate::SetArray(_), Op::Push | Op::PushEach) => true,
             (FieldUpdate::AddToSet(_), Op::AddToSet) => true,
             (FieldUpdate::PullAll(_), Op::PullAll) => true,
             (FieldUpdate::Other(before, value), Op::Min | Op::Max) => {
@@ -183,15 +183,17 @@ impl FieldUpdate {
                     *value = sum.into();
                 }
             }
-            (FieldUpdate::Push(elements), Op::Push | Op::PushEach) => elements.push_op(op),
+            (FieldUpdate::Push(elements) | FieldUpdate::SetArray(elements), Op::Push | Op::PushEach) => {
+                elements.push_op(op);
+            }
             (FieldUpdate::Set(value), Op::Push | Op::PushEach) => {
                 let mut elements = Elements::of_array(value.get());
                 elements.push_op(op);
-                *value = elements.into_array();
+                *self = FieldUpdate::SetArray(elements);
             }
             (FieldUpdate::Unset, Op::Inc) => *self = FieldUpdate::Set(op.value.into()),
             (FieldUpdate::Unset, Op::Push | Op::PushEach) => {
-                *self = FieldUpdate::Set(Elements::of(op).into_array());
+                *self = FieldUpdate::SetArray(Elements::of(op));
             }
             _ => *self = FieldUpdate::new(op),
         }
@@ -246,7 +248,9 @@ impl Fields {
             own.is_some_and(|own| {
                 self.below(array).any(|(path, update)| {
                     let other = component(path).filter(|other| is_index(other) && *other != own);
-                    other.is_some() && !(op.op == Op::Set && matches!(update, FieldUpdate::Set(_)))
+                    other.is_some()
+                        && !(op.op == Op::Set
+                            && matches!(update, FieldUpdate::Set(_) | FieldUpdate::SetArray(_)))
                 })
             })
         })

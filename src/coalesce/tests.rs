@@ -77,7 +77,8 @@ fn told(update: &Update) -> String {
                     FieldUpdate::Unset | FieldUpdate::RenameTarget => {
                         write(&mut document, "v", ValueRef::NULL)
                     }
-                    FieldUpdate::Push(elements)
+                    FieldUpdate::SetArray(elements)
+                    | FieldUpdate::Push(elements)
                     | FieldUpdate::AddToSet(elements)
                     | FieldUpdate::PullAll(elements) => {
                         write_key(&mut document, ElementType::Array, "v");

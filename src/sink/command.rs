@@ -213,6 +213,10 @@ impl Encoder<'_> {
         for (path, update) in fields.iter() {
             match update {
                 FieldUpdate::Set(value) => raw::write(out, path, value.get()),
+                FieldUpdate::SetArray(elements) => {
+                    raw::write_key(out, ElementType::Array, path);
+                    elements.write(out);
+                }
                 _ => others = true,
             }
         }
@@ -288,7 +292,7 @@ fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
                 raw::write(out, path, value.get());
             }
             FieldUpdate::Unset => raw::write(out, path, ValueRef::NULL),
-            FieldUpdate::PullAll(elements) => {
+            FieldUpdate::PullAll(elements) | FieldUpdate::SetArray(elements) => {
                 raw::write_key(out, ElementType::Array, path);
                 elements.write(out);
             }
