@@ -30,6 +30,24 @@ async fn sigterm_flushes_what_was_read() -> Outcome {
     let owner = format!("tidegate:{{{}}}:owner", stage.queue);
     let owned: bool = redis::AsyncCommands::exists(&mut stage.producer().await?, owner).await?;
     assert!(!owned, "the queue was not given up");
+
+    // Nothing is left for the next instance to settle again.
+    let tidegate = stage.start().await?;
+    stage.push((0..10).map(|n| logged(&format!("doc{n}"), 500))).await?;
+    tidegate
+        .metrics_when(PATIENCE, "the new events to be read", |metrics| {
+            anyhow::ensure!(metrics.sum("tidegate_events_received_total", &[]) == 10.0);
+            Ok(())
+        })
+        .await?;
+    let metrics = tidegate.metrics().await?;
+    assert_eq!(metrics.sum("tidegate_events_deduplicated_total", &[]), 0.0);
+    tidegate.kill9()?;
+    let tidegate = stage.launch.clone().arg("--set").arg("batch.max_delay=10ms").start().await?;
+    stage.settled(&tidegate).await?;
+    for id in 0..10 {
+        assert_exact(stage.document(format!("doc{id}")).await?.as_ref(), 501);
+    }
     Ok(())
 }
 
