@@ -138,6 +138,16 @@ pub fn write(out: &mut Vec<u8>, key: &str, value: ValueRef<'_>) {
     out.extend_from_slice(value.bytes);
 }
 
+/// An array of one element.
+#[must_use]
+pub fn array_of(value: ValueRef<'_>) -> Value {
+    let mut bytes = Vec::with_capacity(value.bytes.len() + 8);
+    let start = begin_document(&mut bytes);
+    write_indexed(&mut bytes, 0, value);
+    end_document(&mut bytes, start);
+    Value { kind: ElementType::Array, bytes }
+}
+
 /// Writes an array element under its index.
 pub fn write_indexed(out: &mut Vec<u8>, index: usize, value: ValueRef<'_>) {
     write_index_key(out, value.kind, index);

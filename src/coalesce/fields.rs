@@ -8,23 +8,22 @@ use std::ops::Bound;
 
 use bson::spec::ElementType;
 
+use super::elements::Elements;
+use super::known::Known;
+use super::number;
 use crate::change::{FieldOp, Op};
 use crate::event::path::ancestors;
-use crate::raw::{self, Number, Value, ValueRef};
+use crate::raw::{self, Value, ValueRef};
 
 /// What is to become of one field.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldUpdate {
-    /// `$set`
-    Set(Value),
-    /// `$set` to an array that grows: what was set or came out of nothing, and what was pushed since.
-    SetArray(Elements),
-    /// `$unset`
-    Unset,
-    /// `$inc`; the value is a number.
-    Inc(Value),
+    /// `$set`, or `$unset` where nothing is left.
+    Known(Known),
     /// `$push` with `$each`
     Push(Elements),
+    /// `$push` with `$each` and these modifiers, a document.
+    PushWith(Elements, Value),
     /// `$addToSet` with `$each`
     AddToSet(Elements),
     /// `$pullAll`
@@ -35,61 +34,16 @@ pub enum FieldUpdate {
     RenameTarget,
 }
 
-/// Array elements, encoded as an array without its end.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Elements {
-    open: Vec<u8>,
-    count: usize,
-}
-
-impl Elements {
-    fn new() -> Self {
-        let mut open = Vec::new();
-        raw::begin_document(&mut open);
-        Elements { open, count: 0 }
-    }
-
-    fn of(op: FieldOp<'_>) -> Self {
-        let mut elements = Elements::new();
-        elements.push_op(op);
-        elements
-    }
-
-    fn of_array(array: ValueRef<'_>) -> Self {
-        let count = raw::elements(array.bytes).count();
-        Elements { open: array.bytes[..array.bytes.len() - 1].to_vec(), count }
-    }
-
-    fn push(&mut self, value: ValueRef<'_>) {
-        raw::write_indexed(&mut self.open, self.count, value);
-        self.count += 1;
-    }
-
-    fn push_op(&mut self, op: FieldOp<'_>) {
-        match op.op {
-            Op::Push => self.push(op.value),
-            _ => raw::elements(op.value.bytes).for_each(|(_, value)| self.push(value)),
-        }
-    }
-
-    /// Writes the array's value.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&self.open);
-        raw::end_document(out, start);
-    }
-}
-
 /// A field's path and update, besides path and value, in a map: about what they take in memory.
 const FIELD_OVERHEAD: usize = 64;
 
 impl FieldUpdate {
     fn new(op: FieldOp<'_>) -> Self {
         match op.op {
-            Op::Set => FieldUpdate::Set(op.value.into()),
-            Op::Unset => FieldUpdate::Unset,
-            Op::Inc => FieldUpdate::Inc(op.value.into()),
+            Op::Set => FieldUpdate::Known(Known::Value(op.value.into())),
+            Op::Unset => FieldUpdate::Known(Known::Missing),
             Op::Push | Op::PushEach => FieldUpdate::Push(Elements::of(op)),
+            Op::PushWith => FieldUpdate::PushWith(Elements::of(op), modifiers(op.value)),
             Op::AddToSet => FieldUpdate::AddToSet(Elements::of(op)),
             Op::PullAll => FieldUpdate::PullAll(Elements::of(op)),
             other => FieldUpdate::Other(other, op.value.into()),
@@ -100,10 +54,9 @@ impl FieldUpdate {
     #[must_use]
     pub fn operator(&self) -> Option<&'static str> {
         Some(match self {
-            FieldUpdate::Set(_) | FieldUpdate::SetArray(_) => Op::Set.operator(),
-            FieldUpdate::Unset => Op::Unset.operator(),
-            FieldUpdate::Inc(_) => Op::Inc.operator(),
-            FieldUpdate::Push(_) => Op::Push.operator(),
+            FieldUpdate::Known(Known::Missing) => Op::Unset.operator(),
+            FieldUpdate::Known(_) => Op::Set.operator(),
+            FieldUpdate::Push(_) | FieldUpdate::PushWith(..) => Op::Push.operator(),
             FieldUpdate::AddToSet(_) => Op::AddToSet.operator(),
             FieldUpdate::PullAll(_) => Op::PullAll.operator(),
             FieldUpdate::Other(op, _) => op.operator(),
@@ -113,26 +66,27 @@ impl FieldUpdate {
 
     fn bytes(&self) -> usize {
         match self {
-            FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => value.len(),
-            FieldUpdate::Unset | FieldUpdate::RenameTarget => 0,
-            FieldUpdate::SetArray(elements)
-            | FieldUpdate::Push(elements)
+            FieldUpdate::Known(known) => known.bytes(),
+            FieldUpdate::Other(_, value) => value.len(),
+            FieldUpdate::RenameTarget => 0,
+            FieldUpdate::PushWith(elements, modifiers) => elements.bytes() + modifiers.len(),
+            FieldUpdate::Push(elements)
             | FieldUpdate::AddToSet(elements)
-            | FieldUpdate::PullAll(elements) => elements.open.len(),
+            | FieldUpdate::PullAll(elements) => elements.bytes(),
         }
     }
 
     /// Whether no document makes MongoDB refuse it. A path's parents may be no objects, and what is to be
-    /// incremented no number; removing what is not there is fine.
+    /// incremented no number; removing what is not there is fine, and so is filling a new document.
     fn is_infallible(&self, path: &str) -> bool {
         match self {
-            FieldUpdate::Unset => true,
-            FieldUpdate::Set(_) | FieldUpdate::SetArray(_) => !path.contains('.'),
+            FieldUpdate::Known(Known::Missing) | FieldUpdate::Other(Op::SetOnInsert, _) => true,
+            FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate, _) => is_top(path),
             _ => false,
         }
     }
 
-    /// Whether `op` on the same path can be folded in.
+    /// Whether an operation on the same path can be folded in.
     fn accepts(&self, op: FieldOp<'_>) -> bool {
         #[cfg(test)]
         if super::wrong::accepts(self, op) {
@@ -140,64 +94,69 @@ impl FieldUpdate {
         }
         match (self, op.op) {
             // Both are refused of the same documents.
-            (FieldUpdate::Set(_) | FieldUpdate::SetArray(_) | FieldUpdate::Unset, Op::Set) => true,
+            (FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate, _), Op::Set | Op::CurrentDate)
+            | (FieldUpdate::Other(Op::SetOnInsert, _), Op::Set | Op::CurrentDate) => true,
+            (FieldUpdate::Known(Known::Missing), Op::Unset) => true,
             // Setting a.b makes an a; removing a.b does not. Only at the top is that no difference.
-            (FieldUpdate::Set(_) | FieldUpdate::SetArray(_) | FieldUpdate::Unset, Op::Unset) => {
-                self.is_infallible(op.path)
+            (FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate | Op::SetOnInsert, _), Op::Unset) => {
+                is_top(op.path)
             }
-            (FieldUpdate::Set(value), Op::Push | Op::PushEach) => value.get().kind == ElementType::Array,
-            (FieldUpdate::Set(value), _) => of_set(value.get(), op).is_some(),
-            (FieldUpdate::Inc(value), Op::Inc) => sum_of_incs(value.get(), op.value).is_some(),
-            (FieldUpdate::Push(_) | FieldUpdate::SetArray(_), Op::Push | Op::PushEach) => true,
-            (FieldUpdate::AddToSet(_), Op::AddToSet) => true,
-            (FieldUpdate::PullAll(_), Op::PullAll) => true,
-            (FieldUpdate::Other(before, value), Op::Min | Op::Max) => {
-                *before == op.op && extreme(value.get(), op).is_some()
+            // An array's element becomes null when it is unset.
+            (FieldUpdate::Known(Known::Missing), _) if may_be_index(op.path) => false,
+            (FieldUpdate::Known(known), _) => known.accepts("", op),
+            (FieldUpdate::Push(_), Op::Push | Op::PushEach) => true,
+            (FieldUpdate::AddToSet(_), Op::AddToSet) | (FieldUpdate::PullAll(_), Op::PullAll) => true,
+            // What is sorted or cut at last is all that was pushed, one way or the other.
+            (FieldUpdate::Push(_), Op::PushWith) => raw::find(op.value.bytes, "$position").is_none(),
+            (FieldUpdate::PushWith(_, before), Op::PushWith) => {
+                raw::find(op.value.bytes, "$position").is_none() && *before == modifiers(op.value)
             }
-            // A field that is gone starts anew, but an array's element becomes null when it is unset.
-            (FieldUpdate::Unset, Op::Inc | Op::Push | Op::PushEach) => !may_be_index(op.path),
+            (FieldUpdate::Other(before, value), _) => {
+                *before == op.op && number::combined(value.get(), op).is_some()
+            }
             _ => false,
         }
     }
 
-    /// Folds `op`, which was accepted.
-    fn fold(&mut self, op: FieldOp<'_>) {
+    /// Folds an operation, which was accepted, in. Answers what was renamed, with its new path.
+    fn fold<'a>(&mut self, op: FieldOp<'a>) -> Option<(&'a str, Known)> {
         match (&mut *self, op.op) {
-            (FieldUpdate::Set(value), Op::Set) => value.set(op.value),
-            (FieldUpdate::Set(value), Op::Inc | Op::Mul | Op::Min | Op::Max) => {
-                if let Some(result) = of_set(value.get(), op) {
-                    *value = result.into();
-                }
+            (FieldUpdate::Known(known), Op::Rename) => {
+                return Some((op.value.text()?, std::mem::replace(known, Known::Missing)));
             }
-            (FieldUpdate::Other(_, value), Op::Min | Op::Max) => {
-                if let Some(result) = extreme(value.get(), op) {
-                    *value = result.into();
-                }
-            }
-            (FieldUpdate::AddToSet(elements), Op::AddToSet)
-            | (FieldUpdate::PullAll(elements), Op::PullAll) => {
+            (_, Op::CurrentDate) => *self = FieldUpdate::new(op),
+            (FieldUpdate::Known(known), _) => known.apply("", op, false),
+            (FieldUpdate::Push(elements), Op::PushWith) => {
                 elements.push_op(op);
+                *self = FieldUpdate::PushWith(std::mem::take(elements), modifiers(op.value));
             }
-            (FieldUpdate::Inc(value), Op::Inc) => {
-                if let Some(sum) = sum_of_incs(value.get(), op.value) {
-                    *value = sum.into();
+            (FieldUpdate::Push(elements) | FieldUpdate::PushWith(elements, _), _)
+            | (FieldUpdate::AddToSet(elements), Op::AddToSet)
+            | (FieldUpdate::PullAll(elements), Op::PullAll) => elements.push_op(op),
+            (FieldUpdate::Other(before, value), _) if *before == op.op => {
+                if let Some(result) = number::combined(value.get(), op) {
+                    *value = result;
                 }
-            }
-            (FieldUpdate::Push(elements) | FieldUpdate::SetArray(elements), Op::Push | Op::PushEach) => {
-                elements.push_op(op);
-            }
-            (FieldUpdate::Set(value), Op::Push | Op::PushEach) => {
-                let mut elements = Elements::of_array(value.get());
-                elements.push_op(op);
-                *self = FieldUpdate::SetArray(elements);
-            }
-            (FieldUpdate::Unset, Op::Inc) => *self = FieldUpdate::Set(op.value.into()),
-            (FieldUpdate::Unset, Op::Push | Op::PushEach) => {
-                *self = FieldUpdate::SetArray(Elements::of(op));
             }
             _ => *self = FieldUpdate::new(op),
         }
+        None
     }
+}
+
+/// The modifiers of a `$push`: its operand without `$each`.
+fn modifiers(operand: ValueRef<'_>) -> Value {
+    let mut out = Vec::new();
+    let start = raw::begin_document(&mut out);
+    for (key, value) in raw::elements(operand.bytes).filter(|(key, _)| *key != "$each") {
+        raw::write(&mut out, key, value);
+    }
+    raw::end_document(&mut out, start);
+    ValueRef { kind: ElementType::EmbeddedDocument, bytes: &out }.into()
+}
+
+fn is_top(path: &str) -> bool {
+    !path.contains('.')
 }
 
 /// Pending operations, by path.
@@ -212,30 +171,53 @@ impl Fields {
     /// asked about before any is applied.
     #[must_use]
     pub fn accepts(&self, op: FieldOp<'_>) -> bool {
-        match (op.op, op.value.text()) {
-            // The document is there once anything before it was applied.
-            (Op::SetOnInsert, _) => return false,
-            (Op::Rename, Some(target)) => {
-                return !self.by_path.contains_key(op.path)
-                    && self.is_apart(op.path)
-                    && self.is_apart(target);
-            }
-            _ => {}
+        // The document is there once anything before it was applied.
+        if op.op == Op::SetOnInsert {
+            return true;
+        }
+        if op.op == Op::Rename {
+            return op.value.text().is_some_and(|target| self.accepts_rename(op.path, target));
         }
         if let Some(update) = self.by_path.get(op.path) {
             return update.accepts(op);
         }
-        if ancestors(op.path).any(|parent| self.by_path.contains_key(parent)) {
-            return false;
+        if let Some((parent, update)) = self.parent(op.path) {
+            return match update {
+                // As above.
+                FieldUpdate::Known(Known::Missing) if may_be_index(parent) => false,
+                FieldUpdate::Known(known) => known.accepts(&op.path[parent.len() + 1..], op),
+                _ => false,
+            };
         }
         if self.shares_an_array(op) {
             return false;
         }
         let mut below = self.below(op.path);
         match op.op {
-            Op::Set | Op::Unset => below.all(|(_, update)| *update == FieldUpdate::Unset),
+            Op::Set => below.all(|(path, update)| update.is_infallible(path)),
+            Op::Unset if is_top(op.path) => below.all(|(path, update)| update.is_infallible(path)),
+            Op::Unset => below.all(|(_, update)| *update == FieldUpdate::Known(Known::Missing)),
             _ => below.next().is_none(),
         }
+    }
+
+    /// A field that was set can be set under its new name instead. Into an array, where setting would
+    /// write, MongoDB renames nothing.
+    fn accepts_rename(&self, path: &str, target: &str) -> bool {
+        if !self.is_apart(target) || target.split('.').any(may_be_index) {
+            return false;
+        }
+        match self.by_path.get(path) {
+            Some(FieldUpdate::Known(Known::Missing)) => false,
+            Some(FieldUpdate::Known(_)) => is_top(path),
+            Some(_) => false,
+            None => self.is_apart(path),
+        }
+    }
+
+    /// The operation on a path above this one.
+    fn parent<'p>(&self, path: &'p str) -> Option<(&'p str, &FieldUpdate)> {
+        ancestors(path).find_map(|parent| Some((parent, self.by_path.get(parent)?)))
     }
 
     /// Whether the path leads to one element, and an operation's path to another, of what may be the same
@@ -248,9 +230,7 @@ impl Fields {
             own.is_some_and(|own| {
                 self.below(array).any(|(path, update)| {
                     let other = component(path).filter(|other| is_index(other) && *other != own);
-                    other.is_some()
-                        && !(op.op == Op::Set
-                            && matches!(update, FieldUpdate::Set(_) | FieldUpdate::SetArray(_)))
+                    other.is_some() && !(op.op == Op::Set && update.operator() == Some(Op::Set.operator()))
                 })
             })
         })
@@ -268,12 +248,37 @@ impl Fields {
         self.iter().all(|(path, update)| update.is_infallible(path))
     }
 
-    /// Folds an accepted operation in, or adds the first one of its path.
+    /// Adds an operation of the change that comes first.
+    pub fn add(&mut self, op: FieldOp<'_>) {
+        if op.op == Op::Rename
+            && let Some(target) = op.value.text()
+        {
+            self.insert(target, FieldUpdate::RenameTarget);
+        }
+        self.insert(op.path, FieldUpdate::new(op));
+    }
+
+    /// Folds in an accepted operation of a later change.
     pub fn apply(&mut self, op: FieldOp<'_>) {
+        if op.op == Op::SetOnInsert {
+            return;
+        }
         if let Some(update) = self.by_path.get_mut(op.path) {
             let before = update.bytes();
-            update.fold(op);
+            let moved = update.fold(op);
             self.bytes = self.bytes - before + update.bytes();
+            if let Some((target, known)) = moved {
+                self.insert(target, FieldUpdate::Known(known));
+            }
+            return;
+        }
+        let parent = self.parent(op.path).map(|(parent, _)| parent);
+        if let Some(parent) = parent
+            && let Some(FieldUpdate::Known(known)) = self.by_path.get_mut(parent)
+        {
+            let before = known.bytes();
+            known.apply(&op.path[parent.len() + 1..], op, false);
+            self.bytes = self.bytes - before + known.bytes();
             return;
         }
         let superseded: Vec<Box<str>> = self.below(op.path).map(|(path, _)| path.clone()).collect();
@@ -282,15 +287,12 @@ impl Fields {
                 self.bytes -= path.len() + update.bytes() + FIELD_OVERHEAD;
             }
         }
-        if op.op == Op::Rename
-            && let Some(target) = op.value.text()
-        {
-            self.bytes += target.len() + FIELD_OVERHEAD;
-            self.by_path.insert(target.into(), FieldUpdate::RenameTarget);
-        }
-        let update = FieldUpdate::new(op);
-        self.bytes += op.path.len() + update.bytes() + FIELD_OVERHEAD;
-        self.by_path.insert(op.path.into(), update);
+        self.add(op);
+    }
+
+    fn insert(&mut self, path: &str, update: FieldUpdate) {
+        self.bytes += path.len() + update.bytes() + FIELD_OVERHEAD;
+        self.by_path.insert(path.into(), update);
     }
 
     /// The operations on paths below `path`.
@@ -316,75 +318,4 @@ impl Fields {
 
 fn may_be_index(path: &str) -> bool {
     path.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// What an operator makes of a number that was set, if MongoDB would not refuse.
-fn of_set(value: ValueRef<'_>, op: FieldOp<'_>) -> Option<Number> {
-    match op.op {
-        Op::Inc => sum_of_values(value, op.value),
-        Op::Mul => product(value, op.value),
-        Op::Min | Op::Max => extreme(value, op),
-        _ => None,
-    }
-}
-
-/// The less or the greater of two numbers of one type. MongoDB keeps the first of equal ones.
-fn extreme(value: ValueRef<'_>, op: FieldOp<'_>) -> Option<Number> {
-    use Number::{Double, Int32, Int64};
-    let (first, second) = (value.number()?, op.value.number()?);
-    let less = match (first, second) {
-        (Int32(a), Int32(b)) => b < a,
-        (Int64(a), Int64(b)) => b < a,
-        (Double(a), Double(b)) if !a.is_nan() && !b.is_nan() => b < a,
-        _ => return None,
-    };
-    let greater = match (first, second) {
-        (Int32(a), Int32(b)) => b > a,
-        (Int64(a), Int64(b)) => b > a,
-        (Double(a), Double(b)) => b > a,
-        _ => return None,
-    };
-    let takes = if op.op == Op::Min { less } else { greater };
-    Some(if takes { second } else { first })
-}
-
-/// What `$mul` makes of a number it finds, if MongoDB would not refuse.
-fn product(value: ValueRef<'_>, factor: ValueRef<'_>) -> Option<Number> {
-    use Number::{Double, Int32, Int64};
-    Some(match (value.number()?, factor.number()?) {
-        (Int32(a), Int32(b)) => a.checked_mul(b).map_or(Int64(i64::from(a) * i64::from(b)), Int32),
-        (Int32(a), Int64(b)) | (Int64(b), Int32(a)) => Int64(b.checked_mul(a.into())?),
-        (Int64(a), Int64(b)) => Int64(a.checked_mul(b)?),
-        (a, b) => Double(double(a) * double(b)),
-    })
-}
-
-/// What `$inc` makes of a number it finds, if MongoDB would not refuse.
-fn sum_of_values(value: ValueRef<'_>, amount: ValueRef<'_>) -> Option<Number> {
-    use Number::{Double, Int32, Int64};
-    Some(match (value.number()?, amount.number()?) {
-        (Int32(a), Int32(b)) => a.checked_add(b).map_or(Int64(i64::from(a) + i64::from(b)), Int32),
-        (Int32(a), Int64(b)) | (Int64(b), Int32(a)) => Int64(b.checked_add(a.into())?),
-        (Int64(a), Int64(b)) => Int64(a.checked_add(b)?),
-        (a, b) => Double(double(a) + double(b)),
-    })
-}
-
-/// The one increment that does what two do. Doubles round, so their order shows: those are not summed.
-fn sum_of_incs(first: ValueRef<'_>, second: ValueRef<'_>) -> Option<Number> {
-    use Number::{Int32, Int64};
-    Some(match (first.number()?, second.number()?) {
-        (Int32(a), Int32(b)) => Int32(a.checked_add(b)?),
-        (Int32(a), Int64(b)) | (Int64(b), Int32(a)) => Int64(b.checked_add(a.into())?),
-        (Int64(a), Int64(b)) => Int64(a.checked_add(b)?),
-        _ => return None,
-    })
-}
-
-fn double(number: Number) -> f64 {
-    match number {
-        Number::Int32(n) => n.into(),
-        Number::Int64(n) => n as f64,
-        Number::Double(n) => n,
-    }
 }

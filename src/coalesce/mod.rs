@@ -9,11 +9,16 @@
 //! place only where no document could have made MongoDB refuse the earlier one: a refusal is a dead
 //! letter, and must not vanish.
 
+mod elements;
 mod fields;
+mod known;
+mod number;
 #[cfg(test)]
 mod wrong;
 
+pub use elements::Elements;
 pub use fields::{FieldUpdate, Fields};
+pub use known::Known;
 #[cfg(test)]
 pub(crate) use wrong::{Wrong, with_wrong_rule};
 
@@ -41,8 +46,8 @@ pub struct Segment {
 pub enum Update {
     /// Operations on fields.
     Fields(Fields),
-    /// The whole document, encoded.
-    Replace(Vec<u8>),
+    /// The whole document, an object.
+    Replace(Known),
     /// Nothing: the document goes.
     Delete,
 }
@@ -62,10 +67,10 @@ impl Segment {
         let update = match placed.change.effect {
             Effect::Update(ops) => {
                 let mut fields = Fields::default();
-                ops.for_each(|op| fields.apply(op));
+                ops.for_each(|op| fields.add(op));
                 Update::Fields(fields)
             }
-            Effect::Replace(document) => Update::Replace(document.to_vec()),
+            Effect::Replace(document) => Update::Replace(Known::document(document)),
             Effect::Delete => Update::Delete,
         };
         let Placed { offset, change, .. } = placed;
@@ -89,7 +94,7 @@ impl Segment {
     pub fn bytes(&self) -> usize {
         match &self.update {
             Update::Fields(fields) => fields.bytes(),
-            Update::Replace(document) => document.len(),
+            Update::Replace(document) => document.bytes(),
             Update::Delete => 0,
         }
     }
@@ -106,17 +111,35 @@ impl Segment {
 
     /// Folds a change in, if MongoDB could not tell the difference.
     fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> bool {
-        match (&mut self.update, placed.change.effect) {
+        let effect = placed.change.effect;
+        if self.bytes() + effect.len() > max_bytes && matches!(effect, Effect::Update(_)) {
+            return false;
+        }
+        match (&mut self.update, effect) {
             (Update::Fields(fields), Effect::Update(ops)) => {
-                if fields.bytes() + ops.len() > max_bytes || !ops.clone().all(|op| fields.accepts(op)) {
+                if !ops.clone().all(|op| fields.accepts(op)) {
                     return false;
                 }
                 ops.for_each(|op| fields.apply(op));
             }
+            (Update::Replace(document), Effect::Update(ops)) => {
+                if !ops.clone().all(|op| document.accepts(op.path, op)) {
+                    return false;
+                }
+                ops.for_each(|op| document.apply(op.path, op, false));
+            }
+            // The update would make the document anew.
+            (Update::Delete, Effect::Update(ops)) => {
+                let mut document = Known::empty();
+                if !ops.clone().all(|op| document.accepts(op.path, op)) {
+                    return false;
+                }
+                ops.for_each(|op| document.apply(op.path, op, true));
+                self.update = Update::Replace(document);
+            }
             (update, Effect::Replace(_) | Effect::Delete) if !update.is_infallible() => return false,
-            (_, Effect::Replace(document)) => self.update = Update::Replace(document.to_vec()),
+            (_, Effect::Replace(document)) => self.update = Update::Replace(Known::document(document)),
             (_, Effect::Delete) => self.update = Update::Delete,
-            (Update::Replace(_) | Update::Delete, Effect::Update(_)) => return false,
         }
         self.cover(placed);
         true

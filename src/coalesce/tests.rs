@@ -58,38 +58,39 @@ fn fold(changes: &[Make]) -> Vec<String> {
 }
 
 fn told(update: &Update) -> String {
+    let json = |write: &dyn Fn(&mut Vec<u8>)| {
+        let mut document = Vec::new();
+        let start = begin_document(&mut document);
+        write(&mut document);
+        end_document(&mut document, start);
+        let document: serde_json::Value = bson::deserialize_from_slice(&document).unwrap();
+        document["v"].to_string()
+    };
+    let array = |elements: &Elements| {
+        json(&|out| {
+            write_key(out, ElementType::Array, "v");
+            elements.write(out);
+        })
+    };
     match update {
         Update::Delete => "delete".into(),
-        Update::Replace(document) => {
-            format!("replace {}", bson::deserialize_from_slice::<serde_json::Value>(document).unwrap())
-        }
+        Update::Replace(document) => format!("replace {}", json(&|out| document.write(out, "v"))),
         Update::Fields(fields) => {
-            let mut out = Vec::new();
-            for (path, update) in fields.iter() {
-                let Some(operator) = update.operator() else { continue };
-                let operator = &operator[1..];
-                let mut document = Vec::new();
-                let start = begin_document(&mut document);
-                match update {
-                    FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => {
-                        write(&mut document, "v", value.get());
-                    }
-                    FieldUpdate::Unset | FieldUpdate::RenameTarget => {
-                        write(&mut document, "v", ValueRef::NULL)
-                    }
-                    FieldUpdate::SetArray(elements)
-                    | FieldUpdate::Push(elements)
+            let told = fields.iter().filter_map(|(path, update)| {
+                let operand = match update {
+                    FieldUpdate::Known(known) => json(&|out| known.write(out, "v")),
+                    FieldUpdate::Other(_, value) => json(&|out| write(out, "v", value.get())),
+                    FieldUpdate::Push(elements)
                     | FieldUpdate::AddToSet(elements)
-                    | FieldUpdate::PullAll(elements) => {
-                        write_key(&mut document, ElementType::Array, "v");
-                        elements.write(&mut document);
+                    | FieldUpdate::PullAll(elements) => array(elements),
+                    FieldUpdate::PushWith(elements, modifiers) => {
+                        format!("{} {}", array(elements), json(&|out| write(out, "v", modifiers.get())))
                     }
-                }
-                end_document(&mut document, start);
-                let document: serde_json::Value = bson::deserialize_from_slice(&document).unwrap();
-                out.push(format!("{operator} {path} {}", document["v"]));
-            }
-            out.join(", ")
+                    FieldUpdate::RenameTarget => return None,
+                };
+                Some(format!("{} {path} {operand}", &update.operator()?[1..]))
+            });
+            told.collect::<Vec<_>>().join(", ")
         }
     }
 }
@@ -168,30 +169,90 @@ fn what_mongodb_may_have_refused_is_not_superseded() {
 
 #[test]
 fn what_depends_on_the_document_opens_a_segment() {
-    // A child of a pending parent, and a parent whose making shows.
-    assert_eq!(fold(&[set("a", 1), set("a.b", 1)]).len(), 2);
+    // A parent whose making shows, and children of what is not known or no object.
     assert_eq!(fold(&[set("a.b", 1), unset("a.b")]).len(), 2);
     assert_eq!(fold(&[set("a.b.c", 1), unset("a.b")]).len(), 2);
     assert_eq!(fold(&[set("a.b", 1), inc("a", 1)]).len(), 2);
+    assert_eq!(fold(&[inc("a", 1), set("a.b", 1)]).len(), 2);
+    assert_eq!(fold(&[set("a", 1), set("a.b", 1)]).len(), 2);
+    assert_eq!(fold(&[set("a", bson::bson!([{"b": 1}])), set("a.0.b", 1)]).len(), 2);
     // All of a change or nothing.
     let both = Make::Ops(vec![(Op::Set, "b", 1.into()), (Op::Set, "a.b", 1.into())]);
     assert_eq!(fold(&[set("a", 1), both]), ["1-1: set a 1", "2-2: set a.b 1, set b 1"]);
 }
 
 #[test]
+fn operations_reach_into_what_was_set() {
+    let object = set("a", bson::bson!({"n": 1, "o": {"x": "y"}, "l": [1]}));
+    let into = [
+        object.clone(),
+        inc("a.n", 2),
+        set("a.o.z", 3),
+        push("a.l", 2),
+        unset("a.o.x"),
+        inc("a.p.q", 1),
+        unset("a.none.here"),
+        inc("a.n", 4),
+    ];
+    assert_eq!(fold(&into), [r#"1-8: set a {"l":[1,2],"n":7,"o":{"z":3},"p":{"q":1}}"#]);
+    assert_eq!(fold(&[object.clone(), inc("a.o", 1)]).len(), 2);
+    assert_eq!(fold(&[unset("a"), set("a.b", 1), inc("a.c", 1)]), [r#"1-3: set a {"b":1,"c":1}"#]);
+    assert_eq!(fold(&[unset("a.0"), set("a.0.b", 1)]).len(), 2);
+}
+
+#[test]
+fn what_was_set_is_set_under_its_new_name() {
+    let rename = |from, to: &str| Make::Ops(vec![(Op::Rename, from, to.into())]);
+    assert_eq!(fold(&[set("a", 1), inc("a", 1), rename("a", "b")]), ["1-3: unset a null, set b 2"]);
+    assert_eq!(
+        fold(&[set("a", 1), rename("a", "b"), rename("b", "c"), inc("c", 1)]),
+        ["1-4: unset a null, unset b null, set c 2"]
+    );
+    assert_eq!(fold(&[inc("a", 1), rename("a", "b")]).len(), 2);
+    assert_eq!(fold(&[set("a", 1), rename("a", "b.0")]).len(), 2);
+    assert_eq!(fold(&[set("a", 1), set("b", 1), rename("a", "b")]).len(), 2);
+}
+
+#[test]
+fn a_log_that_is_cut_gathers() {
+    let cut = |value: i32, modifiers: bson::Document| {
+        let mut operand = bson::doc! {"$each": [value]};
+        operand.extend(modifiers);
+        Make::Ops(vec![(Op::PushWith, "l", operand.into())])
+    };
+    let last = bson::doc! {"$slice": -3};
+    assert_eq!(
+        fold(&[push("l", 1), cut(2, last.clone()), cut(3, last.clone())]),
+        [r#"1-3: push l [1,2,3] {"$slice":-3}"#]
+    );
+    assert_eq!(fold(&[cut(1, last.clone()), push("l", 2)]).len(), 2);
+    assert_eq!(fold(&[cut(1, last), cut(2, bson::doc! {"$slice": 3})]).len(), 2);
+    assert_eq!(fold(&[push("l", 1), cut(2, bson::doc! {"$position": 0})]).len(), 2);
+}
+
+#[test]
 fn replacing_and_deleting_supersede_everything_else() {
     let replace = Make::Replace(bson::doc! {"x": 1});
-    assert_eq!(
-        fold(&[set("a", 1), unset("a.b"), replace.clone()]),
-        [r#"1-1: set a 1"#, r#"2-3: replace {"x":1}"#]
-    );
     assert_eq!(fold(&[set("a", 1), unset("b"), replace.clone()]), [r#"1-3: replace {"x":1}"#]);
     assert_eq!(
-        fold(&[replace.clone(), set("a", 1), Make::Delete]),
-        [r#"1-1: replace {"x":1}"#, "2-3: delete"]
+        fold(&[inc("a", 1), unset("a.b"), replace.clone()]),
+        ["1-1: inc a 1", r#"2-3: replace {"x":1}"#]
     );
-    assert_eq!(fold(&[Make::Delete, set("a", 1), set("a", 2)]), ["1-1: delete", "2-3: set a 2"]);
     assert_eq!(fold(&[Make::Delete, replace]), [r#"1-2: replace {"x":1}"#]);
+}
+
+#[test]
+fn a_replaced_or_deleted_document_is_known() {
+    let replace = Make::Replace(bson::doc! {"x": 1});
+    let on_insert = Make::Ops(vec![(Op::SetOnInsert, "s", 1.into())]);
+    assert_eq!(
+        fold(&[replace.clone(), inc("x", 1), set("a.b", 1), on_insert.clone(), unset("none")]),
+        [r#"1-5: replace {"a":{"b":1},"x":2}"#]
+    );
+    assert_eq!(fold(&[replace.clone(), push("x", 1)]).len(), 2);
+    assert_eq!(fold(&[replace, set("a", 1), Make::Delete]), ["1-3: delete"]);
+    assert_eq!(fold(&[Make::Delete, on_insert, inc("n", 2), unset("s")]), [r#"1-4: replace {"n":2}"#]);
+    assert_eq!(fold(&[Make::Delete, unset("a")]), ["1-2: replace {}"]);
 }
 
 /// A change of one operator on the field `f`, and what a change behind it may have to do with it.
@@ -222,15 +283,17 @@ fn kinds() -> Vec<(&'static str, Make)> {
 
 /// Why a change opens a segment behind another on the same field.
 fn why(first: &str, second: &str) -> &'static str {
-    let certain = first.starts_with("$set ") || matches!(first, "$unset" | "replace" | "delete");
-    if second == "$setOnInsert" {
-        "exists"
-    } else if matches!(first, "replace" | "delete") {
-        "anew"
-    } else if !certain && (second.starts_with("$set ") || matches!(second, "$unset" | "replace" | "delete")) {
-        "refusal"
-    } else {
-        "two"
+    let on_arrays =
+        matches!(second, "$push" | "$push modified" | "$addToSet" | "$pullAll" | "$pull" | "$pop");
+    let on_numbers = matches!(second, "$inc" | "$mul");
+    match (first, second) {
+        ("replace" | "delete", "$currentDate") => "two",
+        ("$set number" | "replace", _) if on_arrays => "wrong",
+        ("$set other", _) if on_arrays || on_numbers => "wrong",
+        ("$set array", _) if on_numbers => "wrong",
+        ("$set number" | "$set array" | "$set other" | "$unset" | "replace" | "delete", _) => "work",
+        (_, "$set number" | "$set array" | "$set other" | "$unset" | "replace" | "delete") => "refusal",
+        _ => "two",
     }
 }
 

@@ -29,8 +29,8 @@ pub(crate) fn with_wrong_rule<T>(wrong: Wrong, f: impl FnOnce() -> T) -> T {
 /// Whether the wrong rule in force accepts an operation.
 pub(super) fn accepts(update: &FieldUpdate, op: FieldOp<'_>) -> bool {
     match RULE.get() {
-        Some(Wrong::SetHidesInc) => matches!((update, op.op), (FieldUpdate::Inc(_), Op::Set)),
-        Some(Wrong::UnsetUndoesSet) => matches!((update, op.op), (FieldUpdate::Set(_), Op::Unset)),
+        Some(Wrong::SetHidesInc) => matches!((update, op.op), (FieldUpdate::Other(Op::Inc, _), Op::Set)),
+        Some(Wrong::UnsetUndoesSet) => matches!((update, op.op), (FieldUpdate::Known(_), Op::Unset)),
         None => false,
     }
 }

@@ -46,10 +46,7 @@ fn read_operand(operator: &str, path: &str, value: ValueRef<'_>, ops: &mut Ops) 
             array(operator, value)?;
             Op::PullAll
         }
-        "$pull" => {
-            check_condition(value)?;
-            return ops.add_from_event(FieldOp { op: Op::Pull, path, value });
-        }
+        "$pull" => return read_pull(path, value, ops),
         "$pop" => {
             if !matches!(integer(value), Some(1 | -1)) {
                 return Err(bad("\"$pop\" takes 1 or -1".into()));
@@ -105,12 +102,16 @@ fn read_add_to_set(path: &str, value: ValueRef<'_>, ops: &mut Ops) -> Result<(),
         return ops.add_from_event(FieldOp { op: Op::AddToSet, path, value: each });
     }
     plain_data(value)?;
-    let mut one = Vec::new();
-    let start = raw::begin_document(&mut one);
-    raw::write_indexed(&mut one, 0, value);
-    raw::end_document(&mut one, start);
-    let value = ValueRef { kind: ElementType::Array, bytes: &one };
-    ops.add_from_event(FieldOp { op: Op::AddToSet, path, value })
+    ops.add_from_event(FieldOp { op: Op::AddToSet, path, value: raw::array_of(value).get() })
+}
+
+/// Reads a `$pull` operand. One that is a plain value removes what `$pullAll` would, which folds.
+fn read_pull(path: &str, value: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
+    if matches!(value.kind, ElementType::String | ElementType::Boolean) || value.number().is_some() {
+        return ops.add_from_event(FieldOp { op: Op::PullAll, path, value: raw::array_of(value).get() });
+    }
+    check_condition(value)?;
+    ops.add_from_event(FieldOp { op: Op::Pull, path, value })
 }
 
 fn each(value: ValueRef<'_>) -> Option<ValueRef<'_>> {

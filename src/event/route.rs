@@ -166,15 +166,7 @@ impl Field {
             return Ok(true);
         }
         // It takes the elements of an array; a route adds one.
-        let mut one = Vec::with_capacity(value.bytes.len() + 8);
-        let start = raw::begin_document(&mut one);
-        raw::write_indexed(&mut one, 0, value);
-        raw::end_document(&mut one, start);
-        ops.add(FieldOp {
-            op: self.op,
-            path: &self.path,
-            value: ValueRef { kind: ElementType::Array, bytes: &one },
-        })?;
+        ops.add(FieldOp { op: self.op, path: &self.path, value: raw::array_of(value).get() })?;
         Ok(true)
     }
 }

@@ -7,7 +7,7 @@
 use bson::spec::ElementType;
 
 use crate::change::{CollectionId, EntityRef, Op};
-use crate::coalesce::{FieldUpdate, Fields, Segment, Update};
+use crate::coalesce::{Elements, FieldUpdate, Fields, Known, Segment, Update};
 use crate::event::Collections;
 use crate::event::path::WATERMARK_FIELD;
 use crate::raw::{self, ValueRef, begin_document, end_document};
@@ -212,11 +212,7 @@ impl Encoder<'_> {
         let mut others = false;
         for (path, update) in fields.iter() {
             match update {
-                FieldUpdate::Set(value) => raw::write(out, path, value.get()),
-                FieldUpdate::SetArray(elements) => {
-                    raw::write_key(out, ElementType::Array, path);
-                    elements.write(out);
-                }
+                FieldUpdate::Known(known) if *known != Known::Missing => known.write(out, path),
                 _ => others = true,
             }
         }
@@ -244,7 +240,7 @@ impl Encoder<'_> {
     /// A pipeline that replaces everything but `_id` and the watermarks of other queues:
     /// `[{$replaceWith: {$mergeObjects: [{$literal: document},
     /// {_id: {$literal: X}, _tidegate: {$mergeObjects: ["$_tidegate", {<queue id>: {$literal: l}}]}}]}}]`
-    fn replacement(&self, out: &mut Vec<u8>, id: ValueRef<'_>, document: &[u8], watermark: i64) {
+    fn replacement(&self, out: &mut Vec<u8>, id: ValueRef<'_>, document: &Known, watermark: i64) {
         let literal = |out: &mut Vec<u8>, key: &str, value: ValueRef<'_>| {
             raw::write_key(out, ElementType::EmbeddedDocument, key);
             let start = begin_document(out);
@@ -258,7 +254,10 @@ impl Encoder<'_> {
         let with = begin_document(out);
         raw::write_key(out, ElementType::Array, "$mergeObjects");
         let objects = begin_document(out);
-        literal(out, "0", ValueRef { kind: ElementType::EmbeddedDocument, bytes: document });
+        raw::write_key(out, ElementType::EmbeddedDocument, "0");
+        let replacing = begin_document(out);
+        document.write(out, "$literal");
+        end_document(out, replacing);
         raw::write_key(out, ElementType::EmbeddedDocument, "1");
         let kept = begin_document(out);
         literal(out, "_id", id);
@@ -288,21 +287,14 @@ fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
     let start = begin_document(out);
     for (path, update) in fields.iter().filter(|(_, update)| update.operator() == Some(name)) {
         match update {
-            FieldUpdate::Set(value) | FieldUpdate::Inc(value) | FieldUpdate::Other(_, value) => {
-                raw::write(out, path, value.get());
-            }
-            FieldUpdate::Unset => raw::write(out, path, ValueRef::NULL),
-            FieldUpdate::PullAll(elements) | FieldUpdate::SetArray(elements) => {
+            FieldUpdate::Other(_, value) => raw::write(out, path, value.get()),
+            FieldUpdate::Known(_) => raw::write(out, path, ValueRef::NULL),
+            FieldUpdate::PullAll(elements) => {
                 raw::write_key(out, ElementType::Array, path);
                 elements.write(out);
             }
-            FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => {
-                raw::write_key(out, ElementType::EmbeddedDocument, path);
-                let each = begin_document(out);
-                raw::write_key(out, ElementType::Array, "$each");
-                elements.write(out);
-                end_document(out, each);
-            }
+            FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => each(out, path, elements, None),
+            FieldUpdate::PushWith(elements, modifiers) => each(out, path, elements, Some(modifiers.get())),
             FieldUpdate::RenameTarget => {}
         }
     }
@@ -311,6 +303,18 @@ fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
     } else {
         end_document(out, start);
     }
+}
+
+/// Writes `path: {$each: [...], modifiers}`.
+fn each(out: &mut Vec<u8>, path: &str, elements: &Elements, modifiers: Option<ValueRef<'_>>) {
+    raw::write_key(out, ElementType::EmbeddedDocument, path);
+    let operand = begin_document(out);
+    raw::write_key(out, ElementType::Array, "$each");
+    elements.write(out);
+    for (key, value) in modifiers.iter().flat_map(|modifiers| raw::elements(modifiers.bytes)) {
+        raw::write(out, key, value);
+    }
+    end_document(out, operand);
 }
 
 /// A command that statements are still added to.

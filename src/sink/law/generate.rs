@@ -11,14 +11,20 @@ const PATHS: [&str; 12] = ["a", "a", "b", "a.x", "a.x", "a.y", "a.x.z", "b.0", "
 /// Draws cases.
 pub(super) struct Generator {
     rng: Rng,
+    /// Where the case at hand writes; few paths meet often.
+    paths: Vec<&'static str>,
 }
 
 impl Generator {
     pub(super) fn new(seed: u64) -> Self {
-        Generator { rng: Rng::with_seed(seed) }
+        Generator { rng: Rng::with_seed(seed), paths: PATHS.to_vec() }
     }
 
     pub(super) fn case(&mut self) -> Case {
+        self.paths = match self.rng.u8(0..3) {
+            0 => PATHS.to_vec(),
+            few => (0..=few).map(|_| PATHS[self.rng.usize(0..PATHS.len())]).collect(),
+        };
         let start = self.rng.bool().then(|| self.start());
         let length = self.rng.usize(2..8);
         Case { start, changes: (0..length).map(|_| self.change()).collect() }
@@ -94,8 +100,8 @@ impl Generator {
             _ => {
                 let mut update = json!({});
                 let mut taken: Vec<&str> = Vec::new();
-                for _ in 0..self.rng.usize(1..4) {
-                    let path = PATHS[self.rng.usize(0..PATHS.len())];
+                for _ in 0..self.rng.usize(1..self.paths.len().min(4) + 1) {
+                    let path = self.paths[self.rng.usize(0..self.paths.len())];
                     if taken.iter().any(|other| crate::event::path::overlap(path, other)) {
                         continue;
                     }
@@ -113,7 +119,10 @@ impl Generator {
     }
 
     fn operation(&mut self, path: &str, taken: &mut Vec<&'static str>) -> (&'static str, Json) {
-        match self.rng.u8(0..22) {
+        match self.rng.u8(0..25) {
+            22 => ("$push", json!({"$each": [self.scalar()], "$slice": -2})),
+            23 => ("$push", json!({"$each": [self.scalar()], "$sort": -1, "$slice": 3})),
+            24 => ("$currentDate", json!(true)),
             0..=5 => ("$set", self.value()),
             6 | 7 => ("$unset", json!("")),
             8..=10 => ("$inc", self.number()),
@@ -128,8 +137,12 @@ impl Generator {
             19 => ("$mul", self.number()),
             20 => (if self.rng.bool() { "$min" } else { "$max" }, self.scalar()),
             _ => {
-                let target = ["d", "e.f"][self.rng.usize(0..2)];
-                if path != "a.x" && self.rng.bool() && !taken.contains(&target) {
+                let target = ["d", "e.f", "c", "b.2"][self.rng.usize(0..4)];
+                if path != "a.x"
+                    && !crate::event::path::overlap(path, target)
+                    && self.rng.bool()
+                    && !taken.iter().any(|other| crate::event::path::overlap(other, target))
+                {
                     taken.push(target);
                     ("$rename", json!(target))
                 } else {

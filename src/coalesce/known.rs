@@ -1,0 +1,202 @@
+//! A value that is known whatever the document held: what was set, and what operations made of it since.
+//!
+//! It is kept as it came until an operation reaches into it; then the objects on the way are taken apart, so
+//! that folding into them costs as much as the path is deep. Arrays only grow: to reach into one would take
+//! time in its size.
+
+use bson::spec::ElementType;
+use foldhash::quality::RandomState;
+use indexmap::IndexMap;
+
+use super::elements::Elements;
+use super::number;
+use crate::change::{FieldOp, Op};
+use crate::raw::{self, Value, ValueRef};
+
+/// A known value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Known {
+    /// There is none.
+    Missing,
+    /// As it was set.
+    Value(Value),
+    /// An array that elements were pushed to.
+    Array(Elements),
+    /// An object that operations reached into.
+    Object(Object),
+}
+
+/// An object taken apart. A field that was removed keeps its place.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Object {
+    fields: IndexMap<Box<str>, Known, RandomState>,
+    bytes: usize,
+}
+
+/// A field of an object, besides its key and value: about what it takes in memory.
+const FIELD_OVERHEAD: usize = 64;
+
+impl Known {
+    /// An object without fields.
+    pub(super) fn empty() -> Self {
+        Known::Object(Object::default())
+    }
+
+    /// An encoded document.
+    pub(super) fn document(bytes: &[u8]) -> Self {
+        Known::Value(ValueRef { kind: ElementType::EmbeddedDocument, bytes }.into())
+    }
+
+    /// Whether what `op` makes of what is at `path` below this (at this, if empty) is known.
+    pub(super) fn accepts(&self, path: &str, op: FieldOp<'_>) -> bool {
+        let (key, rest) = step(path);
+        match self {
+            Known::Missing => nothing_accepts(op),
+            Known::Value(value) => value_accepts(value.get(), path, op),
+            Known::Array(_) => {
+                path.is_empty()
+                    && matches!(op.op, Op::Set | Op::Unset | Op::Push | Op::PushEach | Op::SetOnInsert)
+            }
+            Known::Object(_) if path.is_empty() => matches!(op.op, Op::Set | Op::Unset | Op::SetOnInsert),
+            Known::Object(object) => {
+                object.fields.get(key).map_or_else(|| nothing_accepts(op), |field| field.accepts(rest, op))
+            }
+        }
+    }
+
+    /// Applies an accepted operation to what is at `path` below this. `inserts` says whether the
+    /// operation's own write would have made the document.
+    pub(super) fn apply(&mut self, path: &str, op: FieldOp<'_>, inserts: bool) {
+        if path.is_empty() {
+            return self.apply_here(op, inserts);
+        }
+        if let Known::Value(value) = self {
+            *self = Known::Object(Object::of(value.get()));
+        }
+        if matches!(self, Known::Missing) && creates(op, inserts) {
+            *self = Known::empty();
+        }
+        if let Known::Object(object) = self {
+            object.apply(path, op, inserts);
+        }
+    }
+
+    fn apply_here(&mut self, op: FieldOp<'_>, inserts: bool) {
+        match (&mut *self, op.op) {
+            (Known::Value(value), Op::Set) => value.set(op.value),
+            (_, Op::Set) => *self = Known::Value(op.value.into()),
+            (_, Op::SetOnInsert) if inserts => *self = Known::Value(op.value.into()),
+            (_, Op::Unset) => *self = Known::Missing,
+            (Known::Missing, Op::Inc | Op::Min | Op::Max) => *self = Known::Value(op.value.into()),
+            (Known::Missing, Op::Mul) => *self = number::zero(op.value).map_or(Known::Missing, Known::Value),
+            (Known::Missing, Op::Push | Op::PushEach | Op::AddToSet) => {
+                *self = Known::Array(Elements::of(op));
+            }
+            (Known::Array(elements), Op::Push | Op::PushEach) => elements.push_op(op),
+            (Known::Value(value), Op::Push | Op::PushEach) => {
+                let mut elements = Elements::of_array(value.get());
+                elements.push_op(op);
+                *self = Known::Array(elements);
+            }
+            (Known::Value(value), _) => {
+                if let Some(result) = number::result(value.get(), op) {
+                    *value = result;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes, about as many as it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Known::Missing => 0,
+            Known::Value(value) => value.len(),
+            Known::Array(elements) => elements.bytes(),
+            Known::Object(object) => object.bytes,
+        }
+    }
+
+    /// Writes an element, if there is a value.
+    pub fn write(&self, out: &mut Vec<u8>, key: &str) {
+        match self {
+            Known::Missing => {}
+            Known::Value(value) => raw::write(out, key, value.get()),
+            Known::Array(elements) => {
+                raw::write_key(out, ElementType::Array, key);
+                elements.write(out);
+            }
+            Known::Object(object) => {
+                raw::write_key(out, ElementType::EmbeddedDocument, key);
+                let start = raw::begin_document(out);
+                object.fields.iter().for_each(|(key, field)| field.write(out, key));
+                raw::end_document(out, start);
+            }
+        }
+    }
+}
+
+impl Object {
+    fn of(document: ValueRef<'_>) -> Self {
+        let mut object = Object::default();
+        for (key, value) in raw::elements(document.bytes) {
+            object.bytes += key.len() + value.bytes.len() + FIELD_OVERHEAD;
+            object.fields.insert(key.into(), Known::Value(value.into()));
+        }
+        object
+    }
+
+    fn apply(&mut self, path: &str, op: FieldOp<'_>, inserts: bool) {
+        let (key, rest) = step(path);
+        let field = match self.fields.get_mut(key) {
+            Some(field) => field,
+            None if creates(op, inserts) => {
+                self.bytes += key.len() + FIELD_OVERHEAD;
+                self.fields.entry(key.into()).or_insert(Known::Missing)
+            }
+            None => return,
+        };
+        let before = field.bytes();
+        field.apply(rest, op, inserts);
+        self.bytes = self.bytes - before + field.bytes();
+    }
+}
+
+/// A path's first component and the rest.
+fn step(path: &str) -> (&str, &str) {
+    path.split_once('.').unwrap_or((path, ""))
+}
+
+/// Whether an operation on what is not there leaves something.
+fn creates(op: FieldOp<'_>, inserts: bool) -> bool {
+    match op.op {
+        Op::Unset | Op::PullAll | Op::Pull | Op::Pop => false,
+        Op::SetOnInsert => inserts,
+        _ => true,
+    }
+}
+
+/// Whether what an operation makes of nothing is known.
+fn nothing_accepts(op: FieldOp<'_>) -> bool {
+    match op.op {
+        // Among several there may be equal ones.
+        Op::AddToSet => raw::elements(op.value.bytes).nth(1).is_none(),
+        Op::PushWith | Op::Rename | Op::CurrentDate => false,
+        _ => true,
+    }
+}
+
+fn value_accepts(value: ValueRef<'_>, path: &str, op: FieldOp<'_>) -> bool {
+    if path.is_empty() {
+        return match op.op {
+            Op::Set | Op::Unset | Op::SetOnInsert => true,
+            Op::Push | Op::PushEach => value.kind == ElementType::Array,
+            _ => number::result(value, op).is_some(),
+        };
+    }
+    if value.kind != ElementType::EmbeddedDocument {
+        return false;
+    }
+    let (key, rest) = step(path);
+    raw::find(value.bytes, key).map_or_else(|| nothing_accepts(op), |field| value_accepts(field, rest, op))
+}
