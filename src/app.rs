@@ -17,7 +17,7 @@ use crate::event::Collections;
 use crate::http::serve;
 use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
 use crate::queue::{Shared, drain};
-use crate::sink::{self, Sink};
+use crate::sink::{self, Compaction, Sink};
 use crate::source::Redis;
 use crate::status::Status;
 
@@ -106,7 +106,7 @@ async fn connect(
     let database = sink::database(&config.mongodb).await.context("mongodb.uri cannot be used")?;
     let mut backoff = Backoff::default();
     loop {
-        let collections = collections.clone();
+        let collections = (collections.clone(), Compaction::new(config, &collections));
         let sink = Sink::connect(
             database.clone(),
             &config.mongodb,

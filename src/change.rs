@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use bson::spec::ElementType;
 
-use crate::raw::ValueRef;
+use crate::raw::{Value, ValueRef};
 
 /// A collection, by its place in the list of configured ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +17,36 @@ pub struct EntityRef<'a> {
     pub collection: CollectionId,
     /// The `_id`: text or an integer.
     pub id: ValueRef<'a>,
+    /// The fields of the shard key and their values, encoded elements; mostly none.
+    pub shard_key: &'a [u8],
+}
+
+/// [`EntityRef`], owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity {
+    collection: CollectionId,
+    id: Value,
+    shard_key: Box<[u8]>,
+}
+
+impl Entity {
+    /// The entity, borrowed.
+    #[must_use]
+    pub fn get(&self) -> EntityRef<'_> {
+        EntityRef { collection: self.collection, id: self.id.get(), shard_key: &self.shard_key }
+    }
+
+    /// Bytes it takes in memory besides itself.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.id.len() + self.shard_key.len()
+    }
+}
+
+impl From<EntityRef<'_>> for Entity {
+    fn from(entity: EntityRef<'_>) -> Self {
+        Entity { collection: entity.collection, id: entity.id.into(), shard_key: entity.shard_key.into() }
+    }
 }
 
 impl EntityRef<'_> {
@@ -28,6 +58,7 @@ impl EntityRef<'_> {
         hasher.write_u16(self.collection.0);
         hasher.write_u8(self.id.kind as u8);
         hasher.write(self.id.bytes);
+        hasher.write(self.shard_key);
         hasher.finish()
     }
 }
@@ -68,10 +99,12 @@ pub enum Op {
     SetOnInsert,
     /// The field gets the time of the write.
     CurrentDate,
+    /// The binary is merged into the field, a Yjs document.
+    Yjs,
 }
 
 impl Op {
-    const ALL: [Op; 16] = [
+    const ALL: [Op; 17] = [
         Op::Set,
         Op::Unset,
         Op::Inc,
@@ -88,6 +121,7 @@ impl Op {
         Op::Rename,
         Op::SetOnInsert,
         Op::CurrentDate,
+        Op::Yjs,
     ];
 
     /// MongoDB's operators, in the order in which they are written.
@@ -115,7 +149,7 @@ impl Op {
             Op::Set => "$set",
             Op::Unset => "$unset",
             Op::Inc => "$inc",
-            Op::Push | Op::PushEach | Op::PushWith => "$push",
+            Op::Push | Op::PushEach | Op::PushWith | Op::Yjs => "$push",
             Op::AddToSet => "$addToSet",
             Op::PullAll => "$pullAll",
             Op::Pull => "$pull",
@@ -267,6 +301,7 @@ struct Head {
     effect: EffectKind,
     id_kind: ElementType,
     id_start: usize,
+    key_start: usize,
     body_start: usize,
     body_end: usize,
 }
@@ -288,6 +323,8 @@ impl Chunk {
         let change = &placed.change;
         let id_start = self.bytes.len();
         self.bytes.extend_from_slice(change.entity.id.bytes);
+        let key_start = self.bytes.len();
+        self.bytes.extend_from_slice(change.entity.shard_key);
         let body_start = self.bytes.len();
         let (effect, body) = change.effect.parts();
         self.bytes.extend_from_slice(body);
@@ -299,6 +336,7 @@ impl Chunk {
             effect,
             id_kind: change.entity.id.kind,
             id_start,
+            key_start,
             body_start,
             body_end: self.bytes.len(),
         });
@@ -307,14 +345,15 @@ impl Chunk {
     /// The changes, in queue order.
     pub fn iter(&self) -> impl Iterator<Item = Placed<'_>> {
         self.heads.iter().map(|head| {
-            let id = ValueRef { kind: head.id_kind, bytes: &self.bytes[head.id_start..head.body_start] };
+            let id = ValueRef { kind: head.id_kind, bytes: &self.bytes[head.id_start..head.key_start] };
             let body = &self.bytes[head.body_start..head.body_end];
             let effect = match head.effect {
                 EffectKind::Update => Effect::Update(FieldOps::new(body)),
                 EffectKind::Replace => Effect::Replace(body),
                 EffectKind::Delete => Effect::Delete,
             };
-            let entity = EntityRef { collection: head.collection, id };
+            let shard_key = &self.bytes[head.key_start..head.body_start];
+            let entity = EntityRef { collection: head.collection, id, shard_key };
             Placed { offset: head.offset, hash: head.hash, change: Change { entity, effect, ts: head.ts } }
         })
     }
@@ -347,7 +386,7 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raw::{Number, Value};
+    use crate::raw::Number;
 
     #[test]
     fn a_chunk_gives_back_what_was_put_in() {
@@ -356,7 +395,7 @@ mod tests {
         let mut body = Vec::new();
         write_field_op(&mut body, FieldOp { op: Op::Inc, path: "n", value: one.get() });
         write_field_op(&mut body, FieldOp { op: Op::Unset, path: "a.b", value: ValueRef::NULL });
-        let entity = EntityRef { collection: CollectionId(3), id: id.get() };
+        let entity = EntityRef { collection: CollectionId(3), id: id.get(), shard_key: b"key" };
         let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: Some(5) };
 
         let mut chunk = Chunk::default();

@@ -51,3 +51,4 @@ pub mod source;
 pub mod status;
 pub mod tail_clock;
 pub mod write;
+pub mod yjs;

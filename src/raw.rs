@@ -5,6 +5,9 @@
 
 use bson::spec::ElementType;
 
+/// The generic subtype of binaries.
+const GENERIC: u8 = 0;
+
 /// An encoded BSON value, borrowed: its type and its bytes without type and key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueRef<'a> {
@@ -33,6 +36,13 @@ impl Value {
         self.kind = value.kind;
         self.bytes.clear();
         self.bytes.extend_from_slice(value.bytes);
+    }
+
+    /// A binary of the generic subtype.
+    #[must_use]
+    pub fn binary(bytes: &[u8]) -> Self {
+        let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes();
+        Value { kind: ElementType::Binary, bytes: [&len[..], &[GENERIC], bytes].concat() }
     }
 
     /// The number of encoded bytes.
@@ -68,6 +78,12 @@ impl From<Number> for Value {
 impl<'a> ValueRef<'a> {
     /// Null.
     pub const NULL: ValueRef<'static> = ValueRef { kind: ElementType::Null, bytes: &[] };
+
+    /// The bytes, if it is a binary.
+    #[must_use]
+    pub fn binary(self) -> Option<&'a [u8]> {
+        (self.kind == ElementType::Binary).then(|| self.bytes.get(5..))?
+    }
 
     /// The number, if it is one.
     #[must_use]
@@ -210,6 +226,12 @@ pub fn write_bool(out: &mut Vec<u8>, key: &str, b: bool) {
 #[must_use]
 pub fn elements(document: &[u8]) -> Elements<'_> {
     Elements { rest: document.get(4..document.len().saturating_sub(1)).unwrap_or_default() }
+}
+
+/// The elements of a document that was written without its beginning and end.
+#[must_use]
+pub fn bare_elements(elements: &[u8]) -> Elements<'_> {
+    Elements { rest: elements }
 }
 
 /// Iterator of [`elements`].

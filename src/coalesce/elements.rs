@@ -32,7 +32,7 @@ impl Elements {
         Elements { open: array.bytes[..array.bytes.len() - 1].to_vec(), count }
     }
 
-    fn push(&mut self, value: ValueRef<'_>) {
+    pub(super) fn push(&mut self, value: ValueRef<'_>) {
         raw::write_indexed(&mut self.open, self.count, value);
         self.count += 1;
     }
@@ -40,11 +40,22 @@ impl Elements {
     /// Appends what an operation adds.
     pub(super) fn push_op(&mut self, op: FieldOp<'_>) {
         let array = match op.op {
-            Op::Push => return self.push(op.value),
+            Op::Push | Op::Yjs => return self.push(op.value),
             Op::PushWith => raw::find(op.value.bytes, "$each").unwrap_or(op.value),
             _ => op.value,
         };
         raw::elements(array.bytes).for_each(|(_, value)| self.push(value));
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The elements.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
+        raw::bare_elements(&self.open[size_of::<i32>()..]).map(|(_, value)| value)
     }
 
     /// Encoded bytes.

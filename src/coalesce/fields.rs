@@ -14,6 +14,7 @@ use super::number;
 use crate::change::{FieldOp, Op};
 use crate::event::path::ancestors;
 use crate::raw::{self, Value, ValueRef};
+use crate::yjs;
 
 /// What is to become of one field.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,8 @@ pub enum FieldUpdate {
     AddToSet(Elements),
     /// `$pullAll`
     PullAll(Elements),
+    /// `$push` of updates to a Yjs document, and `$inc` of their count.
+    Yjs(Elements),
     /// Any other operator, with its operand.
     Other(Op, Value),
     /// The place that a `$rename` of another path fills.
@@ -46,6 +49,7 @@ impl FieldUpdate {
             Op::PushWith => FieldUpdate::PushWith(Elements::of(op), modifiers(op.value)),
             Op::AddToSet => FieldUpdate::AddToSet(Elements::of(op)),
             Op::PullAll => FieldUpdate::PullAll(Elements::of(op)),
+            Op::Yjs => FieldUpdate::Yjs(Elements::of(op)),
             other => FieldUpdate::Other(other, op.value.into()),
         }
     }
@@ -56,7 +60,7 @@ impl FieldUpdate {
         Some(match self {
             FieldUpdate::Known(Known::Missing) => Op::Unset.operator(),
             FieldUpdate::Known(_) => Op::Set.operator(),
-            FieldUpdate::Push(_) | FieldUpdate::PushWith(..) => Op::Push.operator(),
+            FieldUpdate::Push(_) | FieldUpdate::PushWith(..) | FieldUpdate::Yjs(_) => Op::Push.operator(),
             FieldUpdate::AddToSet(_) => Op::AddToSet.operator(),
             FieldUpdate::PullAll(_) => Op::PullAll.operator(),
             FieldUpdate::Other(op, _) => op.operator(),
@@ -72,7 +76,8 @@ impl FieldUpdate {
             FieldUpdate::PushWith(elements, modifiers) => elements.bytes() + modifiers.len(),
             FieldUpdate::Push(elements)
             | FieldUpdate::AddToSet(elements)
-            | FieldUpdate::PullAll(elements) => elements.bytes(),
+            | FieldUpdate::PullAll(elements)
+            | FieldUpdate::Yjs(elements) => elements.bytes(),
         }
     }
 
@@ -105,7 +110,9 @@ impl FieldUpdate {
             (FieldUpdate::Known(Known::Missing), _) if may_be_index(op.path) => false,
             (FieldUpdate::Known(known), _) => known.accepts("", op),
             (FieldUpdate::Push(_), Op::Push | Op::PushEach) => true,
-            (FieldUpdate::AddToSet(_), Op::AddToSet) | (FieldUpdate::PullAll(_), Op::PullAll) => true,
+            (FieldUpdate::AddToSet(_), Op::AddToSet)
+            | (FieldUpdate::PullAll(_), Op::PullAll)
+            | (FieldUpdate::Yjs(_), Op::Yjs) => true,
             // What is sorted or cut at last is all that was pushed, one way or the other.
             (FieldUpdate::Push(_), Op::PushWith) => raw::find(op.value.bytes, "$position").is_none(),
             (FieldUpdate::PushWith(_, before), Op::PushWith) => {
@@ -132,7 +139,7 @@ impl FieldUpdate {
             }
             (FieldUpdate::Push(elements) | FieldUpdate::PushWith(elements, _), _)
             | (FieldUpdate::AddToSet(elements), Op::AddToSet)
-            | (FieldUpdate::PullAll(elements), Op::PullAll) => elements.push_op(op),
+            | (FieldUpdate::PullAll(elements) | FieldUpdate::Yjs(elements), _) => elements.push_op(op),
             (FieldUpdate::Other(before, value), _) if *before == op.op => {
                 if let Some(result) = number::combined(value.get(), op) {
                     *value = result;
@@ -304,6 +311,23 @@ impl Fields {
             .filter(move |(other, _)| other.as_bytes()[path.len()] == b'.')
     }
 
+    /// Merges the updates of Yjs documents, now that no more are to come.
+    pub(super) fn seal(&mut self) {
+        for update in self.by_path.values_mut() {
+            let FieldUpdate::Yjs(updates) = update else { continue };
+            if updates.count() > 1 {
+                let before = updates.bytes();
+                *updates = merged(updates);
+                self.bytes = self.bytes - before + updates.bytes();
+            }
+        }
+    }
+
+    /// The paths of Yjs documents.
+    pub fn yjs(&self) -> impl Iterator<Item = &str> {
+        self.iter().filter(|(_, update)| matches!(update, FieldUpdate::Yjs(_))).map(|(path, _)| path)
+    }
+
     /// The operations, in the order of their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldUpdate)> {
         self.by_path.iter().map(|(path, update)| (&**path, update))
@@ -314,6 +338,15 @@ impl Fields {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+fn merged(updates: &Elements) -> Elements {
+    let updates = updates.iter().filter_map(|update| Some(update.binary()?.to_vec())).collect();
+    let mut merged = Elements::default();
+    for update in yjs::merge(updates) {
+        merged.push(Value::binary(&update).get());
+    }
+    merged
 }
 
 fn may_be_index(path: &str) -> bool {

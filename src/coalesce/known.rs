@@ -181,7 +181,7 @@ fn nothing_accepts(op: FieldOp<'_>) -> bool {
     match op.op {
         // Among several there may be equal ones.
         Op::AddToSet => raw::elements(op.value.bytes).nth(1).is_none(),
-        Op::PushWith | Op::Rename | Op::CurrentDate => false,
+        Op::PushWith | Op::Rename | Op::CurrentDate | Op::Yjs => false,
         _ => true,
     }
 }

@@ -189,8 +189,11 @@ impl PendingUpdate {
 
     /// Takes the first segment to write it. The rest, if any, must wait until it is written.
     pub fn take_first(&mut self) -> Option<Segment> {
-        let segment = self.segments.pop_front()?;
+        let mut segment = self.segments.pop_front()?;
         self.bytes -= segment.bytes();
+        if let Update::Fields(fields) = &mut segment.update {
+            fields.seal();
+        }
         Some(segment)
     }
 

@@ -5,7 +5,7 @@ use bson::Bson;
 use super::*;
 use crate::change::{Change, CollectionId, EntityRef, FieldOp, FieldOps, Op, write_field_op};
 use crate::raw::{ValueRef, begin_document, end_document, find, write, write_key};
-use bson::spec::ElementType;
+use bson::spec::{BinarySubtype, ElementType};
 
 #[derive(Clone)]
 enum Make {
@@ -42,7 +42,7 @@ fn fold(changes: &[Make]) -> Vec<String> {
             }
             Make::Delete => Effect::Delete,
         };
-        let entity = EntityRef { collection: CollectionId(0), id: ValueRef::NULL };
+        let entity = EntityRef { collection: CollectionId(0), id: ValueRef::NULL, shard_key: &[] };
         let offset = i64::try_from(at).unwrap() + 1;
         let placed = Placed { offset, hash: 0, change: Change { entity, effect, ts: None } };
         match &mut pending {
@@ -63,8 +63,8 @@ fn told(update: &Update) -> String {
         let start = begin_document(&mut document);
         write(&mut document);
         end_document(&mut document, start);
-        let document: serde_json::Value = bson::deserialize_from_slice(&document).unwrap();
-        document["v"].to_string()
+        let document: bson::Document = bson::deserialize_from_slice(&document).unwrap();
+        document.get("v").map_or("null".into(), |value| value.clone().into_relaxed_extjson().to_string())
     };
     let array = |elements: &Elements| {
         json(&|out| {
@@ -81,6 +81,7 @@ fn told(update: &Update) -> String {
                     FieldUpdate::Known(known) => json(&|out| known.write(out, "v")),
                     FieldUpdate::Other(_, value) => json(&|out| write(out, "v", value.get())),
                     FieldUpdate::Push(elements)
+                    | FieldUpdate::Yjs(elements)
                     | FieldUpdate::AddToSet(elements)
                     | FieldUpdate::PullAll(elements) => array(elements),
                     FieldUpdate::PushWith(elements, modifiers) => {
@@ -276,6 +277,10 @@ fn kinds() -> Vec<(&'static str, Make)> {
         ("$rename", op(Op::Rename, "g".into())),
         ("$setOnInsert", op(Op::SetOnInsert, 1.into())),
         ("$currentDate", op(Op::CurrentDate, true.into())),
+        (
+            "yjs",
+            op(Op::Yjs, Bson::Binary(bson::Binary { subtype: BinarySubtype::Generic, bytes: vec![0, 0] })),
+        ),
         ("replace", Make::Replace(bson::doc! {"f": 1})),
         ("delete", Make::Delete),
     ]
@@ -288,6 +293,7 @@ fn why(first: &str, second: &str) -> &'static str {
     let on_numbers = matches!(second, "$inc" | "$mul");
     match (first, second) {
         ("replace" | "delete", "$currentDate") => "two",
+        ("$set number" | "$set array" | "$set other" | "replace", "yjs") => "wrong",
         ("$set number" | "replace", _) if on_arrays => "wrong",
         ("$set other", _) if on_arrays || on_numbers => "wrong",
         ("$set array", _) if on_numbers => "wrong",

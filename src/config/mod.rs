@@ -13,6 +13,7 @@ mod route_rules;
 mod secret;
 mod show;
 mod source;
+mod yjs;
 
 #[cfg(test)]
 mod load_tests;
@@ -31,6 +32,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use error::{ConfigError, KeyPath, Problem};
 pub use secret::SecretUrl;
 pub use source::{Amount, Conversion, Id, Source, SourceTable};
+pub use yjs::{Yjs, YjsEncoding};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -192,6 +194,9 @@ pub struct Route {
     /// Between the parts of an `id` that has several; `:` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id_separator: Option<String>,
+    /// Fields of the collection's shard key to their values, for the filter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shard_key: BTreeMap<String, Source>,
     /// Path to the event's time: milliseconds since the epoch, or RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ts: Option<String>,
@@ -222,6 +227,24 @@ pub struct Route {
     /// Field to what it is if the event makes the document.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set_on_insert: BTreeMap<String, Source>,
+    /// Array field to the value whose equals are removed from it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pull: BTreeMap<String, Source>,
+    /// Array field to an array whose elements are removed from it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pull_all: BTreeMap<String, Source>,
+    /// Array field to -1 or 1: its first or last element is removed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pop: BTreeMap<String, i64>,
+    /// Field to its new name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rename: BTreeMap<String, String>,
+    /// Fields that get the time of the write, by MongoDB's clock.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub current_date: Vec<String>,
+    /// A Yjs document that the event has an update of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yjs: Option<Yjs>,
     /// Path to an object merged into the document (RFC 7396).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merge: Option<String>,
@@ -239,7 +262,7 @@ pub struct Route {
 impl Route {
     /// The keys that give fields a value from a source, and what they hold.
     #[must_use]
-    pub fn sourced_fields(&self) -> [(&'static str, &BTreeMap<String, Source>); 7] {
+    pub fn sourced_fields(&self) -> [(&'static str, &BTreeMap<String, Source>); 9] {
         [
             ("set", &self.set),
             ("push", &self.push),
@@ -248,6 +271,8 @@ impl Route {
             ("max", &self.max),
             ("mul", &self.mul),
             ("set_on_insert", &self.set_on_insert),
+            ("pull", &self.pull),
+            ("pull_all", &self.pull_all),
         ]
     }
 }

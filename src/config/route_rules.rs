@@ -44,6 +44,10 @@ impl Route {
     fn check_effect(&self, path: &KeyPath, found: &mut Violations) {
         let updates = !self.unset.is_empty()
             || !self.inc.is_empty()
+            || !self.pop.is_empty()
+            || !self.rename.is_empty()
+            || !self.current_date.is_empty()
+            || self.yjs.is_some()
             || self.sourced_fields().iter().any(|(_, fields)| !fields.is_empty())
             || self.patch.is_some()
             || self.merge.is_some();
@@ -87,10 +91,22 @@ impl Route {
         sources.extend(self.when.keys().map(|source| (path.join("when").join(source), source.as_str())));
         for (key, fields) in self.sourced_fields() {
             for (field, source) in fields {
-                sources.extend(source.check(&path.join(key).join(field), found));
+                sources.extend(source.check_for(key, &path.join(key).join(field), found));
             }
         }
         sources.extend(amounts);
+        for (field, source) in &self.shard_key {
+            sources.extend(source.check_for("shard_key", &path.join("shard_key").join(field), found));
+        }
+        if let Some(yjs) = &self.yjs {
+            let key = path.join("yjs");
+            yjs.check(&key, found);
+            sources.push((key.join("update"), yjs.update.as_str()));
+        }
+        for (field, end) in &self.pop {
+            let key = path.join("pop").join(field);
+            found.require(matches!(end, 1 | -1), key, "must be -1 for the first element or 1 for the last");
+        }
         for (key, source) in sources {
             let is_path = source.split('.').all(|component| !component.is_empty());
             found.require(is_path, key, format!("{source:?} is no path: a component is empty"));
@@ -98,20 +114,35 @@ impl Route {
     }
 
     /// Fields of the document.
-    fn check_targets(&self, path: &KeyPath, found: &mut Violations) {
-        let mut targets: Vec<(KeyPath, &str)> = Vec::new();
+    fn check_targets<'r>(&'r self, path: &KeyPath, found: &mut Violations) {
+        let mut targets: Vec<(KeyPath, &'r str)> = Vec::new();
         let at = |key: &str, field: &str| path.join(key).join(field);
+        let listed = |key: &str, fields: &'r [String]| {
+            let key = path.join(key);
+            let targets: Vec<_> =
+                fields.iter().enumerate().map(|(n, field)| (key.join(n), field.as_str())).collect();
+            targets
+        };
         let [(_, set), others @ ..] = self.sourced_fields();
         targets.extend(set.keys().map(|field| (at("set", field), field.as_str())));
-        targets.extend(
-            self.unset.iter().enumerate().map(|(n, field)| (path.join("unset").join(n), field.as_str())),
-        );
+        targets.extend(listed("unset", &self.unset));
         targets.extend(self.inc.keys().map(|field| (at("inc", field), field.as_str())));
         targets.extend(
             others
                 .iter()
                 .flat_map(|(key, fields)| fields.keys().map(|field| (at(key, field), field.as_str()))),
         );
+        targets.extend(self.pop.keys().map(|field| (at("pop", field), field.as_str())));
+        for (field, name) in &self.rename {
+            targets.extend([(at("rename", field), field.as_str()), (at("rename", field), name.as_str())]);
+        }
+        targets.extend(listed("current_date", &self.current_date));
+        targets.extend(self.yjs.iter().map(|yjs| (at("yjs", "field"), yjs.field.as_str())));
+        for field in self.shard_key.keys() {
+            if let Some(fault) = target_fault(field) {
+                found.require(false, at("shard_key", field), fault);
+            }
+        }
 
         for (number, (key, field)) in targets.iter().enumerate() {
             if let Some(fault) = target_fault(field) {

@@ -83,6 +83,10 @@ fn it_shows_every_key() {
     }
     let path = || Some("x".to_owned());
     let field = || BTreeMap::from([("x".to_owned(), Source::from("x"))]);
+    let yjs: Yjs = toml::from_str("update = 'x'").unwrap();
+    for key in toml::Table::try_from(&yjs).unwrap().keys() {
+        assert!(section("routes").contains(&format!(" {key}  ")), "yjs: {key}");
+    }
     // Every field by name, so that a new one has to be shown before this compiles.
     let route = Route {
         when: [("x".to_owned(), Scalar::Bool(true))].into(),
@@ -101,6 +105,13 @@ fn it_shows_every_key() {
         max: field(),
         mul: field(),
         set_on_insert: field(),
+        pull: field(),
+        pull_all: field(),
+        pop: [("x".to_owned(), 1)].into(),
+        rename: [("x".to_owned(), "y".to_owned())].into(),
+        current_date: vec![String::new()],
+        shard_key: field(),
+        yjs: Some(yjs.clone()),
         patch: path(),
         merge: path(),
         replace: path(),
@@ -123,10 +134,10 @@ fn its_examples_work() {
             _ => examples.push(std::mem::take(&mut block).join("\n")),
         }
     }
-    assert_eq!(examples.len(), 8, "{examples:?}");
+    assert_eq!(examples.len(), 10, "{examples:?}");
     let all = format!("{SHIPPED}\n{}", examples.join("\n"));
     let config: Config = toml::from_str(&all).unwrap();
     assert_eq!(config.violations(), []);
     assert_eq!(config.warnings(), [""; 0]);
-    assert_eq!((config.queues.len(), config.routes.len()), (2, 9));
+    assert_eq!((config.queues.len(), config.routes.len()), (2, 11));
 }

@@ -17,7 +17,7 @@ pub enum Source {
     /// What is at a path.
     Path(String),
     /// A source that says more.
-    Table(SourceTable),
+    Table(Box<SourceTable>),
 }
 
 /// A source that is a table: one of `path`, `value` and `now`.
@@ -39,6 +39,47 @@ pub struct SourceTable {
     /// The time at which the event is decoded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub now: bool,
+    /// `push`, `add_to_set`: the value is an array of elements, not one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub each: bool,
+    /// `push`: where the elements go; negative counts from the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<i64>,
+    /// `push`: how many elements the array keeps; negative keeps the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slice: Option<i64>,
+    /// `push`: the order of the elements: 1, -1, or fields to these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sort: Option<toml::Value>,
+}
+
+impl SourceTable {
+    /// The modifiers of `push`, each with its value.
+    #[must_use]
+    pub fn push_modifiers(&self) -> Vec<(&'static str, toml::Value)> {
+        let number = |name, value: Option<i64>| value.map(|n| (name, toml::Value::Integer(n)));
+        let sort = self.sort.clone().map(|sort| ("$sort", sort));
+        [number("$position", self.position), number("$slice", self.slice), sort]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// Reports modifiers that do not belong where the source is, or are none.
+    fn check_modifiers(&self, operator: &str, key: &KeyPath, found: &mut Violations) {
+        let good = !self.each || matches!(operator, "push" | "add_to_set");
+        found.require(good, key.join("each"), "only means something in `push` and `add_to_set`");
+        for (modifier, _) in self.push_modifiers() {
+            let message = "only means something in `push`";
+            found.require(operator == "push", key.join(&modifier[1..]), message);
+        }
+        let direction = |value: &toml::Value| matches!(value.as_integer(), Some(1 | -1));
+        let good = self.sort.as_ref().is_none_or(|sort| match sort.as_table() {
+            Some(fields) => !fields.is_empty() && fields.values().all(direction),
+            None => direction(sort),
+        });
+        found.require(good, key.join("sort"), "must be 1, -1, or a table of fields to these");
+    }
 }
 
 /// The types that a value can be converted to.
@@ -181,6 +222,19 @@ impl Amount {
 }
 
 impl Source {
+    /// Reports what is wrong with it as the source of an operator; answers the path that it takes.
+    pub(super) fn check_for(
+        &self,
+        operator: &str,
+        key: &KeyPath,
+        found: &mut Violations,
+    ) -> Option<(KeyPath, &str)> {
+        if let Source::Table(table) = self {
+            table.check_modifiers(operator, key, found);
+        }
+        self.check(key, found)
+    }
+
     /// Reports what is wrong with it; answers the path that it takes.
     pub(super) fn check(&self, key: &KeyPath, found: &mut Violations) -> Option<(KeyPath, &str)> {
         let table = match self {
@@ -269,7 +323,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
-        SourceTable::deserialize(MapAccessDeserializer::new(map)).map(Source::Table)
+        SourceTable::deserialize(MapAccessDeserializer::new(map)).map(|table| Source::Table(Box::new(table)))
     }
 }
 

@@ -71,10 +71,9 @@ pub(crate) fn convert(value: ValueRef<'_>, wanted: Conversion) -> Result<Value, 
         Conversion::Double => double(value).map(|n| Number::Double(n).into()),
         Conversion::Decimal => decimal(value),
         Conversion::String => string(value),
-        Conversion::Binary => value
-            .text()
-            .and_then(|text| BASE64.decode(text).ok())
-            .and_then(|bytes| binary(BinarySubtype::Generic, &bytes)),
+        Conversion::Binary => {
+            value.text().and_then(base64).and_then(|bytes| binary(BinarySubtype::Generic, &bytes))
+        }
         Conversion::Uuid => value
             .text()
             .and_then(|text| bson::Uuid::parse_str(text).ok())
@@ -163,6 +162,11 @@ pub(super) fn text_value(text: &str) -> Value {
     made(ElementType::String, &bytes)
 }
 
+/// The bytes of a base64 text.
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text).ok()
+}
+
 fn binary(subtype: BinarySubtype, bytes: &[u8]) -> Option<Value> {
     let len = i32::try_from(bytes.len()).ok()?;
     let encoded = [&len.to_le_bytes()[..], &[subtype.into()], bytes].concat();
@@ -179,6 +183,13 @@ pub(crate) fn literal(value: &toml::Value) -> Result<Value, String> {
     let value = made(kind, &bytes);
     Keys::Data.check_encoded(value.get()).map_err(|rejection| rejection.text)?;
     Ok(value)
+}
+
+/// Encodes the modifiers of a `$push`, the configuration's.
+pub(super) fn modifiers(modifiers: toml::Table) -> Option<Value> {
+    let mut bytes = Vec::new();
+    let kind = write_literal(&mut bytes, &toml::Value::Table(modifiers)).ok()?;
+    Some(made(kind, &bytes))
 }
 
 fn write_literal(out: &mut Vec<u8>, value: &toml::Value) -> Result<ElementType, String> {

@@ -5,6 +5,7 @@
 
 pub(crate) mod convert;
 mod extract;
+mod field;
 mod native;
 mod operators;
 mod patch;
@@ -133,6 +134,7 @@ impl Decoder {
             *id = made;
             decoded.entity.id = id.get();
         }
+        decoded.entity.shard_key = &ops.shard_key;
         let effect = match decoded.effect {
             DecodedEffect::Update => Effect::Update(FieldOps::new(&ops.bytes)),
             DecodedEffect::Replace(document) => Effect::Replace(document),
@@ -215,6 +217,8 @@ impl<'a> Decoded<'a> {
 struct Ops {
     bytes: Vec<u8>,
     count: usize,
+    /// The elements of the entity's shard key.
+    shard_key: Vec<u8>,
     /// Some paths came from the event, so nobody has compared them yet.
     from_event: bool,
 }
@@ -222,6 +226,7 @@ struct Ops {
 impl Ops {
     fn clear(&mut self) {
         self.bytes.clear();
+        self.shard_key.clear();
         self.count = 0;
         self.from_event = false;
     }

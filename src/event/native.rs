@@ -65,7 +65,7 @@ impl Native {
             })?;
         let id = extracted.get(self.id).filter(|id| id.kind != ElementType::Null);
         let id = id.ok_or_else(|| Rejection::new(Reason::MissingId, "a native event needs \"id\""))?;
-        let entity = EntityRef { collection, id: entity_id(id, "id")? };
+        let entity = EntityRef { collection, id: entity_id(id, "id")?, shard_key: &[] };
         let ts = extracted.get(self.ts).and_then(event_time);
 
         let effects =

@@ -3,12 +3,13 @@
 use bson::spec::ElementType;
 
 use super::extract::{Extracted, Paths};
+use super::field::{Field, Yjs, fields};
 use super::patch::read_patch;
 use super::source::{At, Id, Source, Taken};
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, event_time, merge};
-use crate::change::{CollectionId, EntityRef, FieldOp, Op};
-use crate::config::{self, Amount, Scalar};
+use crate::change::{CollectionId, EntityRef};
+use crate::config::{self, Scalar};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Number, ValueRef};
 
@@ -21,6 +22,7 @@ pub(super) struct Route {
     when: Vec<(At, Scalar)>,
     collection: Target,
     id: Id,
+    shard_key: Vec<(String, Source)>,
     ts: Option<At>,
     effect: RouteEffect,
 }
@@ -33,16 +35,9 @@ enum Target {
 
 #[derive(Debug)]
 enum RouteEffect {
-    Update { fields: Vec<Field>, merge: Option<At>, patch: Option<At> },
+    Update { fields: Vec<Field>, yjs: Option<Yjs>, merge: Option<At>, patch: Option<At> },
     Replace(At),
     Delete,
-}
-
-#[derive(Debug)]
-struct Field {
-    op: Op,
-    path: String,
-    source: Source,
 }
 
 /// What a route says of an event.
@@ -78,10 +73,17 @@ impl Route {
         } else {
             let merge = route.merge.as_ref().map(|path| At::new(paths, path, Keys::Merge));
             let patch = route.patch.as_ref().map(|path| At::new(paths, path, Keys::Data));
-            RouteEffect::Update { fields: fields(route, paths)?, merge, patch }
+            let yjs = route.yjs.as_ref().map(|yjs| Yjs::new(yjs, paths));
+            RouteEffect::Update { fields: fields(route, paths)?, yjs, merge, patch }
         };
+        let shard_key = route
+            .shard_key
+            .iter()
+            .map(|(field, source)| Some((field.clone(), Source::new(source, paths)?)))
+            .collect::<Option<_>>()?;
         Some(Route {
             when,
+            shard_key,
             collection,
             id: Id::new(&route.id, route.id_separator.as_deref().unwrap_or(ID_SEPARATOR), paths)?,
             ts: route.ts.as_ref().map(|path| At::new(paths, path, Keys::Data)),
@@ -106,7 +108,11 @@ impl Route {
             // It has to outlive this call; until the decoder has put it there is no reference to it.
             Taken::Made(id) => (ValueRef::NULL, Some(id)),
         };
-        let entity = EntityRef { collection: self.target(extracted)?, id };
+        for (field, source) in &self.shard_key {
+            write_shard_key(field, source, extracted, &mut ops.shard_key)?;
+        }
+        // The decoder borrows the shard key once all is written.
+        let entity = EntityRef { collection: self.target(extracted)?, id, shard_key: &[] };
         let ts = self.ts.as_ref().and_then(|source| source.get(extracted)).and_then(event_time);
         let decoded = match &self.effect {
             RouteEffect::Delete => Decoded::delete(entity, ts),
@@ -114,10 +120,13 @@ impl Route {
                 let document = source.get(extracted).ok_or_else(|| nothing_at(&source.path))?;
                 Decoded::replace(entity, ts, document, &source.path)?
             }
-            RouteEffect::Update { fields, merge: merged, patch } => {
+            RouteEffect::Update { fields, yjs, merge: merged, patch } => {
                 let mut written = false;
                 for field in fields {
                     written |= field.write(extracted, ops)?;
+                }
+                if let Some(yjs) = yjs {
+                    written |= yjs.write(extracted, ops)?;
                 }
                 if let Some(source) = merged
                     && let Some(value) = source.get(extracted)
@@ -156,53 +165,28 @@ impl Route {
     }
 }
 
-impl Field {
-    /// Writes the operation, if the event has its operand.
-    fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<bool, Rejection> {
-        let Some(value) = self.source.take(extracted)? else { return Ok(false) };
-        let value = value.get();
-        if self.op != Op::AddToSet {
-            ops.add(FieldOp { op: self.op, path: &self.path, value })?;
-            return Ok(true);
+/// Appends an element of the shard key.
+fn write_shard_key(
+    field: &str,
+    source: &Source,
+    extracted: &Extracted,
+    out: &mut Vec<u8>,
+) -> Result<(), Rejection> {
+    let value = source.take(extracted)?;
+    match value.as_ref().map(Taken::get) {
+        Some(value) if !matches!(value.kind, ElementType::Array | ElementType::EmbeddedDocument) => {
+            raw::write(out, field, value);
+            Ok(())
         }
-        // It takes the elements of an array; a route adds one.
-        ops.add(FieldOp { op: self.op, path: &self.path, value: raw::array_of(value).get() })?;
-        Ok(true)
-    }
-}
-
-fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Field>> {
-    let mut fields = Vec::new();
-    let mut add = |op, path: &String, source| fields.push(Field { op, path: path.clone(), source });
-    let [(_, set), others @ ..] = route.sourced_fields();
-    for (path, source) in set {
-        add(Op::Set, path, Source::new(source, paths)?);
-    }
-    for path in &route.unset {
-        add(Op::Unset, path, Source::Fixed(ValueRef::NULL.into()));
-    }
-    for (path, amount) in &route.inc {
-        let source = match amount {
-            Amount::Int(n) => Source::Fixed(Number::int(*n).into()),
-            Amount::Float(n) => Source::Fixed(Number::Double(*n).into()),
-            Amount::From(source) => Source::new(source, paths)?,
-        };
-        add(Op::Inc, path, source);
-    }
-    for (key, sourced) in others {
-        let op = match key {
-            "push" => Op::Push,
-            "add_to_set" => Op::AddToSet,
-            "min" => Op::Min,
-            "max" => Op::Max,
-            "mul" => Op::Mul,
-            _ => Op::SetOnInsert,
-        };
-        for (path, source) in sourced {
-            add(op, path, Source::new(source, paths)?);
+        Some(_) => {
+            let text = format!("the shard key {field:?} must be a single value");
+            Err(Rejection::new(Reason::BadId, text))
+        }
+        None => {
+            let text = format!("the event has no value for the shard key {field:?}");
+            Err(Rejection::new(Reason::MissingId, text))
         }
     }
-    Some(fields)
 }
 
 fn nothing_at(path: &str) -> Rejection {

@@ -44,7 +44,7 @@ impl Doubt {
         let segment = &self.write.segment;
         (segment.first..=segment.last).contains(&placed.offset)
             && self.write.hash == placed.hash
-            && self.write.entity() == placed.change.entity
+            && self.write.entity.get() == placed.change.entity
     }
 }
 
@@ -176,9 +176,9 @@ async fn one_by_one(
         if doubt.write.unsettled.events() == 0 {
             return Err(SourceError::ForeignPop);
         }
-        let Write { collection, ref id, hash, .. } = doubt.write;
+        let Write { ref entity, hash, .. } = doubt.write;
         let unsettled = doubt.write.unsettled.split(1);
-        writes.push(Write { collection, id: id.clone(), hash, segment, unsettled });
+        writes.push(Write { entity: entity.clone(), hash, segment, unsettled });
         events.push_back(event);
     }
     let mut backoff = Backoff::default();
@@ -229,7 +229,9 @@ async fn applied_before(queue: &Owned, write: &Write) -> Option<Outcome> {
     let watermarks = queue.shared.sink.watermarks(&[write], guard).await.ok()?;
     match watermarks.first()? {
         Some(Watermark(Some(w))) if *w >= write.segment.last => Some(Outcome::Deduplicated),
-        None if matches!(write.segment.update, Update::Delete) => Some(Outcome::Persisted(write.collection)),
+        None if matches!(write.segment.update, Update::Delete) => {
+            Some(Outcome::Persisted(write.entity.get().collection))
+        }
         _ => None,
     }
 }

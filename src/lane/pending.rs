@@ -7,9 +7,8 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
-use crate::change::{CollectionId, EntityRef, Placed};
+use crate::change::{Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
-use crate::raw::Value;
 use crate::settle::{Ledger, Unsettled};
 use crate::write::Write;
 
@@ -30,8 +29,7 @@ pub struct Pending {
 #[derive(Debug)]
 struct Entry {
     hash: u64,
-    collection: CollectionId,
-    id: Value,
+    entity: Entity,
     since: Instant,
     update: PendingUpdate,
 }
@@ -41,11 +39,11 @@ const ENTRY_OVERHEAD: usize = 256;
 
 impl Entry {
     fn is(&self, entity: EntityRef<'_>) -> bool {
-        self.collection == entity.collection && self.id.get() == entity.id
+        self.entity.get() == entity
     }
 
     fn bytes(&self) -> usize {
-        self.id.len() + self.update.bytes() + ENTRY_OVERHEAD
+        self.entity.bytes() + self.update.bytes() + ENTRY_OVERHEAD
     }
 }
 
@@ -82,8 +80,7 @@ impl Pending {
         }
         let entry = Entry {
             hash: placed.hash,
-            collection: entity.collection,
-            id: entity.id.into(),
+            entity: entity.into(),
             since: now,
             update: PendingUpdate::new(placed),
         };
@@ -143,15 +140,15 @@ impl Pending {
             let Some(mut entry) = self.remove(at) else { continue };
             let Some(segment) = entry.update.take_first() else { continue };
             let unsettled = self.unsettled.split(segment.events);
-            let Entry { hash, collection, .. } = entry;
-            let id = if entry.update.first().is_some() {
-                let id = entry.id.clone();
+            let hash = entry.hash;
+            let entity = if entry.update.first().is_some() {
+                let entity = entry.entity.clone();
                 self.insert(entry);
-                id
+                entity
             } else {
-                entry.id
+                entry.entity
             };
-            writes.push(Write { collection, id, hash, segment, unsettled });
+            writes.push(Write { entity, hash, segment, unsettled });
         }
         writes
     }
@@ -198,8 +195,8 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::buffer::Buffer;
-    use crate::change::{Change, Effect, FieldOp, FieldOps, Op, write_field_op};
-    use crate::raw::{Number, ValueRef};
+    use crate::change::{Change, CollectionId, Effect, FieldOp, FieldOps, Op, write_field_op};
+    use crate::raw::{Number, Value, ValueRef};
     use proptest::prelude::*;
 
     fn empty() -> Pending {
@@ -212,7 +209,7 @@ mod tests {
         let (id, one) = (Value::from(Number::int(id)), Value::from(Number::int(1)));
         let mut body = Vec::new();
         write_field_op(&mut body, FieldOp { op, path: "a.b", value: one.get() });
-        let entity = EntityRef { collection: CollectionId(0), id: id.get() };
+        let entity = EntityRef { collection: CollectionId(0), id: id.get(), shard_key: &[] };
         let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None };
         // A hash that collides often.
         let hash = u64::from(id.get().bytes[0] % 3);
@@ -224,7 +221,7 @@ mod tests {
             Some(Number::Int32(id)) => i64::from(id),
             _ => panic!("an id"),
         };
-        writes.iter().map(|w| (id(w.id.get()), w.segment.first, w.segment.last)).collect()
+        writes.iter().map(|w| (id(w.entity.get().id), w.segment.first, w.segment.last)).collect()
     }
 
     #[test]
@@ -263,7 +260,7 @@ mod tests {
             let mut body = Vec::new();
             let path = format!("field{}", offset % 10);
             write_field_op(&mut body, FieldOp { op, path: &path, value: text.get() });
-            let entity = EntityRef { collection: CollectionId(0), id: id.get() };
+            let entity = EntityRef { collection: CollectionId(0), id: id.get(), shard_key: &[] };
             let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None };
             pending.unsettled.absorb(pending.unsettled.ledger().receive(1));
             pending.fold(&Placed { offset, hash: 0, change }, Instant::now(), 1 << 20);

@@ -6,7 +6,7 @@ use crate::backoff::Backoff;
 use crate::coalesce::Update;
 use crate::queue::Owned;
 use crate::settle::Outcome;
-use crate::sink::{Verdict, Watermark};
+use crate::sink::{Grown, Verdict, Watermark};
 use crate::source::SourceError;
 
 use super::isolate::{Doubt, isolate, refold};
@@ -29,6 +29,7 @@ pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceEr
             return Ok(());
         }
         let round = attempt(queue, writes).await;
+        queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
         let (applied_in_part, raced) = examine(queue, round.conflicts, &mut retry).await;
         stack.extend(refold(queue, applied_in_part).await?);
@@ -56,6 +57,7 @@ fn next_segments(stack: &mut Vec<Pending>) -> Vec<Write> {
 /// What is left of a batch after one attempt.
 #[derive(Default)]
 struct Round {
+    grown: Vec<Grown>,
     conflicts: Vec<Write>,
     refused: Vec<Doubt>,
     retry: Vec<Write>,
@@ -68,7 +70,10 @@ async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
     let mut failure = None;
     for (write, verdict) in writes.into_iter().zip(verdicts) {
         match verdict {
-            Verdict::Applied => queue.persisted(write),
+            Verdict::Applied => {
+                round.grown.extend(queue.shared.sink.grown(&write));
+                queue.persisted(write);
+            }
             Verdict::Conflict => round.conflicts.push(write),
             Verdict::Refused(rejection) => round.refused.push(Doubt::refused(write, rejection)),
             Verdict::Untried => round.retry.push(write),

@@ -146,11 +146,13 @@ pub enum Op {
     Replace,
     /// A deletion.
     Delete,
+    /// Updates of a Yjs document merged into one; it settles no events.
+    Compact,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Op; 3] = [Op::Update, Op::Replace, Op::Delete];
+    pub const ALL: [Op; 4] = [Op::Update, Op::Replace, Op::Delete, Op::Compact];
 
     /// The metric's label value.
     #[must_use]
@@ -159,6 +161,7 @@ impl Op {
             Op::Update => "update",
             Op::Replace => "replace",
             Op::Delete => "delete",
+            Op::Compact => "compact",
         }
     }
 }

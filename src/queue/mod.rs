@@ -94,7 +94,7 @@ impl Owned {
         if let Some(latency) = self.age(write.segment.ts, write.segment.first) {
             self.metrics.persisted_after(latency, events);
         }
-        write.unsettled.settle(Outcome::Persisted(write.collection));
+        write.unsettled.settle(Outcome::Persisted(write.entity.get().collection));
     }
 
     /// How long ago an event came into being, by its own time or else by when its offset did.

@@ -12,6 +12,7 @@ use crate::event::Collections;
 use crate::event::path::WATERMARK_FIELD;
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::write::Write;
+use crate::yjs;
 
 /// What the server accepts in one command, from its `hello`.
 #[derive(Debug, Clone, Copy)]
@@ -128,14 +129,15 @@ impl Encoder<'_> {
         for (at, write) in writes.iter().enumerate() {
             let kind = Kind::of(&write.segment);
             statement.clear();
-            self.statement(&mut statement, write.id.get(), &write.segment);
-            let found = open.iter().position(|o| o.collection == write.collection && o.kind == kind);
+            let entity = write.entity.get();
+            self.statement(&mut statement, entity, &write.segment);
+            let found = open.iter().position(|o| o.collection == entity.collection && o.kind == kind);
             let mut slot = found.unwrap_or_else(|| {
-                open.push(self.open(write.collection, kind));
+                open.push(self.open(entity.collection, kind));
                 open.len() - 1
             });
             if !open[slot].has_room(statement.len(), self.limits) {
-                let full = std::mem::replace(&mut open[slot], self.open(write.collection, kind));
+                let full = std::mem::replace(&mut open[slot], self.open(entity.collection, kind));
                 commands.push(full.close());
                 slot = slot.min(open.len() - 1);
             }
@@ -149,7 +151,7 @@ impl Encoder<'_> {
     #[must_use]
     pub(super) fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
         let mut statement = Vec::new();
-        self.statement(&mut statement, entity.id, segment);
+        self.statement(&mut statement, entity, segment);
         let mut open = self.open(entity.collection, Kind::of(segment));
         open.add(0, &statement);
         open.close()
@@ -168,10 +170,10 @@ impl Encoder<'_> {
         Open { collection, kind, body, start, array, writes: Vec::new() }
     }
 
-    fn statement(&self, out: &mut Vec<u8>, id: ValueRef<'_>, segment: &Segment) {
+    fn statement(&self, out: &mut Vec<u8>, entity: EntityRef<'_>, segment: &Segment) {
         let start = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "q");
-        self.filter(out, id, segment);
+        self.filter(out, entity, segment);
         match &segment.update {
             Update::Fields(fields) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, "u");
@@ -180,7 +182,7 @@ impl Encoder<'_> {
             }
             Update::Replace(document) => {
                 raw::write_key(out, ElementType::Array, "u");
-                self.replacement(out, id, document, segment.last);
+                self.replacement(out, entity, document, segment.last);
                 raw::write_bool(out, "upsert", true);
             }
             Update::Delete => raw::write_i32(out, "limit", 1),
@@ -189,9 +191,9 @@ impl Encoder<'_> {
     }
 
     /// `{_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`; documents without watermark match.
-    fn filter(&self, out: &mut Vec<u8>, id: ValueRef<'_>, segment: &Segment) {
+    fn filter(&self, out: &mut Vec<u8>, entity: EntityRef<'_>, segment: &Segment) {
         let start = begin_document(out);
-        raw::write(out, "_id", id);
+        write_entity(out, entity);
         if let Some(guard) = self.guard {
             raw::write_key(out, ElementType::EmbeddedDocument, &guard.path);
             let not = begin_document(out);
@@ -239,8 +241,9 @@ impl Encoder<'_> {
 
     /// A pipeline that replaces everything but `_id` and the watermarks of other queues:
     /// `[{$replaceWith: {$mergeObjects: [{$literal: document},
-    /// {_id: {$literal: X}, _tidegate: {$mergeObjects: ["$_tidegate", {<queue id>: {$literal: l}}]}}]}}]`
-    fn replacement(&self, out: &mut Vec<u8>, id: ValueRef<'_>, document: &Known, watermark: i64) {
+    /// {_id: {$literal: X}, _tidegate: {$mergeObjects: ["$_tidegate", {<queue id>: {$literal: l}}]}}]}}]`,
+    /// and where there is a shard key, which a document must keep, `{$set: {<field>: {$literal: ...}}}`.
+    fn replacement(&self, out: &mut Vec<u8>, entity: EntityRef<'_>, document: &Known, watermark: i64) {
         let literal = |out: &mut Vec<u8>, key: &str, value: ValueRef<'_>| {
             raw::write_key(out, ElementType::EmbeddedDocument, key);
             let start = begin_document(out);
@@ -260,7 +263,7 @@ impl Encoder<'_> {
         end_document(out, replacing);
         raw::write_key(out, ElementType::EmbeddedDocument, "1");
         let kept = begin_document(out);
-        literal(out, "_id", id);
+        literal(out, "_id", entity.id);
         match self.guard {
             Some(guard) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, WATERMARK_FIELD);
@@ -276,8 +279,23 @@ impl Encoder<'_> {
             }
             None => raw::write_text(out, WATERMARK_FIELD, WATERMARKS),
         }
-        [kept, objects, with, stage, pipeline].into_iter().for_each(|start| end_document(out, start));
+        [kept, objects, with, stage].into_iter().for_each(|start| end_document(out, start));
+        if !entity.shard_key.is_empty() {
+            raw::write_key(out, ElementType::EmbeddedDocument, "1");
+            let stage = begin_document(out);
+            raw::write_key(out, ElementType::EmbeddedDocument, "$set");
+            let set = begin_document(out);
+            raw::bare_elements(entity.shard_key).for_each(|(field, value)| literal(out, field, value));
+            [set, stage].into_iter().for_each(|start| end_document(out, start));
+        }
+        end_document(out, pipeline);
     }
+}
+
+/// Writes what a filter says of an entity: `_id` and shard key.
+pub(super) fn write_entity(out: &mut Vec<u8>, entity: EntityRef<'_>) {
+    raw::write(out, "_id", entity.id);
+    out.extend_from_slice(entity.shard_key);
 }
 
 /// Writes an operator with its fields, or nothing if it has none.
@@ -285,8 +303,14 @@ fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
     let at = out.len();
     raw::write_key(out, ElementType::EmbeddedDocument, name);
     let start = begin_document(out);
-    for (path, update) in fields.iter().filter(|(_, update)| update.operator() == Some(name)) {
+    for (path, update) in fields.iter() {
         match update {
+            FieldUpdate::Yjs(updates) if name == "$inc" => {
+                let count = i32::try_from(updates.count()).unwrap_or(i32::MAX);
+                raw::write_i32(out, &format!("{path}.{}", yjs::COUNT), count);
+            }
+            _ if update.operator() != Some(name) => {}
+            FieldUpdate::Yjs(updates) => each(out, &format!("{path}.{}", yjs::UPDATES), updates, None),
             FieldUpdate::Other(_, value) => raw::write(out, path, value.get()),
             FieldUpdate::Known(_) => raw::write(out, path, ValueRef::NULL),
             FieldUpdate::PullAll(elements) => {

@@ -1,36 +1,37 @@
 //! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
 
 mod command;
+mod compact;
 mod error;
 #[cfg(test)]
 mod law;
 mod preview;
 mod reply;
+mod watermark;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bson::spec::ElementType;
-use bson::{Binary, Bson, Document, RawDocumentBuf, doc};
+use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
 pub use self::command::Guard;
 use self::command::{Command, Encoder, Limits};
+pub use self::compact::{Compaction, Grown};
 pub use self::error::SinkError;
 pub use self::preview::preview;
 pub use self::reply::Verdict;
 use self::reply::verdicts;
-use crate::change::CollectionId;
+pub use self::watermark::Watermark;
 use crate::class::Class;
 use crate::coalesce::Update;
 use crate::config;
 use crate::event::Collections;
 use crate::metrics::{Op, WriteMetrics};
-use crate::raw::{self, Number, begin_document, end_document};
+use crate::raw::{self, begin_document, end_document};
 use crate::status::Status;
 use crate::write::Write;
 
@@ -50,6 +51,7 @@ pub struct Sink {
     /// Reading back what was written must not see what may yet be rolled back.
     read_concern: &'static str,
     timeout: Duration,
+    compaction: Compaction,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
     writes_fail: AtomicBool,
     status: Arc<Status>,
@@ -76,7 +78,7 @@ impl Sink {
     pub async fn connect(
         database: Database,
         config: &config::Mongodb,
-        collections: Collections,
+        (collections, compaction): (Collections, Compaction),
         status: Arc<Status>,
         metrics: Arc<WriteMetrics>,
     ) -> Result<Self, SinkError> {
@@ -87,6 +89,7 @@ impl Sink {
             write_concern: write_concern(&config.write_concern),
             read_concern: if config.write_concern == "1" { "local" } else { "majority" },
             timeout: config.timeout,
+            compaction,
             writes_fail: AtomicBool::new(false),
             status,
             metrics,
@@ -232,76 +235,6 @@ impl Sink {
         }
     }
 
-    /// The documents' watermarks of a queue, in the order of `writes`: None where there is no document.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn watermarks(
-        &self,
-        writes: &[&Write],
-        guard: &Guard,
-    ) -> Result<Vec<Option<Watermark>>, SinkError> {
-        /// Ids asked for at once; their documents' watermarks fit one reply.
-        const IDS: usize = 1000;
-        let mut found: HashMap<(CollectionId, Vec<u8>), Watermark> = HashMap::new();
-        let mut by_collection: HashMap<CollectionId, Vec<&Write>> = HashMap::new();
-        for write in writes {
-            by_collection.entry(write.collection).or_default().push(write);
-        }
-        for (collection, writes) in by_collection {
-            for some in writes.chunks(IDS) {
-                let reply = self.run(self.find(collection, some, guard)).await?;
-                let batch = reply.get_document("cursor").and_then(|c| c.get_array("firstBatch"));
-                for document in
-                    batch.map(Vec::as_slice).unwrap_or_default().iter().filter_map(Bson::as_document)
-                {
-                    let Some(id) = document.get("_id") else { continue };
-                    let watermark = document.get_document(crate::event::path::WATERMARK_FIELD);
-                    let watermark = watermark.ok().and_then(|w| w.get(guard.id())).and_then(Bson::as_i64);
-                    found.insert((collection, id_bytes(id)), Watermark(watermark));
-                }
-            }
-        }
-        let watermark = |write: &&Write| {
-            let id = write.id.get();
-            let key = match id.number() {
-                Some(Number::Int32(n)) => integer_id(n.into()),
-                Some(Number::Int64(n)) => integer_id(n),
-                _ => [&[id.kind as u8], id.bytes].concat(),
-            };
-            found.get(&(write.collection, key)).copied()
-        };
-        Ok(writes.iter().map(watermark).collect())
-    }
-
-    fn find(&self, collection: CollectionId, writes: &[&Write], guard: &Guard) -> Vec<u8> {
-        let mut out = Vec::new();
-        let start = begin_document(&mut out);
-        raw::write_text(&mut out, "find", self.collections.name(collection));
-        raw::write_key(&mut out, ElementType::EmbeddedDocument, "filter");
-        let filter = begin_document(&mut out);
-        raw::write_key(&mut out, ElementType::EmbeddedDocument, "_id");
-        let operator = begin_document(&mut out);
-        raw::write_key(&mut out, ElementType::Array, "$in");
-        let ids = begin_document(&mut out);
-        for (at, write) in writes.iter().enumerate() {
-            raw::write_indexed(&mut out, at, write.id.get());
-        }
-        [ids, operator, filter].into_iter().for_each(|start| end_document(&mut out, start));
-        raw::write_key(&mut out, ElementType::EmbeddedDocument, "projection");
-        let projection = begin_document(&mut out);
-        raw::write_i32(&mut out, guard.path(), 1);
-        end_document(&mut out, projection);
-        raw::write_i32(&mut out, "batchSize", i32::try_from(writes.len()).unwrap_or(i32::MAX));
-        raw::write_bool(&mut out, "singleBatch", true);
-        raw::write_key(&mut out, ElementType::EmbeddedDocument, "readConcern");
-        let concern = begin_document(&mut out);
-        raw::write_text(&mut out, "level", self.read_concern);
-        end_document(&mut out, concern);
-        end_document(&mut out, start);
-        out
-    }
-
     async fn run_document(&self, command: &Document) -> Result<Document, SinkError> {
         let body = bson::serialize_to_vec(command).map_err(|e| SinkError::transient(e.to_string()))?;
         self.run(body).await
@@ -320,37 +253,6 @@ impl Sink {
             _ => self.status.mongodb.up(),
         }
         result
-    }
-}
-
-/// A document's watermark; None inside where it has no watermark of this queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watermark(pub Option<i64>);
-
-/// An integer as an `_id`: to MongoDB, 7 is the same whatever number type it has.
-fn integer_id(n: i64) -> Vec<u8> {
-    [&[ElementType::Int64 as u8], &n.to_le_bytes()[..]].concat()
-}
-
-fn id_bytes(id: &Bson) -> Vec<u8> {
-    match id {
-        Bson::Int32(n) => integer_id((*n).into()),
-        Bson::Int64(n) => integer_id(*n),
-        Bson::Double(n) if n.fract() == 0.0 => integer_id(*n as i64),
-        // An integral decimal reads as one.
-        Bson::Decimal128(n) => n.to_string().parse().map(integer_id).unwrap_or_default(),
-        Bson::String(text) => {
-            let mut bytes = vec![ElementType::String as u8];
-            raw::write_text_value(&mut bytes, text);
-            bytes
-        }
-        Bson::ObjectId(id) => [&[ElementType::ObjectId as u8], &id.bytes()[..]].concat(),
-        Bson::Binary(Binary { subtype, bytes }) => {
-            let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes();
-            [&[ElementType::Binary as u8], &len[..], &[(*subtype).into()], bytes].concat()
-        }
-        // No event has such an id.
-        _ => Vec::new(),
     }
 }
 

@@ -19,7 +19,7 @@ use super::command::{Encoder, Guard, Limits};
 use super::reply::verdicts;
 use super::{Verdict, write_concern};
 use crate::buffer::Buffer;
-use crate::change::Placed;
+use crate::change::{EntityRef, Placed};
 use crate::coalesce::{PendingUpdate, Segment, Wrong, with_wrong_rule};
 use crate::config::{Config, Native};
 use crate::event::{Collections, Decoder};
@@ -264,14 +264,10 @@ impl Court {
 
     fn write(&self, at: usize, segment: Segment) -> Write {
         let id = Value::from(crate::raw::Number::int(at as i64));
+        let collection = self.collections.find("folded").expect("it is configured");
+        let entity = EntityRef { collection, id: id.get(), shard_key: &[] };
         let unsettled: Unsettled = self.ledger.receive(0);
-        Write {
-            collection: self.collections.find("folded").expect("it is configured"),
-            id,
-            hash: at as u64,
-            segment,
-            unsettled,
-        }
+        Write { entity: entity.into(), hash: at as u64, segment, unsettled }
     }
 
     async fn send(&self, writes: &[Write]) -> anyhow::Result<Vec<Verdict>> {
