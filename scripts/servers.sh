@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes sure that there is a Redis and a MongoDB server to start, for the tests and the demo. Starts neither.
+# Makes sure that there is a Redis and a MongoDB server to start, for the tests and the demo. Starts neither. And Node,
+# for the clients that the tests use.
 #
 #   Redis     redis-server on the PATH, else Debian's package.
 #   MongoDB   mongod on the PATH, else secantusd-rs, a server with MongoDB's protocol, built once into
@@ -54,6 +55,9 @@ build_secantusd() {
         --ignore-rust-version --root "$servers_dir" --force --quiet
     rm -rf "$servers_dir/build"
 }
+
+has node || install nodejs
+has npm || install npm
 
 if [ -n "${TIDEGATE_TEST_REDIS_URL:-}" ] && [ -n "${TIDEGATE_TEST_MONGODB_URI:-}" ]; then
     say "both are named by the environment"

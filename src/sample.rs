@@ -71,14 +71,18 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
             }
             Ok(change) => {
                 let entity = change.entity;
-                let mut id = Vec::new();
-                let start = begin_document(&mut id);
-                raw::write(&mut id, "_id", entity.id);
-                end_document(&mut id, start);
-                let id: Document = bson::deserialize_from_slice(&id).map_err(io::Error::other)?;
-                let id = id.get("_id").unwrap_or(&Bson::Null);
-                let id = serde_json::to_string(&ExtJson(id)).map_err(io::Error::other)?;
-                writeln!(out, "  collection {:?}, _id {id}", collections.name(entity.collection))?;
+                let mut key = Vec::new();
+                let start = begin_document(&mut key);
+                raw::write(&mut key, "_id", entity.id);
+                key.extend_from_slice(entity.shard_key);
+                end_document(&mut key, start);
+                let key: Document = bson::deserialize_from_slice(&key).map_err(io::Error::other)?;
+                write!(out, "  collection {:?}", collections.name(entity.collection))?;
+                for (field, value) in &key {
+                    let value = serde_json::to_string(&ExtJson(value)).map_err(io::Error::other)?;
+                    write!(out, ", {field} {value}")?;
+                }
+                writeln!(out)?;
                 let placed = Placed { offset: OFFSET, hash: 0, change };
                 for command in preview(&placed, &collections, &config.mongodb, guard.as_ref()) {
                     let command = Bson::Document(command);

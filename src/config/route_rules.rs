@@ -322,4 +322,35 @@ mod tests {
         `routes[0].push.ab`: conflicts with `routes[0].set.ab`: MongoDB refuses to write a field twice in one update
         "#);
     }
+
+    #[test]
+    fn operators_and_their_operands_go_together() {
+        insta::assert_snapshot!(violations(r#"
+            [[routes]]
+            id = "id"
+            collection = "a"
+            set = { a = { path = "a", each = true }, b = { path = "b", slice = 1 } }
+            push = { c = { path = "c", sort = 2 }, d = { path = "d", sort = { x = "up" } } }
+            pop = { e = 0 }
+            rename = { f = "a.b", _id = "g" }
+            current_date = ["h", "h"]
+            shard_key = { "" = "i", j = "" }
+            yjs = { update = "k..l", field = "h.x", compact_above = 1, max_bytes = "5MiB" }
+        "#), @r#"
+        `routes[0].set.a.each`: only means something in `push` and `add_to_set`
+        `routes[0].set.b.slice`: only means something in `push`
+        `routes[0].push.c.sort`: must be 1, -1, or a table of fields to these
+        `routes[0].push.d.sort`: must be 1, -1, or a table of fields to these
+        `routes[0].yjs.compact_above`: must be at least 2
+        `routes[0].yjs.max_bytes`: must be from 1 byte to 4MiB
+        `routes[0].pop.e`: must be -1 for the first element or 1 for the last
+        `routes[0].shard_key.j`: "" is no path: a component is empty
+        `routes[0].yjs.update`: "k..l" is no path: a component is empty
+        `routes[0].shard_key.""`: is no field: a component is empty
+        `routes[0].rename._id`: a document's `_id` cannot be changed: it is what `id` says
+        `routes[0].rename.f`: conflicts with `routes[0].set.a`: MongoDB refuses to write a field twice in one update
+        `routes[0].current_date[1]`: conflicts with `routes[0].current_date[0]`: MongoDB refuses to write a field twice in one update
+        `routes[0].yjs.field`: conflicts with `routes[0].current_date[0]`: MongoDB refuses to write a field twice in one update
+        "#);
+    }
 }

@@ -342,4 +342,6 @@ fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
 #[cfg(test)]
 mod example_tests;
 #[cfg(test)]
+mod route_tests;
+#[cfg(test)]
 mod tests;

@@ -13,11 +13,11 @@ use super::pending::Pending;
 use crate::backoff::Backoff;
 use crate::change::Placed;
 use crate::coalesce::{PendingUpdate, Update};
-use crate::dead_letter::Rejection;
+use crate::dead_letter::{Reason, Rejection};
 use crate::event::Decoder;
 use crate::queue::{Owned, WindowSize};
 use crate::settle::Outcome;
-use crate::sink::{Verdict, Watermark};
+use crate::sink::{Found, Verdict};
 use crate::source::{SourceError, Window};
 use crate::write::Write;
 
@@ -195,14 +195,11 @@ async fn one_by_one(
             let write = &writes[0];
             match verdict {
                 Verdict::Applied => queue.persisted(writes.remove(0)),
-                Verdict::Refused(rejection) => {
-                    let event = events.front().map(Vec::as_slice).unwrap_or_default();
-                    queue.bury(&[(write.segment.first, event, &rejection)]).await?;
-                    writes.remove(0).unsettled.settle(Outcome::Dead(rejection.reason));
-                }
-                Verdict::Conflict => match applied_before(queue, write).await {
-                    Some(Outcome::Deduplicated) => writes.remove(0).unsettled.settle(Outcome::Deduplicated),
-                    Some(_) => queue.persisted(writes.remove(0)),
+                Verdict::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
+                Verdict::Conflict => match held_back(queue, write).await {
+                    Some(Ok(Outcome::Persisted(_))) => queue.persisted(writes.remove(0)),
+                    Some(Ok(outcome)) => writes.remove(0).unsettled.settle(outcome),
+                    Some(Err(rejection)) => bury(queue, &events, writes.remove(0), &rejection).await?,
                     None => stuck = true,
                 },
                 Verdict::Failed(error) => {
@@ -223,15 +220,33 @@ async fn one_by_one(
     Ok(())
 }
 
-/// Whether a single write that its guard held back was applied before. None if it is to be tried again.
-async fn applied_before(queue: &Owned, write: &Write) -> Option<Outcome> {
-    let guard = queue.guard.as_ref()?;
-    let watermarks = queue.shared.sink.watermarks(&[write], guard).await.ok()?;
-    match watermarks.first()? {
-        Some(Watermark(Some(w))) if *w >= write.segment.last => Some(Outcome::Deduplicated),
-        None if matches!(write.segment.update, Update::Delete) => {
-            Some(Outcome::Persisted(write.entity.get().collection))
+/// Makes a write of one event, the first of `events`, a dead letter.
+async fn bury(
+    queue: &Owned,
+    events: &VecDeque<Vec<u8>>,
+    write: Write,
+    rejection: &Rejection,
+) -> Result<(), SourceError> {
+    let event = events.front().map(Vec::as_slice).unwrap_or_default();
+    queue.bury(&[(write.segment.first, event, rejection)]).await?;
+    write.unsettled.settle(Outcome::Dead(rejection.reason));
+    Ok(())
+}
+
+/// What became of a single write that its guard held back. None if it is to be tried again.
+async fn held_back(queue: &Owned, write: &Write) -> Option<Result<Outcome, Rejection>> {
+    let found = queue.shared.sink.watermarks(&[write], queue.guard.as_ref()).await.ok()?;
+    match found.first()? {
+        Found::Watermark(w) if *w >= write.segment.last => Some(Ok(Outcome::Deduplicated)),
+        Found::Nothing if matches!(write.segment.update, Update::Delete) => {
+            Some(Ok(Outcome::Persisted(write.entity.get().collection)))
         }
+        Found::Taken => Some(Err(id_taken())),
         _ => None,
     }
+}
+
+/// Why an entity can have no document.
+pub(super) fn id_taken() -> Rejection {
+    Rejection::new(Reason::UniqueIndex, "the _id is that of a document with another shard key")
 }

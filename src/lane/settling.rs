@@ -6,10 +6,10 @@ use crate::backoff::Backoff;
 use crate::coalesce::Update;
 use crate::queue::Owned;
 use crate::settle::Outcome;
-use crate::sink::{Grown, Verdict, Watermark};
+use crate::sink::{Found, Grown, Verdict};
 use crate::source::SourceError;
 
-use super::isolate::{Doubt, isolate, refold};
+use super::isolate::{Doubt, id_taken, isolate, refold};
 use super::pending::Pending;
 use crate::write::Write;
 
@@ -28,13 +28,14 @@ pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceEr
         if writes.is_empty() {
             return Ok(());
         }
-        let round = attempt(queue, writes).await;
+        let mut round = attempt(queue, writes).await;
         queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
-        let (applied_in_part, raced) = examine(queue, round.conflicts, &mut retry).await;
-        stack.extend(refold(queue, applied_in_part).await?);
+        let examined = examine(queue, round.conflicts, &mut retry).await;
+        stack.extend(refold(queue, examined.applied_in_part).await?);
+        round.refused.extend(examined.refused);
         isolate(queue, round.refused).await?;
-        if round.failed || raced {
+        if round.failed || examined.raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         } else {
             backoff.reset();
@@ -91,38 +92,48 @@ async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
     round
 }
 
+/// What the guard held back, looked at.
+#[derive(Default)]
+struct Examined {
+    applied_in_part: Vec<Doubt>,
+    refused: Vec<Doubt>,
+    /// There is something to try again.
+    raced: bool,
+}
+
 /// Reads the watermarks of writes that the guard held back. What was applied is settled; what was not is
-/// to be tried again; what was in part is answered, with whether there was anything to try again.
-async fn examine(queue: &Owned, conflicts: Vec<Write>, retry: &mut Vec<Write>) -> (Vec<Doubt>, bool) {
-    let Some(guard) = queue.guard.as_ref().filter(|_| !conflicts.is_empty()) else {
-        // Without a guard, only two upserts racing to insert the same document meet.
-        let raced = !conflicts.is_empty();
-        retry.extend(conflicts);
-        return (Vec::new(), raced);
-    };
-    let watermarks = match queue.shared.sink.watermarks(&conflicts.iter().collect::<Vec<_>>(), guard).await {
-        Ok(watermarks) => watermarks,
+/// to be tried again.
+async fn examine(queue: &Owned, conflicts: Vec<Write>, retry: &mut Vec<Write>) -> Examined {
+    let mut examined = Examined::default();
+    if conflicts.is_empty() {
+        return examined;
+    }
+    let writes: Vec<_> = conflicts.iter().collect();
+    let found = match queue.shared.sink.watermarks(&writes, queue.guard.as_ref()).await {
+        Ok(found) => found,
         Err(error) => {
             queue.shared.metrics.retried_mongodb(error.class());
             retry.extend(conflicts);
-            return (Vec::new(), true);
+            examined.raced = true;
+            return examined;
         }
     };
-    let mut doubts = Vec::new();
-    let mut raced = false;
-    for (write, watermark) in conflicts.into_iter().zip(watermarks) {
+    for (write, found) in conflicts.into_iter().zip(found) {
         let segment = &write.segment;
-        match watermark {
-            Some(Watermark(Some(w))) if w >= segment.last => write.unsettled.settle(Outcome::Deduplicated),
-            Some(Watermark(Some(w))) if w >= segment.guard() => doubts.push(Doubt::applied_to(write, w)),
+        match found {
+            Found::Watermark(w) if w >= segment.last => write.unsettled.settle(Outcome::Deduplicated),
+            Found::Watermark(w) if w >= segment.guard() => {
+                examined.applied_in_part.push(Doubt::applied_to(write, w));
+            }
             // A deletion of a document that is not there.
-            None if matches!(segment.update, Update::Delete) => queue.persisted(write),
+            Found::Nothing if matches!(segment.update, Update::Delete) => queue.persisted(write),
+            Found::Taken => examined.refused.push(Doubt::refused(write, id_taken())),
             // Somebody inserted or deleted the document between write and look.
-            _ => {
-                raced = true;
+            Found::Watermark(_) | Found::Unmarked | Found::Nothing => {
+                examined.raced = true;
                 retry.push(write);
             }
         }
     }
-    (doubts, raced)
+    examined
 }

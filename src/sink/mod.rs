@@ -25,7 +25,7 @@ pub use self::error::SinkError;
 pub use self::preview::preview;
 pub use self::reply::Verdict;
 use self::reply::verdicts;
-pub use self::watermark::Watermark;
+pub use self::watermark::Found;
 use crate::class::Class;
 use crate::coalesce::Update;
 use crate::config;

@@ -12,24 +12,34 @@ use crate::event::path::WATERMARK_FIELD;
 use crate::raw::{self, Number, ValueRef, begin_document, end_document};
 use crate::write::Write;
 
-/// A document's watermark; None inside where it has no watermark of this queue.
+/// What is known of an entity's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watermark(pub Option<i64>);
+pub enum Found {
+    /// There is none.
+    Nothing,
+    /// It has no watermark of the queue.
+    Unmarked,
+    /// Its watermark of the queue.
+    Watermark(i64),
+    /// Its `_id` is taken, by a document with another shard key.
+    Taken,
+}
 
 /// Ids asked for at once; their documents' watermarks fit one reply.
 const IDS: usize = 1000;
 
 impl Sink {
-    /// The documents' watermarks of a queue, in the order of `writes`: None where there is no document.
+    /// Looks up the documents' watermarks of a queue, in the order of `writes`. Without a guard there are none.
     ///
     /// # Errors
     /// MongoDB's.
     pub async fn watermarks(
         &self,
         writes: &[&Write],
-        guard: &Guard,
-    ) -> Result<Vec<Option<Watermark>>, SinkError> {
-        let mut all = vec![None; writes.len()];
+        guard: Option<&Guard>,
+    ) -> Result<Vec<Found>, SinkError> {
+        let projected = guard.map_or("_id", Guard::path);
+        let mut all = vec![Found::Nothing; writes.len()];
         let mut by_collection: HashMap<CollectionId, Vec<usize>> = HashMap::new();
         for (at, write) in writes.iter().enumerate() {
             let entity = write.entity.get();
@@ -42,19 +52,27 @@ impl Sink {
             let start = begin_document(&mut filter);
             write_entity(&mut filter, entity);
             end_document(&mut filter, start);
-            let found = self.find(entity.collection, &filter, guard.path(), 1).await?;
-            all[at] = found.first().map(|document| watermark(document, guard));
+            let found = self.find(entity.collection, &filter, projected, 1).await?;
+            all[at] = match found.first() {
+                Some(document) => watermark(document, guard),
+                None => {
+                    let filter = among(std::iter::once(entity.id));
+                    let taken = !self.find(entity.collection, &filter, projected, 1).await?.is_empty();
+                    if taken { Found::Taken } else { Found::Nothing }
+                }
+            };
         }
         for (collection, places) in by_collection {
             for some in places.chunks(IDS) {
                 let filter = among(some.iter().map(|at| writes[*at].entity.get().id));
-                let documents = self.find(collection, &filter, guard.path(), some.len()).await?;
-                let found: HashMap<Vec<u8>, Watermark> = documents
+                let documents = self.find(collection, &filter, projected, some.len()).await?;
+                let found: HashMap<Vec<u8>, Found> = documents
                     .iter()
                     .filter_map(|document| Some((id_bytes(document.get("_id")?), watermark(document, guard))))
                     .collect();
                 for at in some {
-                    all[*at] = found.get(&key(writes[*at].entity.get().id)).copied();
+                    let found = found.get(&key(writes[*at].entity.get().id)).copied();
+                    all[*at] = found.unwrap_or(Found::Nothing);
                 }
             }
         }
@@ -104,9 +122,11 @@ fn among<'a>(ids: impl Iterator<Item = ValueRef<'a>>) -> Vec<u8> {
     out
 }
 
-fn watermark(document: &Document, guard: &Guard) -> Watermark {
+fn watermark(document: &Document, guard: Option<&Guard>) -> Found {
+    let Some(guard) = guard else { return Found::Unmarked };
     let watermarks = document.get_document(WATERMARK_FIELD).ok();
-    Watermark(watermarks.and_then(|watermarks| watermarks.get(guard.id())).and_then(Bson::as_i64))
+    let watermark = watermarks.and_then(|watermarks| watermarks.get(guard.id())).and_then(Bson::as_i64);
+    watermark.map_or(Found::Unmarked, Found::Watermark)
 }
 
 /// What finds an id again. To MongoDB, 7 is the same whatever number type it has.

@@ -6,9 +6,12 @@ mod command_line;
 mod delivery;
 mod ending;
 mod main_path;
+mod node;
 mod outages;
 mod ownership;
+mod shard_key;
 mod stage;
 mod support;
+mod yjs;
 
 mod support_smoke;

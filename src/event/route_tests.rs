@@ -1,0 +1,82 @@
+//! Routes as they are written: what each operator makes of an event.
+
+use super::tests::told;
+use super::*;
+
+fn decoder(route: &str) -> Decoder {
+    let toml = format!("queues = [{{ key = 'q' }}]\n[[routes]]\ncollection = 'c'\nid = 'id'\n{route}");
+    let config: Config = toml::from_str(&toml).unwrap();
+    assert_eq!(config.violations(), [], "{route}");
+    Decoder::new(&config)
+}
+
+#[test]
+fn operators_take_their_operands() {
+    let event = r#"{"id":1,"one":"x","list":[1,2]}"#;
+    for (route, expected) in [
+        ("push = { l = 'one' }", r#"Push l "x""#),
+        ("push = { l = { path = 'list', each = true } }", "PushEach l [1,2]"),
+        ("push = { l = { path = 'one', slice = -9 } }", r#"PushWith l {"$each":["x"],"$slice":-9}"#),
+        (
+            "push = { l = { path = 'list', each = true, position = 0, slice = 3, sort = { a = -1 } } }",
+            r#"PushWith l {"$each":[1,2],"$position":0,"$slice":3,"$sort":{"a":-1}}"#,
+        ),
+        ("add_to_set = { l = 'list' }", "AddToSet l [[1,2]]"),
+        ("add_to_set = { l = { path = 'list', each = true } }", "AddToSet l [1,2]"),
+        ("pull = { l = 'one' }", r#"PullAll l ["x"]"#),
+        ("pull_all = { l = 'list' }", "PullAll l [1,2]"),
+        ("pop = { l = -1, m = 1 }", "Pop l -1, Pop m 1"),
+        ("rename = { old = 'new' }", r#"Rename old "new""#),
+        ("current_date = ['at']", "CurrentDate at true"),
+    ] {
+        assert_eq!(told(&mut decoder(route), event), format!("c/1: {expected}"), "{route}");
+    }
+    for route in ["pull_all = { l = 'one' }", "push = { l = { path = 'one', each = true } }"] {
+        let told = told(&mut decoder(route), event);
+        assert_eq!(told, r#"bad-event: what is written to "l" must be an array"#, "{route}");
+    }
+}
+
+#[test]
+fn a_shard_key_is_part_of_the_entity() {
+    let mut decoder =
+        decoder("delete = true\nshard_key = { region = 'r', \"t.id\" = { path = 't', as = 'int' } }");
+    let seed = foldhash::quality::RandomState::default();
+    let mut hash = |event: &str| decoder.decode(event.as_bytes()).unwrap().entity.hash(&seed);
+    let eu = hash(r#"{"id":1,"r":"eu","t":"7"}"#);
+    assert_eq!(eu, hash(r#"{"id":1,"r":"eu","t":7}"#));
+    assert_ne!(eu, hash(r#"{"id":1,"r":"us","t":7}"#));
+    let mut reason = |event: &str| told(&mut decoder, event);
+    assert_eq!(
+        reason(r#"{"id":1,"r":"eu"}"#),
+        r#"missing-id: the event has no value for the shard key "t.id""#
+    );
+    assert_eq!(
+        reason(r#"{"id":1,"r":["eu"],"t":7}"#),
+        r#"bad-id: the shard key "region" must be a single value"#
+    );
+}
+
+#[test]
+fn yjs_updates_are_bytes() {
+    let mut base64 = decoder("yjs = { update = 'u', max_bytes = 40 }");
+    let mut bytes = decoder("yjs = { update = 'u', encoding = 'bytes', field = 'text' }");
+    // Nothing inserted, nothing deleted.
+    assert_eq!(base64.decode(br#"{"id":1,"u":"AAA="}"#).unwrap().effect.len(), 10 + 3 + 7);
+    assert_eq!(bytes.decode(br#"{"id":1,"u":[0,0]}"#).unwrap().effect.len(), 10 + 4 + 7);
+    for (encoding, update, reason) in [
+        ("base64", "[0,0]", "bad-event: the Yjs update at \"u\" is not base64"),
+        ("bytes", "\"AAA=\"", "bad-event: the Yjs update at \"u\" is not an array of bytes"),
+        ("bytes", "[0,256]", "bad-event: the Yjs update at \"u\" is not an array of bytes"),
+        ("bytes", "[1]", "bad-event: what is at \"u\" is no Yjs update: it ends too early"),
+        (
+            "base64",
+            &format!("\"{}\"", "A".repeat(60)),
+            "too-large: the Yjs update at \"u\" has 45 bytes, more than yjs.max_bytes, 40",
+        ),
+        ("base64", "null", "bad-event: the Yjs update at \"u\" is not base64"),
+    ] {
+        let decoder = if encoding == "base64" { &mut base64 } else { &mut bytes };
+        assert_eq!(told(decoder, &format!(r#"{{"id":1,"u":{update}}}"#)), reason);
+    }
+}
