@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law lint build servers clean
+.PHONY: help demo test law lint microbench build servers clean
 
 help: ## list all targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: servers ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
 	@$(CARGO) build --release --locked --bin tidegate --example demo
@@ -25,6 +25,9 @@ lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+microbench: ## measure decode, route, fold and encode in nanoseconds an event
+	$(CARGO) bench --locked --bench pipeline
 
 build: ## build the release binary
 	$(CARGO) build --release --locked

@@ -12,13 +12,14 @@ use crate::backoff::Backoff;
 use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::class::Class;
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::event::Collections;
 use crate::http::serve;
 use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
+use crate::peers::Peers;
 use crate::queue::{Shared, drain};
 use crate::sink::{self, Compaction, Sink};
-use crate::source::Redis;
+use crate::source::{Keys, Redis};
 use crate::status::Status;
 
 /// Runs until `stop`, then flushes and commits.
@@ -38,7 +39,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         .collect();
     queue_metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
     let buffer = Buffer::new(&config.buffer);
-    let status = Status::new(&config, Arc::clone(&buffer), &queue_metrics);
+    let peers = Arc::new(Peers::new(owned_queues(&config), config.lease.ttl));
+    let status = Status::new(&config, peers.name(), Arc::clone(&buffer), &queue_metrics);
     tracing::info!("listening on http://{}", listener.local_addr()?);
     let mut background = JoinSet::new();
     background.spawn(exporter.clone().upkeep());
@@ -54,14 +56,16 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         seed: foldhash::quality::RandomState::default(),
         metrics,
         status,
+        peers,
         config,
     });
+    let (peers, status) = (Arc::clone(&shared.peers), Arc::clone(&shared.status));
+    let gathering = tokio::spawn(peers.run(shared.redis.clone(), status, stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
     let mut queues = JoinSet::new();
     for (at, metrics) in queue_metrics.into_iter().enumerate() {
-        let queue = shared.config.queues[at].clone();
         let status = Arc::clone(&shared.status.queues[at]);
-        queues.spawn(drain(queue, Arc::clone(&shared), metrics, status, stop.clone()));
+        queues.spawn(drain(at, Arc::clone(&shared), metrics, status, stop.clone()));
     }
     let deadline = shared.config.shutdown.deadline;
     let overdue = async {
@@ -92,7 +96,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             }
         }
     }
+    // Peers that were not told wait for a moment longer.
+    let _ = tokio::time::timeout(Duration::from_secs(1), gathering).await;
     fatal.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// The queues that have one owner at a time: those that are popped need none.
+fn owned_queues(config: &Config) -> Vec<(usize, Keys)> {
+    let owned = config.queues.iter().enumerate().filter(|(_, queue)| queue.delivery != Delivery::AtMostOnce);
+    owned.map(|(at, queue)| (at, Keys::new(&queue.key, &config.dead_letter.suffix))).collect()
 }
 
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.

@@ -42,6 +42,7 @@ pub mod http;
 pub mod lane;
 pub mod log;
 pub mod metrics;
+pub mod peers;
 pub mod queue;
 pub mod raw;
 pub mod sample;

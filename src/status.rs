@@ -18,6 +18,7 @@ pub(crate) use self::tests::Lines;
 use crate::buffer::Buffer;
 use crate::config::{Config, Delivery};
 use crate::metrics::{Metric, QueueMetrics, gauge};
+use crate::source::Members;
 
 /// The state of an instance.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Status {
     pub mongodb: Dependency,
     /// The queues, in the order of the configuration.
     pub queues: Vec<Arc<QueueStatus>>,
+    instance: String,
     buffer: Arc<Buffer>,
     started: Instant,
     stopping: AtomicBool,
@@ -37,7 +39,12 @@ pub struct Status {
 impl Status {
     /// The state at the start.
     #[must_use]
-    pub fn new(config: &Config, buffer: Arc<Buffer>, metrics: &[Arc<QueueMetrics>]) -> Arc<Self> {
+    pub fn new(
+        config: &Config,
+        instance: &str,
+        buffer: Arc<Buffer>,
+        metrics: &[Arc<QueueMetrics>],
+    ) -> Arc<Self> {
         let queue = |(queue, metrics): (&crate::config::Queue, &Arc<QueueMetrics>)| {
             Arc::new(QueueStatus {
                 key: queue.key.clone(),
@@ -49,12 +56,14 @@ impl Status {
                 depth: AtomicU64::new(0),
                 dead_letters: AtomicU64::new(0),
                 oldest_age: Mutex::new(Duration::ZERO),
+                members: Mutex::default(),
             })
         };
         Arc::new(Status {
             redis: Dependency::new("redis"),
             mongodb: Dependency::new("mongodb"),
             queues: config.queues.iter().zip(metrics).map(queue).collect(),
+            instance: instance.to_owned(),
             buffer,
             started: Instant::now(),
             stopping: AtomicBool::new(false),
@@ -89,6 +98,7 @@ impl Status {
     pub fn to_json(&self) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
+            "instance": self.instance,
             "uptime_seconds": self.started.elapsed().as_secs(),
             "ready": self.is_ready(),
             "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
@@ -220,14 +230,25 @@ pub struct QueueStatus {
     depth: AtomicU64,
     dead_letters: AtomicU64,
     oldest_age: Mutex<Duration>,
+    members: Mutex<Members>,
 }
 
 impl QueueStatus {
     /// What the instance does with the queue now.
     pub fn set_phase(&self, phase: Phase) {
         *self.phase.lock() = phase;
-        let held = matches!(phase, Phase::Recovering | Phase::Active | Phase::Draining);
-        self.metrics.lease_held.set(f64::from(u8::from(held)));
+        self.metrics.lease_held.set(f64::from(u8::from(self.is_held())));
+    }
+
+    /// Whether this instance owns the queue.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Recovering | Phase::Active | Phase::Draining)
+    }
+
+    /// Who drains the queue, and who owns it.
+    pub fn set_members(&self, members: Members) {
+        *self.members.lock() = members;
     }
 
     /// The number of the ownership.
@@ -262,11 +283,14 @@ impl QueueStatus {
     }
 
     fn to_json(&self) -> Value {
+        let members = self.members.lock();
         json!({
             "key": self.key,
             "delivery": self.delivery,
             "phase": *self.phase.lock(),
             "epoch": self.epoch.load(Ordering::Relaxed),
+            "owner": members.holder,
+            "instances": members.instances,
             "depth": self.depth.load(Ordering::Relaxed),
             "oldest_age_seconds": self.oldest_age.lock().as_secs_f64(),
             "committed": self.committed.load(Ordering::Relaxed),

@@ -27,7 +27,7 @@ fn served(limits: Limits) -> Served {
         let _ = WriteMetrics::new(&collections);
         let queues = [Arc::new(QueueMetrics::new("edits", &collections))];
         queues.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
-        Status::new(&config, Buffer::new(&config.buffer), &queues)
+        Status::new(&config, "here", Buffer::new(&config.buffer), &queues)
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();

@@ -14,7 +14,7 @@ use crate::source::{Source, SourceError};
 /// # Errors
 /// The ownership has ended.
 pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result<(), SourceError> {
-    let period = (queue.shared.config.lease.ttl / 3).min(Duration::from_secs(1));
+    let period = (queue.shared.config.lease.ttl / 4).min(Duration::from_secs(1));
     let mut tick = interval(period);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::dead_letter::{Rejection, render};
 use crate::event::Decoder;
 use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::peers::Peers;
 use crate::settle::{Ledger, Outcome};
 use crate::sink::{Guard, Sink};
 use crate::source::{Letter, Redis, Source, SourceError};
@@ -48,6 +49,8 @@ pub struct Shared {
     pub metrics: Arc<WriteMetrics>,
     /// For people and probes.
     pub status: Arc<Status>,
+    /// Other instances that share the queues.
+    pub peers: Arc<Peers>,
 }
 
 impl Shared {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::commit;
@@ -15,6 +16,7 @@ use crate::commit::Tracker;
 use crate::config::{self, Delivery};
 use crate::lane::Lane;
 use crate::metrics::QueueMetrics;
+use crate::peers::Share;
 use crate::settle::Ledger;
 use crate::sink::Guard;
 use crate::source::{Keys, List, Pop, Source, SourceError, Waiter, state, version};
@@ -31,6 +33,8 @@ const MIN_REDIS: (u32, u32) = (6, 2);
 
 /// A queue of this instance, owned or not.
 struct Queue {
+    /// Its place in the configuration.
+    at: usize,
     config: config::Queue,
     shared: Arc<Shared>,
     metrics: Arc<QueueMetrics>,
@@ -45,14 +49,15 @@ struct Queue {
 /// # Errors
 /// What no retry can overcome.
 pub async fn drain(
-    config: config::Queue,
+    at: usize,
     shared: Arc<Shared>,
     metrics: Arc<QueueMetrics>,
     status: Arc<QueueStatus>,
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
+    let config = shared.config.queues[at].clone();
     let keys = Keys::new(&config.key, &shared.config.dead_letter.suffix);
-    let mut queue = Queue { config, shared, metrics, status, keys, previous: None };
+    let mut queue = Queue { at, config, shared, metrics, status, keys, previous: None };
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
         queue.status.set_phase(Phase::Connecting);
@@ -135,7 +140,7 @@ impl Queue {
             key: self.config.key.clone(),
             shared: Arc::clone(&self.shared),
         });
-        let ended = run(&owned, self.keys.clone(), stop).await;
+        let ended = self.run_until_others_turn(&owned, stop).await;
         if let Source::List(list) = &owned.source {
             if matches!(ended, Err(SourceError::ForeignPop)) {
                 list.mark_moved().await?;
@@ -147,7 +152,48 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits until nobody else owns the queue, and takes it over. None if stopped before.
+    /// Runs an owned queue until stopped, or until it is another instance's turn; then flushes and commits.
+    async fn run_until_others_turn(
+        &self,
+        owned: &Arc<Owned>,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        let leave = stop.child_token();
+        let others_turn = async {
+            if matches!(owned.source, Source::Pop(_)) {
+                return std::future::pending().await;
+            }
+            self.shared.peers.theirs(self.at).await;
+            tracing::info!(queue = self.config.key, "handing the queue over to another instance");
+            leave.cancel();
+            if stop.is_cancelled() {
+                return std::future::pending().await;
+            }
+            // Whoever cannot write cannot flush either. What is unsettled is in the queue, for the other.
+            tokio::time::sleep(self.shared.config.lease.ttl).await;
+            tracing::warn!(
+                queue = self.config.key,
+                "what could not be flushed is left to the other instance"
+            );
+        };
+        tokio::select! {
+            ended = run(owned, self.keys.clone(), &leave) => ended,
+            () = others_turn => Ok(()),
+        }
+    }
+
+    /// Whether the queue, free for that long, is this instance's to take.
+    fn may_take(&self, free_for: Duration) -> bool {
+        let peers = &self.shared.peers;
+        match peers.share(self.at) {
+            Some(Share::Ours) => true,
+            // The other should have come by now.
+            Some(Share::Theirs) => free_for > self.shared.config.lease.ttl,
+            None => free_for > peers.period() * 4,
+        }
+    }
+
+    /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
     async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<List>, SourceError> {
         let mut connection = self.shared.redis.connect().await?;
         let found = version(&mut connection).await?;
@@ -158,18 +204,24 @@ impl Queue {
                 found.0, found.1
             )));
         }
-        let poll = (self.shared.config.lease.ttl / 4).min(Duration::from_millis(500));
+        let ttl = self.shared.config.lease.ttl;
+        let poll = (ttl / 16).min(Duration::from_millis(250));
         let mut standing_by = false;
+        let mut free_since = None;
         loop {
             let seen = state(&mut connection, &self.keys).await?;
             // Only now: a Redis that is still loading its data answers to what came before.
             self.shared.status.redis.up();
             self.status.set_depth(seen.elements);
-            if seen.is_owned(self.previous) {
-                if !standing_by {
+            let owned = seen.is_owned(self.previous);
+            if owned {
+                free_since = None;
+            }
+            if owned || !self.may_take(free_since.get_or_insert_with(Instant::now).elapsed()) {
+                if !standing_by && (owned || self.shared.peers.share(self.at).is_some()) {
                     standing_by = true;
                     self.status.set_phase(Phase::Standby);
-                    tracing::info!(queue = self.config.key, "standing by: another instance owns the queue");
+                    tracing::info!(queue = self.config.key, "standing by: the queue is another instance's");
                 }
                 if stop.run_until_cancelled(tokio::time::sleep(poll)).await.is_none() {
                     return Ok(None);
@@ -177,9 +229,10 @@ impl Queue {
                 continue;
             }
             let Some(epoch) = self.next_epoch(seen.epoch(), stop).await else { return Ok(None) };
-            let ttl = self.shared.config.lease.ttl;
             let keys = self.keys.clone();
-            let taken = List::take(connection.clone(), keys, &seen, epoch, self.previous, ttl).await;
+            // Shorter than its name says, so that by then another one has taken the queue.
+            let lease = ttl * 7 / 8;
+            let taken = List::take(connection.clone(), keys, &seen, epoch, self.previous, lease).await;
             match taken {
                 Ok(list) => {
                     self.previous = Some(epoch);

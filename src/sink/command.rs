@@ -16,7 +16,7 @@ use crate::yjs;
 
 /// What the server accepts in one command, from its `hello`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Bytes of one command; its batch is one BSON document here.
     pub max_bytes: usize,
     /// Statements of one command.
@@ -60,7 +60,7 @@ impl Guard {
 
 /// The kinds of command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// `update`
     Update,
     /// `delete`
@@ -70,7 +70,7 @@ pub(super) enum Kind {
 impl Kind {
     /// The kind of command that writes a segment.
     #[must_use]
-    pub(super) fn of(segment: &Segment) -> Self {
+    pub fn of(segment: &Segment) -> Self {
         match segment.update {
             Update::Fields(_) | Update::Replace(_) => Kind::Update,
             Update::Delete => Kind::Delete,
@@ -87,7 +87,7 @@ impl Kind {
 
 /// A command to one collection.
 #[derive(Debug)]
-pub(super) struct Command {
+pub struct Command {
     /// The collection.
     pub collection: CollectionId,
     /// Its kind.
@@ -100,7 +100,7 @@ pub(super) struct Command {
 
 /// Makes commands.
 #[derive(Debug)]
-pub(super) struct Encoder<'a> {
+pub struct Encoder<'a> {
     /// The collections' names.
     pub collections: &'a Collections,
     /// The server's limits.
@@ -122,7 +122,7 @@ const COMMAND_ROOM: usize = 16 * 1024;
 impl Encoder<'_> {
     /// The commands for `writes`: as few as collections, kinds and limits allow.
     #[must_use]
-    pub(super) fn commands(&self, writes: &[Write]) -> Vec<Command> {
+    pub fn commands(&self, writes: &[Write]) -> Vec<Command> {
         let mut commands: Vec<Command> = Vec::new();
         let mut open: Vec<Open> = Vec::new();
         let mut statement = Vec::new();
@@ -149,7 +149,7 @@ impl Encoder<'_> {
 
     /// The command for one segment alone.
     #[must_use]
-    pub(super) fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
+    pub fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
         let mut statement = Vec::new();
         self.statement(&mut statement, entity, segment);
         let mut open = self.open(entity.collection, Kind::of(segment));

@@ -18,8 +18,7 @@ use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
-pub use self::command::Guard;
-use self::command::{Command, Encoder, Limits};
+pub use self::command::{Command, Encoder, Guard, Kind, Limits};
 pub use self::compact::{Compaction, Grown};
 pub use self::error::SinkError;
 pub use self::preview::preview;

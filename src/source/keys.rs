@@ -13,6 +13,10 @@ pub struct Keys {
     pub head: String,
     /// Epoch of the owner; expires: the lease.
     pub owner: String,
+    /// Name of the instance that owns the queue, for people.
+    pub holder: String,
+    /// Sorted set: instances that drain the queue, by when they are forgotten.
+    pub instances: String,
     /// Hash: dead letters not yet committed, by offset.
     pub dead: String,
     /// List: dead letters.
@@ -31,6 +35,8 @@ impl Keys {
             read: key("read"),
             head: key("head"),
             owner: key("owner"),
+            holder: key("holder"),
+            instances: key("instances"),
             dead: key("dead"),
             dead_list: format!("{queue}{dead_suffix}"),
             queue: queue.to_owned(),

@@ -108,7 +108,7 @@ fn a_first_attempt_that_fails_is_an_outage() {
 
 #[test]
 fn an_instance_is_ready_while_its_dependencies_answer() {
-    let status = Status::new(&Config::default(), Buffer::new(&Default::default()), &[]);
+    let status = Status::new(&Config::default(), "here", Buffer::new(&Default::default()), &[]);
     assert!(!status.is_ready());
     status.redis.up();
     assert!(!status.is_ready());
@@ -128,7 +128,7 @@ fn what_people_read_is_what_prometheus_scrapes() {
     let (recorder, exporter) = crate::metrics::recorder().unwrap();
     metrics::with_local_recorder(&recorder, || {
         let metrics = [Arc::new(QueueMetrics::new("edits", &[]))];
-        let status = Status::new(&config, Buffer::new(&config.buffer), &metrics);
+        let status = Status::new(&config, "here", Buffer::new(&config.buffer), &metrics);
         let queue = &status.queues[0];
         queue.set_epoch(3);
         queue.set_depth(41);

@@ -10,6 +10,7 @@ mod node;
 mod outages;
 mod ownership;
 mod shard_key;
+mod sharing;
 mod stage;
 mod support;
 mod yjs;

@@ -1,0 +1,147 @@
+//! Sharing queues with other instances of the same configuration.
+//!
+//! Each instance says of each queue that it drains it, and reads who else does. From that all of them work out the
+//! same assignment: the queues spread evenly. An owner gives up what is another's, the other takes it.
+//! Nothing depends on them agreeing: the lease lets one own a queue, and fencing keeps a stalled one from doing harm.
+
+mod assign;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use self::assign::assign;
+use crate::source::{Keys, Members, Redis, Roster, SourceError};
+use crate::status::Status;
+
+/// The longest time between two heartbeats. A queue that is given up is taken by the next owner after one or two.
+const LONGEST_PERIOD: Duration = Duration::from_millis(250);
+
+/// What this instance knows of its peers.
+#[derive(Debug)]
+pub struct Peers {
+    name: String,
+    period: Duration,
+    ttl: Duration,
+    /// The queues that have an owner, each with its place in the configuration.
+    queues: Vec<(usize, Keys)>,
+    /// For each of these, whose it should be; None before anything is known.
+    views: watch::Sender<Option<Vec<Share>>>,
+}
+
+/// Whose a queue should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// This instance's.
+    Ours,
+    /// Another live instance's.
+    Theirs,
+}
+
+impl Peers {
+    /// An instance that is not heard of yet. `ttl` is the lease's.
+    #[must_use]
+    pub fn new(queues: Vec<(usize, Keys)>, ttl: Duration) -> Self {
+        Peers {
+            name: name(),
+            period: (ttl / 8).min(LONGEST_PERIOD),
+            // So that it is known before the lease of a dead one ends who is next.
+            ttl: ttl / 2,
+            queues,
+            views: watch::Sender::new(None),
+        }
+    }
+
+    /// This instance's name: host, process, and a number drawn at the start.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How often peers are looked at.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Whose a queue should be, as far as is known.
+    #[must_use]
+    pub fn share(&self, queue: usize) -> Option<Share> {
+        let at = self.queues.iter().position(|(place, _)| *place == queue)?;
+        self.views.borrow().as_ref().map(|shares| shares[at])
+    }
+
+    /// Waits until a queue has been another's for two heartbeats in a row.
+    pub async fn theirs(&self, queue: usize) {
+        let mut views = self.views.subscribe();
+        let mut seen = 0;
+        while seen < 2 {
+            if views.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            views.mark_unchanged();
+            seen = if self.share(queue) == Some(Share::Theirs) { seen + 1 } else { 0 };
+        }
+    }
+
+    /// Heartbeats until stopped, and leaves then.
+    pub async fn run(self: Arc<Self>, redis: Redis, status: Arc<Status>, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            if let Err(error) = self.beat(&redis, &status, &stop).await {
+                tracing::debug!(%error, "no heartbeat");
+                self.views.send_replace(None);
+            }
+            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+        }
+    }
+
+    /// Heartbeats over one connection.
+    async fn beat(
+        &self,
+        redis: &Redis,
+        status: &Status,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        let mut roster = Roster::open(redis).await?;
+        let keys: Vec<&Keys> = self.queues.iter().map(|(_, keys)| keys).collect();
+        while !stop.is_cancelled() {
+            // One that cannot write should get no queue, and those it has should go to one that can.
+            if status.mongodb.is_up() {
+                let queues: Vec<(&Keys, bool)> =
+                    self.queues.iter().map(|(place, keys)| (keys, status.queues[*place].is_held())).collect();
+                let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
+                self.views.send_replace(Some(self.shares(&members)));
+                for ((place, _), members) in self.queues.iter().zip(members) {
+                    status.queues[*place].set_members(members);
+                }
+            } else {
+                roster.leave(&self.name, &keys).await?;
+                self.views.send_replace(None);
+            }
+            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+        }
+        roster.leave(&self.name, &keys).await
+    }
+
+    fn shares(&self, members: &[Members]) -> Vec<Share> {
+        let queues: Vec<_> = self
+            .queues
+            .iter()
+            .zip(members)
+            .map(|((_, keys), members)| (keys.queue.as_str(), &members.instances))
+            .collect();
+        let ours = |instance: Option<&str>| match instance {
+            Some(other) if other != self.name => Share::Theirs,
+            _ => Share::Ours,
+        };
+        assign(&queues).into_iter().map(ours).collect()
+    }
+}
+
+fn name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = Some(host.trim()).filter(|host| !host.is_empty()).unwrap_or("host");
+    format!("{host}-{}-{:04x}", std::process::id(), fastrand::u16(..))
+}

@@ -1,0 +1,90 @@
+//! Which instances drain a queue: each says so every now and then, in the queue's own hash slot.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use redis::Script;
+use redis::aio::MultiplexedConnection;
+
+use super::connect::Redis;
+use super::error::SourceError;
+use super::keys::Keys;
+
+/// Forgets instances that were not heard of, notes the caller, and, if it owns the queue, that too. Answers
+/// the owner's name and all instances.
+///
+/// KEYS instances holder · ARGV name ttl-ms holds
+const HEARTBEAT: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if ARGV[3] == '1' then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return { redis.call('GET', KEYS[2]) or '', redis.call('ZRANGE', KEYS[1], 0, -1) }";
+
+/// Who drains a queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// The instance that owns it, if one was heard of.
+    pub holder: Option<String>,
+    /// All instances that could.
+    pub instances: BTreeSet<String>,
+}
+
+/// A connection over which an instance says what it drains.
+#[derive(Debug)]
+pub struct Roster {
+    connection: MultiplexedConnection,
+    heartbeat: Script,
+}
+
+impl Roster {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn open(redis: &Redis) -> Result<Self, SourceError> {
+        let mut connection = redis.connect().await?;
+        let heartbeat = Script::new(HEARTBEAT);
+        // Pipelines name it by its hash.
+        heartbeat.load_async(&mut connection).await?;
+        Ok(Roster { connection, heartbeat })
+    }
+
+    /// Says of each queue that `name` drains it, and whether it owns it; answers who else does.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn heartbeat(
+        &mut self,
+        name: &str,
+        ttl: Duration,
+        queues: &[(&Keys, bool)],
+    ) -> Result<Vec<Members>, SourceError> {
+        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let mut pipe = redis::pipe();
+        for (keys, holds) in queues {
+            pipe.cmd("EVALSHA").arg(self.heartbeat.get_hash()).arg(2);
+            pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl).arg(u8::from(*holds));
+        }
+        let answers: Vec<(String, BTreeSet<String>)> = pipe.query_async(&mut self.connection).await?;
+        let members = |(holder, instances): (String, BTreeSet<String>)| Members {
+            holder: Some(holder).filter(|holder| !holder.is_empty()),
+            instances,
+        };
+        Ok(answers.into_iter().map(members).collect())
+    }
+
+    /// Says of each queue that `name` drains it no more, so that nobody waits for it.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn leave(&mut self, name: &str, queues: &[&Keys]) -> Result<(), SourceError> {
+        let mut pipe = redis::pipe();
+        for keys in queues {
+            pipe.cmd("ZREM").arg(&keys.instances).arg(name).ignore();
+        }
+        Ok(pipe.query_async(&mut self.connection).await?)
+    }
+}

@@ -1,0 +1,120 @@
+//! Several instances share the queues between them.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged};
+use crate::support::{Tidegate, eventually, length, push, unique};
+
+type Outcome = anyhow::Result<()>;
+
+const QUEUES: usize = 6;
+
+/// A stage with six queues.
+async fn stage() -> anyhow::Result<(Stage, Vec<String>)> {
+    let keys: Vec<String> = (1..QUEUES).map(|n| unique(&format!("shared-{n}"))).collect();
+    let setting = keys.iter().fold(Setting::new(), |setting, key| setting.another_queue(key));
+    let mut stage = setting.stage().await?;
+    stage.launch = stage.launch.env("TIDEGATE_LEASE__TTL", "2s");
+    let all = std::iter::once(stage.queue.clone()).chain(keys).collect();
+    Ok((stage, all))
+}
+
+/// How many queues each instance owns.
+async fn held(instances: &[Tidegate]) -> anyhow::Result<Vec<usize>> {
+    let mut held = Vec::new();
+    for instance in instances {
+        held.push(instance.metrics().await?.sum("tidegate_lease_held", &[]) as usize);
+    }
+    Ok(held)
+}
+
+async fn until_held(instances: &[Tidegate], expected: &[usize]) {
+    eventually(PATIENCE, &format!("queues to be spread {expected:?}"), async || {
+        let held = held(instances).await?;
+        anyhow::ensure!(held == expected, "{held:?}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queues_spread_and_move_and_no_event_is_lost() -> Outcome {
+    let (stage, keys) = stage().await?;
+    let mut producer = stage.producer().await?;
+    let mut pushed = 0;
+    let mut more = async |pushed: &mut usize| -> anyhow::Result<()> {
+        for (q, key) in keys.iter().enumerate() {
+            push(&mut producer, key, (*pushed..*pushed + 200).map(|n| logged(&format!("doc{q}"), n))).await?;
+        }
+        *pushed += 200;
+        Ok(())
+    };
+
+    let mut instances = vec![stage.launch.start().await?];
+    until_held(&instances, &[6]).await;
+    more(&mut pushed).await?;
+    instances.push(stage.launch.start().await?);
+    until_held(&instances, &[3, 3]).await;
+    more(&mut pushed).await?;
+    instances.push(stage.launch.start().await?);
+    until_held(&instances, &[2, 2, 2]).await;
+    more(&mut pushed).await?;
+
+    let killed = Instant::now();
+    instances.remove(0).kill9()?;
+    more(&mut pushed).await?;
+    until_held(&instances, &[3, 3]).await;
+    println!("after a kill: {:?}", killed.elapsed());
+
+    let stopped = Instant::now();
+    let last = instances.remove(0);
+    last.signal(nix::sys::signal::Signal::SIGTERM)?;
+    until_held(&instances, &[6]).await;
+    println!("after SIGTERM: {:?}", stopped.elapsed());
+    assert!(last.exited(PATIENCE).await?.status.success());
+    more(&mut pushed).await?;
+
+    for key in &keys {
+        empty(&stage.redis, key).await?;
+    }
+    for q in 0..QUEUES {
+        eventually(PATIENCE, "every event", async || {
+            let document = stage.document(format!("doc{q}")).await?;
+            let events = document.as_ref().and_then(|d| d.get_array("log").ok()).map_or(0, Vec::len);
+            anyhow::ensure!(events >= pushed, "{events} of {pushed}");
+            anyhow::Ok(())
+        })
+        .await;
+        assert_exact(stage.document(format!("doc{q}")).await?.as_ref(), pushed);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_instance_knows_who_owns_what() -> Outcome {
+    let (stage, keys) = stage().await?;
+    let instances = [stage.launch.start().await?, stage.launch.start().await?];
+    until_held(&instances, &[3, 3]).await;
+
+    eventually(PATIENCE, "the instances to agree", async || {
+        let mut owners: Vec<Vec<String>> = Vec::new();
+        for instance in &instances {
+            let (_, status) = instance.get_json("/status").await?;
+            let queues = status["queues"].as_array().cloned().unwrap_or_default();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            owners.push(queues.iter().map(|queue| text(&queue["owner"])).collect());
+            for queue in &queues {
+                let phase = if queue["owner"] == status["instance"] { "active" } else { "standby" };
+                anyhow::ensure!(queue["phase"] == phase, "{queue}");
+                anyhow::ensure!(queue["instances"].as_array().map(Vec::len) == Some(2), "{queue}");
+            }
+        }
+        anyhow::ensure!(owners[0] == owners[1], "{owners:?}");
+        anyhow::Ok(())
+    })
+    .await;
+    assert_eq!(length(&mut stage.producer().await?, &keys[0]).await?, 0);
+    Ok(())
+}
