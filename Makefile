@@ -7,7 +7,8 @@ CARGO ?= cargo
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: servers ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
+demo: ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
+	@scripts/servers.sh demo
 	@$(CARGO) build --release --locked --bin tidegate --example demo
 	@$(CARGO) run --release --locked --quiet --example demo
 
@@ -29,7 +30,7 @@ lint: ## check formatting, clippy and docs, with warnings denied
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-servers: ## make sure that Redis and a MongoDB server are installed (as root, or it says what to install)
+servers: ## make sure that Redis, a MongoDB server and Prometheus are installed (as root, or it says what to install)
 	@scripts/servers.sh
 
 clean: ## remove everything that was built, the MongoDB server too

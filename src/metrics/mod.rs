@@ -7,6 +7,8 @@ mod docs_tests;
 mod exporter;
 mod list;
 mod process;
+#[cfg(test)]
+mod promtool;
 mod weighted;
 
 use std::time::Duration;

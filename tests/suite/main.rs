@@ -5,6 +5,7 @@ mod bad_input;
 mod command_line;
 mod delivery;
 mod ending;
+mod exposition;
 mod main_path;
 mod node;
 mod outages;
