@@ -38,13 +38,13 @@ fn expressions(dashboard: &Value) -> Vec<String> {
 }
 
 /// The metrics that an expression names.
-fn metrics_named(expression: &str) -> BTreeSet<&str> {
+pub(super) fn metrics_named(expression: &str) -> BTreeSet<&str> {
     let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| word.starts_with("tidegate_") || word.starts_with("process_")).collect()
 }
 
 /// The metric that has a series of this name.
-fn metric_of(series: &str) -> Option<Metric> {
+pub(super) fn metric_of(series: &str) -> Option<Metric> {
     Metric::ALL.into_iter().find(|metric| {
         let spec = metric.spec();
         match spec.kind {

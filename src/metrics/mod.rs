@@ -1,6 +1,8 @@
 //! Metrics: one list of them, handles kept by those who count, and the text that Prometheus scrapes.
 
 #[cfg(test)]
+mod alert_tests;
+#[cfg(test)]
 mod dashboard_tests;
 #[cfg(test)]
 mod docs_tests;
