@@ -7,14 +7,18 @@ use serde_json::Value;
 use super::promtool::promtool;
 use super::{Kind, Metric};
 
-const DASHBOARDS: [(&str, &str); 1] = [("overview", include_str!("../../dashboards/overview.json"))];
+const DASHBOARDS: [(&str, &str); 2] = [
+    ("overview", include_str!("../../dashboards/overview.json")),
+    ("internals", include_str!("../../dashboards/internals.json")),
+];
 
 /// Process metrics that an expression may name.
-const PROCESS: [&str; 5] = [
+const PROCESS: [&str; 6] = [
     "process_cpu_seconds_total",
     "process_resident_memory_bytes",
     "process_open_fds",
     "process_max_fds",
+    "process_threads",
     "process_start_time_seconds",
 ];
 
@@ -62,15 +66,15 @@ fn dashboards_name_the_metrics_there_are_and_all_of_them() {
     for (name, dashboard) in dashboards() {
         let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
         let queries = variables.filter_map(|variable| variable["definition"].as_str()).map(str::to_owned);
-        for expression in expressions(&dashboard).into_iter().chain(queries) {
+        let panels = expressions(&dashboard);
+        for expression in panels.iter().cloned().chain(queries) {
             for series in metrics_named(&expression) {
-                if let Some(metric) = metric_of(series) {
-                    shown.insert(metric.spec().name);
-                } else {
-                    assert!(PROCESS.contains(&series), "{name}: there is no {series}: {expression}");
-                }
+                let known = metric_of(series).is_some() || PROCESS.contains(&series);
+                assert!(known, "{name}: there is no {series}: {expression}");
             }
         }
+        let on_panels = panels.iter().flat_map(|expression| metrics_named(expression));
+        shown.extend(on_panels.filter_map(metric_of).map(|metric| metric.spec().name));
     }
     for metric in Metric::ALL {
         assert!(shown.contains(metric.spec().name), "no dashboard shows {}", metric.spec().name);
@@ -103,6 +107,24 @@ fn dashboards_can_be_imported_as_they_are() {
             let fixed = expression.split('[').skip(1).any(|rest| !rest.starts_with("$__rate_interval]"));
             assert!(!fixed, "{name}: an interval that does not follow the zoom: {expression}");
         }
+    }
+}
+
+#[test]
+fn the_runbook_speaks_of_panels_there_are() {
+    let titles: BTreeSet<_> = dashboards()
+        .flat_map(|(_, dashboard)| {
+            let panels = panels(&dashboard);
+            panels.iter().map(|panel| panel["title"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        })
+        .collect();
+    let text = include_str!("../../docs/runbook.md").replace("**", "").replace('\n', " ");
+    // Code has stars of its own.
+    let prose: String = text.split('`').step_by(2).collect();
+    let named: Vec<_> = prose.split('*').skip(1).step_by(2).collect();
+    assert!(named.len() > 5, "{named:?}");
+    for title in named {
+        assert!(titles.contains(title), "no panel is called {title:?}");
     }
 }
 

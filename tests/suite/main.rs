@@ -4,6 +4,7 @@
 mod alerts;
 mod bad_input;
 mod command_line;
+mod dashboards;
 mod delivery;
 mod ending;
 mod exposition;
