@@ -2,10 +2,10 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law lint build servers clean
+.PHONY: help demo test law lint dashboards build servers clean
 
 help: ## list all targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
 	@scripts/servers.sh demo
@@ -26,6 +26,9 @@ lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+dashboards: ## check the dashboards against Grafana's schema; needs npm
+	@scripts/dashboards.sh
 
 build: ## build the release binary
 	$(CARGO) build --release --locked
