@@ -5,7 +5,6 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
-use redis::AsyncCommands;
 use serde_json::json;
 use tidegate::metrics::{Kind, Metric};
 
@@ -124,12 +123,18 @@ async fn an_event_without_a_time_is_as_old_as_its_place_in_the_queue_says() -> O
 async fn an_event_with_a_time_is_as_old_as_it_says() -> Outcome {
     let mut stage = Setting::new().own_servers().stage().await?;
     let tidegate = stage.start().await?;
-    let made = SystemTime::now() - Duration::from_secs(40);
+    let made = SystemTime::now() - Duration::from_secs(1000);
     let ms = u64::try_from(made.duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?;
     let event = json!({ "collection": "documents", "id": "doc", "delete": true, "ts": ms }).to_string();
     push_to_wait(&mut stage, event).await?;
     let queue = stage.queue.clone();
     let queue = [("queue", queue.as_str())];
+    let old = |metrics: &Metrics| {
+        let age = metrics.sum("tidegate_queue_oldest_age_seconds", &queue);
+        ensure!((1000.0..1100.0).contains(&age), "{age} s, should be 1000 s and what the test takes");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "the age of the event", old).await?;
     let least = made.elapsed()?;
     stage.mongo.resume()?;
     let metrics = stage.settled(&tidegate).await?;
@@ -137,7 +142,57 @@ async fn an_event_with_a_time_is_as_old_as_it_says() -> Outcome {
     let latency = metrics.sum("tidegate_persist_latency_seconds_sum", &queue);
     let about = least.as_secs_f64()..=most.as_secs_f64();
     assert!(about.contains(&latency), "{latency} s, should be in {about:?}");
-    let elements: u64 = stage.producer().await?.llen(&stage.queue).await?;
-    assert_eq!(elements, 0);
+    let gone = |metrics: &Metrics| {
+        let age = metrics.sum("tidegate_queue_oldest_age_seconds", &queue);
+        ensure!(age == 0.0, "{age} s old, and there is no event");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "the age to be over with the event", gone).await?;
+    Ok(())
+}
+
+/// Waits until a scrape shows this depth, Redis up and MongoDB down.
+async fn shows_the_backlog(tidegate: &Tidegate, stage: &Stage, depth: f64) -> Outcome {
+    let shown = |metrics: &Metrics| {
+        let up = |dependency| metrics.sum("tidegate_up", &[("dependency", dependency)]);
+        let seen = metrics.sum("tidegate_queue_depth", &[("queue", &stage.queue)]);
+        ensure!(
+            (up("redis"), up("mongodb"), seen) == (1.0, 0.0, depth),
+            "redis {}, mongodb {}, depth {seen}",
+            up("redis"),
+            up("mongodb")
+        );
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "Redis to be up and the depth to be right", shown).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_mongodb_the_backlog_is_seen_all_the_same() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    stage.mongo.stop().await?;
+    // An instance that never reached it.
+    let tidegate = stage.launch.spawn().await?;
+    stage.push((0..7).map(|n| update("doc", json!({ "$set": { "n": n } })))).await?;
+    shows_the_backlog(&tidegate, &stage, 7.0).await?;
+    stage.mongo.restart().await?;
+    stage.settled(&tidegate).await?;
+
+    // One that would have to take the queue over.
+    stage.mongo.stop().await?;
+    redis::cmd("CLIENT")
+        .arg("KILL")
+        .arg("TYPE")
+        .arg("normal")
+        .exec_async(&mut stage.producer().await?)
+        .await?;
+    stage.push((0..3).map(|n| update("doc", json!({ "$set": { "n": n } })))).await?;
+    shows_the_backlog(&tidegate, &stage, 3.0).await?;
+    stage.push((0..2).map(|n| update("doc", json!({ "$set": { "n": n } })))).await?;
+    shows_the_backlog(&tidegate, &stage, 5.0).await?;
+    assert_eq!(tidegate.metrics().await?.sum("tidegate_lease_held", &[]), 0.0);
+    stage.mongo.restart().await?;
+    stage.settled(&tidegate).await?;
     Ok(())
 }
