@@ -128,8 +128,8 @@ async fn connect(
     }
 }
 
-/// Tells of Redis and the queues for as long as no queue can be taken over, since MongoDB was not reached yet. Ends only
-/// with an error that no retry can overcome.
+/// Tells of Redis and the queues for as long as no queue can be taken over, since MongoDB was not reached yet.
+/// Ends only with an error that no retry can overcome.
 async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> SourceError {
     loop {
         match look(redis, config, status).await {
