@@ -2,12 +2,13 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law lint microbench build servers clean
+.PHONY: help demo test law model chaos lint microbench dashboards build servers clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: servers ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
+demo: ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
+	@scripts/servers.sh demo
 	@$(CARGO) build --release --locked --bin tidegate --example demo
 	@$(CARGO) run --release --locked --quiet --example demo
 
@@ -29,10 +30,13 @@ lint: ## check formatting, clippy and docs, with warnings denied
 microbench: ## measure decode, route, fold and encode in nanoseconds an event
 	$(CARGO) bench --locked --bench pipeline
 
+dashboards: ## check the dashboards against Grafana's schema; needs npm
+	@scripts/dashboards.sh
+
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-servers: ## make sure that Redis and a MongoDB server are installed (as root, or it says what to install)
+servers: ## make sure that Redis, a MongoDB server and Prometheus are installed (as root, or it says what to install)
 	@scripts/servers.sh
 
 clean: ## remove everything that was built, the MongoDB server too

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Makes sure that there is a Redis and a MongoDB server to start, for the tests and the demo. Starts neither. And Node,
-# for the clients that the tests use.
+# Makes sure that there is a Redis and a MongoDB server to start, for the tests and the demo. For the tests also a
+# Prometheus, and Node for the clients that they use. Starts none of them.
 #
-#   Redis     redis-server on the PATH, else Debian's package.
-#   MongoDB   mongod on the PATH, else secantusd-rs, a server with MongoDB's protocol, built once into
-#             TIDEGATE_SERVERS_DIR (default: .servers in the repository).
+#   servers.sh         what the tests need
+#   servers.sh demo    what the demo needs
+#
+#   Redis       redis-server on the PATH, else Debian's package.
+#   MongoDB     mongod on the PATH, else secantusd-rs, a server with MongoDB's protocol, built once into
+#               TIDEGATE_SERVERS_DIR (default: .servers in the repository).
+#   Prometheus  prometheus and promtool on the PATH, else Debian's package.
 #
 # TIDEGATE_TEST_REDIS_URL and TIDEGATE_TEST_MONGODB_URI name servers that the tests use where they need not stop them.
-# With both set nothing is installed; tests that need a server of their own then take what is there.
+# With both set neither is installed; tests that need a server of their own then take what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -56,8 +60,12 @@ build_secantusd() {
     rm -rf "$servers_dir/build"
 }
 
-has node || install nodejs
-has npm || install npm
+if [ "${1:-}" != demo ]; then
+    has node || install nodejs
+    has npm || install npm
+    { has prometheus && has promtool; } || install prometheus
+    say "prometheus: $(command -v prometheus)"
+fi
 
 if [ -n "${TIDEGATE_TEST_REDIS_URL:-}" ] && [ -n "${TIDEGATE_TEST_MONGODB_URI:-}" ]; then
     say "both are named by the environment"

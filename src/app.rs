@@ -19,7 +19,7 @@ use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::queue::{Shared, drain};
 use crate::sink::{self, Compaction, Sink};
-use crate::source::{Keys, Redis};
+use crate::source::{Keys, Redis, SourceError, state};
 use crate::status::Status;
 
 /// Runs until `stop`, then flushes and commits.
@@ -47,7 +47,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     background.spawn(serve(listener, Arc::clone(&status), exporter));
 
     let redis = Redis::new(&config.redis)?;
-    let Some(sink) = connect(&config, collections, &status, &metrics, &stop).await? else { return Ok(()) };
+    let sink = tokio::select! {
+        sink = connect(&config, collections, &status, &metrics, &stop) => sink?,
+        error = look_at_queues(&redis, &config, &status) => return Err(error.into()),
+    };
+    let Some(sink) = sink else { return Ok(()) };
     let shared = Arc::new(Shared {
         redis,
         sink,
@@ -134,6 +138,28 @@ async fn connect(
         }
         stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
     }
+}
+
+/// Tells of Redis and the queues for as long as no queue can be taken over, since MongoDB was not reached yet.
+/// Ends only with an error that no retry can overcome.
+async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> SourceError {
+    loop {
+        match look(redis, config, status).await {
+            Ok(()) => status.redis.up(),
+            Err(error @ SourceError::Fatal(_)) => return error,
+            Err(error) => status.redis.down(&error),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn look(redis: &Redis, config: &Config, status: &Status) -> Result<(), SourceError> {
+    let mut connection = redis.connect().await?;
+    for (queue, status) in config.queues.iter().zip(&status.queues) {
+        let seen = state(&mut connection, &Keys::new(&queue.key, &config.dead_letter.suffix)).await?;
+        status.set_depth(seen.elements);
+    }
+    Ok(())
 }
 
 /// Notices an outage of MongoDB that no write meets.

@@ -32,6 +32,8 @@ impl Buffer {
     /// An empty buffer with the configured bounds.
     #[must_use]
     pub fn new(config: &config::Buffer) -> Arc<Self> {
+        gauge(Metric::BufferMaxEvents, &[]).set(config.max_events as f64);
+        gauge(Metric::BufferMaxBytes, &[]).set(config.max_bytes.as_u64() as f64);
         Arc::new(Buffer {
             max_events: config.max_events,
             max_bytes: config.max_bytes.as_u64(),

@@ -209,6 +209,12 @@ impl PendingUpdate {
         self.segments.front().map(|segment| segment.first)
     }
 
+    /// The earliest time that the events covered by the first segment give.
+    #[must_use]
+    pub fn ts(&self) -> Option<i64> {
+        self.segments.front().and_then(|segment| segment.ts)
+    }
+
     /// Number of events covered.
     #[must_use]
     pub fn events(&self) -> u64 {

@@ -65,6 +65,7 @@ impl Drop for Lane {
 
 struct InFlight {
     first: i64,
+    ts: Option<i64>,
     settling: Settling,
 }
 
@@ -106,6 +107,7 @@ impl Lane {
                 done = settled(&mut self.in_flight) => {
                     done?;
                     self.in_flight = None;
+                    self.tell_time();
                     self.queue.tracker.lock().settled(self.index, self.held());
                     self.queue.progress.notify_one();
                 }
@@ -135,7 +137,14 @@ impl Lane {
         self.queue.metrics.coalesced.increment(coalesced);
         self.account();
         drop(memory);
+        self.tell_time();
         self.queue.tracker.lock().folded(self.index, self.held());
+    }
+
+    /// Tells how old by its own time what is held is, for the metrics.
+    fn tell_time(&self) {
+        let in_flight = self.in_flight.as_ref().and_then(|batch| batch.ts);
+        self.queue.held_ts.lock()[self.index] = in_flight.into_iter().chain(self.pending.ts()).min();
     }
 
     /// The oldest offset held.
@@ -166,7 +175,7 @@ impl Lane {
         };
         let batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
         let Some(first) = batch.first() else { return };
-        let bytes = batch.bytes();
+        let (bytes, ts) = (batch.bytes(), batch.ts());
         self.queue.shared.metrics.batch(trigger, batch.events(), bytes);
         self.account();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
@@ -175,7 +184,7 @@ impl Lane {
             let _memory = memory;
             settle(&queue, batch).await
         });
-        self.in_flight = Some(InFlight { first, settling });
+        self.in_flight = Some(InFlight { first, ts, settling });
     }
 }
 

@@ -156,8 +156,18 @@ impl Pending {
     /// The offset of the oldest event.
     #[must_use]
     pub fn first(&self) -> Option<i64> {
+        self.oldest().and_then(|entry| entry.update.first())
+    }
+
+    /// The time that the oldest event gives itself, milliseconds since the Unix epoch; or an event folded onto it.
+    #[must_use]
+    pub fn ts(&self) -> Option<i64> {
+        self.oldest().and_then(|entry| entry.update.ts())
+    }
+
+    fn oldest(&self) -> Option<&Entry> {
         // Entities are added in the order of their oldest events, and leave with all of them.
-        self.order.front().and_then(|at| self.entries[*at].as_ref()).and_then(|entry| entry.update.first())
+        self.order.front().and_then(|at| self.entries[*at].as_ref())
     }
 
     /// Events pending.
@@ -169,7 +179,7 @@ impl Pending {
     /// When the oldest entity's first change was folded.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
-        self.order.front().and_then(|at| self.entries[*at].as_ref()).map(|entry| entry.since)
+        self.oldest().map(|entry| entry.since)
     }
 
     /// How long the oldest entity has waited.

@@ -13,6 +13,8 @@ pub enum Metric {
     QueueOldestAge,
     BufferEvents,
     BufferBytes,
+    BufferMaxEvents,
+    BufferMaxBytes,
     PendingEntities,
     DeadLetters,
     Up,
@@ -93,11 +95,13 @@ const BYTES: &[f64] = &[
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 26] = [
+    pub const ALL: [Metric; 28] = [
         M::QueueDepth,
         M::QueueOldestAge,
         M::BufferEvents,
         M::BufferBytes,
+        M::BufferMaxEvents,
+        M::BufferMaxBytes,
         M::PendingEntities,
         M::DeadLetters,
         M::Up,
@@ -150,6 +154,20 @@ impl Metric {
                 Some(Unit::Bytes),
                 &[],
                 "Memory held by events and pending updates.",
+            ),
+            M::BufferMaxEvents => (
+                "tidegate_buffer_max_events",
+                Gauge,
+                None,
+                &[],
+                "Bound of `buffer_events`: while it is reached, nothing is read.",
+            ),
+            M::BufferMaxBytes => (
+                "tidegate_buffer_max_bytes",
+                Gauge,
+                Some(Unit::Bytes),
+                &[],
+                "Bound of `buffer_bytes`: while it is reached, nothing is read.",
             ),
             M::PendingEntities => (
                 "tidegate_pending_entities",

@@ -1,12 +1,16 @@
 //! Metrics: one list of them, handles kept by those who count, and the text that Prometheus scrapes.
 
 #[cfg(test)]
+mod alert_tests;
+#[cfg(test)]
 mod dashboard_tests;
 #[cfg(test)]
 mod docs_tests;
 mod exporter;
 mod list;
 mod process;
+#[cfg(test)]
+mod promtool;
 mod weighted;
 
 use std::time::Duration;

@@ -64,7 +64,7 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
         queue.status.set_dead_letters(dead);
     }
     let oldest = queue.tracker.lock().settled_to();
-    let age = if oldest < depth.tail { queue.age(None, oldest) } else { None };
+    let age = if oldest < depth.tail { queue.oldest_age(oldest) } else { None };
     queue.status.set_oldest_age(age.unwrap_or_default());
     Ok(())
 }

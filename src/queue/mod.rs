@@ -86,6 +86,8 @@ pub struct Owned {
     pub buried: Mutex<BTreeSet<i64>>,
     /// When offsets came into being.
     pub clock: Mutex<TailClock>,
+    /// The time that the oldest event held by each lane gives itself.
+    pub held_ts: Mutex<Vec<Option<i64>>>,
     key: String,
 }
 
@@ -107,6 +109,13 @@ impl Owned {
         }
         let at = self.clock.lock().enqueued_at(offset)?;
         Some(Instant::now().into_std().saturating_duration_since(at))
+    }
+
+    /// How long ago the oldest unsettled event, the one at `offset`, came into being. Its own time counts once it was
+    /// read; what was there before this ownership would look younger by its offset.
+    fn oldest_age(&self, offset: i64) -> Option<Duration> {
+        let ts = self.held_ts.lock().iter().flatten().min().copied();
+        ts.and_then(age_by_clock).max(self.age(None, offset))
     }
 
     /// Records dead letters: offset, event, reason. Their events are settled only afterwards.

@@ -137,6 +137,7 @@ impl Queue {
             committed: tokio::sync::Notify::new(),
             buried: parking_lot::Mutex::new(buried),
             clock: parking_lot::Mutex::new(TailClock::default()),
+            held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),
             key: self.config.key.clone(),
             shared: Arc::clone(&self.shared),
         });
@@ -208,6 +209,7 @@ impl Queue {
         let poll = (ttl / 16).min(Duration::from_millis(250));
         let mut standing_by = false;
         let mut free_since = None;
+        let mut backoff = Backoff::default();
         loop {
             let seen = state(&mut connection, &self.keys).await?;
             // Only now: a Redis that is still loading its data answers to what came before.
@@ -228,7 +230,20 @@ impl Queue {
                 }
                 continue;
             }
-            let Some(epoch) = self.next_epoch(seen.epoch(), stop).await else { return Ok(None) };
+            let epoch = match self.shared.sink.next_epoch(&self.config.key, seen.epoch()).await {
+                Ok(epoch) => epoch,
+                Err(error) => {
+                    tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
+                    self.shared.metrics.retried_mongodb(error.class());
+                    // Then the queue is looked at again: it grows meanwhile, and may have got an owner.
+                    let mongodb = &self.shared.status.mongodb;
+                    stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await;
+                    if stop.is_cancelled() {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+            };
             let keys = self.keys.clone();
             // Shorter than its name says, so that by then another one has taken the queue.
             let lease = ttl * 7 / 8;
@@ -258,22 +273,6 @@ impl Queue {
                 // Somebody was faster.
                 Err(SourceError::Fenced) => {}
                 Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// A new epoch, above `least`; from MongoDB, since Redis may forget.
-    async fn next_epoch(&self, least: i64, stop: &CancellationToken) -> Option<i64> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.shared.sink.next_epoch(&self.config.key, least).await {
-                Ok(epoch) => return Some(epoch),
-                Err(error) => {
-                    tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
-                    self.shared.metrics.retried_mongodb(error.class());
-                    let mongodb = &self.shared.status.mongodb;
-                    stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await?;
-                }
             }
         }
     }

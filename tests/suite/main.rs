@@ -1,10 +1,13 @@
 //! The daemon as its users see it: the real binary against real servers. One binary, so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should stop there")]
 
+mod alerts;
 mod bad_input;
 mod command_line;
+mod dashboards;
 mod delivery;
 mod ending;
+mod exposition;
 mod main_path;
 mod node;
 mod outages;

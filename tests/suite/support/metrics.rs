@@ -1,6 +1,6 @@
 //! What `/metrics` says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 
@@ -51,6 +51,11 @@ impl Metrics {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// All series: names with their labels.
+    pub(crate) fn series(&self) -> BTreeSet<String> {
+        self.samples.iter().map(|sample| format!("{}{:?}", sample.name, sample.labels)).collect()
     }
 
     /// What has been counted since `earlier`; for counters and histograms.
