@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law lint build servers clean
+.PHONY: help demo test law model lint build servers clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: servers ## run all tests against real servers
 CASES ?= 100000
 law: servers ## hold coalescing against a real server: CASES=n random sequences, SEED=n to repeat a run
 	@LAW_CASES=$(CASES) LAW_SEED=$(or $(SEED),$(shell date +%s)) $(CARGO) test --locked --lib coalescing_keeps_the_law -- --nocapture
+
+model: ## check the model of the delivery protocol within larger bounds: MODEL_BOUNDS=small for those of the tests
+	@MODEL_BOUNDS=$(or $(MODEL_BOUNDS),large) $(CARGO) test --locked --test model -- --nocapture
 
 lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check

@@ -81,7 +81,7 @@ impl Redis {
         variant == Variant::HeadUnchecked || self.head == NOTHING || self.head == self.first()
     }
 
-    fn to_dead_list(&mut self, letters: Set) {
+    fn keep_dead(&mut self, letters: Set) {
         self.dead_twice |= self.dead_list & letters;
         self.dead_list |= letters;
     }
@@ -135,7 +135,7 @@ impl Redis {
         }
         // A letter kept in memory alone goes straight to the list.
         let letters = if variant == Variant::LettersInMemory { letters } else { letters & self.dead };
-        self.to_dead_list(letters);
+        self.keep_dead(letters);
         self.dead &= !letters;
         self.trim(count);
         self.base = base + count;
@@ -146,7 +146,7 @@ impl Redis {
     /// RENUMBER
     pub(crate) fn renumber(&mut self, epoch: u8, base: u8) -> Result<u8, Refused> {
         self.fence(epoch, base)?;
-        self.to_dead_list(self.dead);
+        self.keep_dead(self.dead);
         self.dead = 0;
         self.base = epoch << INDEX_BITS;
         self.read = self.base;
