@@ -22,6 +22,9 @@ CASES ?= 100000
 law: servers ## hold coalescing against a real server: CASES=n random sequences, SEED=n to repeat a run
 	@LAW_CASES=$(CASES) LAW_SEED=$(or $(SEED),$(shell date +%s)) $(CARGO) test --locked --lib coalescing_keeps_the_law -- --nocapture
 
+model: ## check the model of the delivery protocol within larger bounds: MODEL_BOUNDS=small for those of the tests
+	@MODEL_BOUNDS=$(or $(MODEL_BOUNDS),large) $(CARGO) test --locked --test model -- --nocapture
+
 lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings

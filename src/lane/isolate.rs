@@ -185,28 +185,29 @@ async fn one_by_one(
     while let Some(first) = writes.first() {
         let kind = std::mem::discriminant(&first.segment.update);
         let run = writes.iter().take_while(|w| std::mem::discriminant(&w.segment.update) == kind).count();
-        let verdicts = match doubt.rejection.take_if(|_| alone) {
+        let (verdicts, examined) = match doubt.rejection.take_if(|_| alone) {
             // The segment was this event: MongoDB has spoken.
-            Some(rejection) => vec![Verdict::Refused(rejection)],
-            None => queue.shared.sink.write(&writes[..run], queue.guard.as_ref(), true).await,
+            Some(rejection) => (vec![Verdict::Refused(rejection)], true),
+            None => (queue.shared.sink.write(&writes[..run], queue.guard.as_ref(), true).await, false),
         };
         let mut stuck = false;
         for verdict in verdicts {
-            let write = &writes[0];
-            match verdict {
-                Verdict::Applied => queue.persisted(writes.remove(0)),
-                Verdict::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
-                Verdict::Conflict => match held_back(queue, write).await {
-                    Some(Ok(Outcome::Persisted(_))) => queue.persisted(writes.remove(0)),
-                    Some(Ok(outcome)) => writes.remove(0).unsettled.settle(outcome),
-                    Some(Err(rejection)) => bury(queue, &events, writes.remove(0), &rejection).await?,
-                    None => stuck = true,
-                },
+            let fate = match verdict {
+                Verdict::Applied => Fate::Applied,
+                Verdict::Refused(rejection) if examined => Fate::Refused(rejection),
+                Verdict::Refused(rejection) => look(queue, &writes[0], Some(rejection)).await,
+                Verdict::Conflict => look(queue, &writes[0], None).await,
                 Verdict::Failed(error) => {
                     queue.shared.metrics.retried_mongodb(error.class());
-                    stuck = true;
+                    Fate::Unknown
                 }
                 Verdict::Untried => break,
+            };
+            match fate {
+                Fate::Applied => queue.persisted(writes.remove(0)),
+                Fate::AppliedBefore => writes.remove(0).unsettled.settle(Outcome::Deduplicated),
+                Fate::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
+                Fate::Unknown => stuck = true,
             }
             if stuck {
                 break;
@@ -220,6 +221,30 @@ async fn one_by_one(
     Ok(())
 }
 
+/// What became of a write of one event.
+enum Fate {
+    Applied,
+    AppliedBefore,
+    Refused(Rejection),
+    /// It is to be tried again.
+    Unknown,
+}
+
+/// What became of a write of one event that was held back, or refused for that reason: as `examine` in
+/// `settling` has it.
+async fn look(queue: &Owned, write: &Write, rejection: Option<Rejection>) -> Fate {
+    let Ok(found) = queue.shared.sink.watermarks(&[write], queue.guard.as_ref()).await else {
+        return Fate::Unknown;
+    };
+    match (found.first(), rejection) {
+        (Some(Found::Watermark(w)), _) if *w >= write.segment.last => Fate::AppliedBefore,
+        (_, Some(rejection)) => Fate::Refused(rejection),
+        (Some(Found::Nothing), None) if matches!(write.segment.update, Update::Delete) => Fate::Applied,
+        (Some(Found::Taken), None) => Fate::Refused(id_taken()),
+        _ => Fate::Unknown,
+    }
+}
+
 /// Makes a write of one event, the first of `events`, a dead letter.
 async fn bury(
     queue: &Owned,
@@ -231,19 +256,6 @@ async fn bury(
     queue.bury(&[(write.segment.first, event, rejection)]).await?;
     write.unsettled.settle(Outcome::Dead(rejection.reason));
     Ok(())
-}
-
-/// What became of a single write that its guard held back. None if it is to be tried again.
-async fn held_back(queue: &Owned, write: &Write) -> Option<Result<Outcome, Rejection>> {
-    let found = queue.shared.sink.watermarks(&[write], queue.guard.as_ref()).await.ok()?;
-    match found.first()? {
-        Found::Watermark(w) if *w >= write.segment.last => Some(Ok(Outcome::Deduplicated)),
-        Found::Nothing if matches!(write.segment.update, Update::Delete) => {
-            Some(Ok(Outcome::Persisted(write.entity.get().collection)))
-        }
-        Found::Taken => Some(Err(id_taken())),
-        _ => None,
-    }
 }
 
 /// Why an entity can have no document.

@@ -4,6 +4,7 @@
 
 use crate::backoff::Backoff;
 use crate::coalesce::Update;
+use crate::dead_letter::Rejection;
 use crate::queue::Owned;
 use crate::settle::Outcome;
 use crate::sink::{Found, Grown, Verdict};
@@ -28,13 +29,12 @@ pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceEr
         if writes.is_empty() {
             return Ok(());
         }
-        let mut round = attempt(queue, writes).await;
+        let round = attempt(queue, writes).await;
         queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
-        let examined = examine(queue, round.conflicts, &mut retry).await;
+        let examined = examine(queue, round.held_back, &mut retry).await;
         stack.extend(refold(queue, examined.applied_in_part).await?);
-        round.refused.extend(examined.refused);
-        isolate(queue, round.refused).await?;
+        isolate(queue, examined.refused).await?;
         if round.failed || examined.raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         } else {
@@ -59,8 +59,8 @@ fn next_segments(stack: &mut Vec<Pending>) -> Vec<Write> {
 #[derive(Default)]
 struct Round {
     grown: Vec<Grown>,
-    conflicts: Vec<Write>,
-    refused: Vec<Doubt>,
+    /// Writes that met a document, and writes that MongoDB refused, with why.
+    held_back: Vec<(Write, Option<Rejection>)>,
     retry: Vec<Write>,
     failed: bool,
 }
@@ -75,8 +75,8 @@ async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
                 round.grown.extend(queue.shared.sink.grown(&write));
                 queue.persisted(write);
             }
-            Verdict::Conflict => round.conflicts.push(write),
-            Verdict::Refused(rejection) => round.refused.push(Doubt::refused(write, rejection)),
+            Verdict::Conflict => round.held_back.push((write, None)),
+            Verdict::Refused(rejection) => round.held_back.push((write, Some(rejection))),
             Verdict::Untried => round.retry.push(write),
             Verdict::Failed(error) => {
                 failure = Some(error);
@@ -92,7 +92,7 @@ async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
     round
 }
 
-/// What the guard held back, looked at.
+/// What was held back, looked at.
 #[derive(Default)]
 struct Examined {
     applied_in_part: Vec<Doubt>,
@@ -101,35 +101,43 @@ struct Examined {
     raced: bool,
 }
 
-/// Reads the watermarks of writes that the guard held back. What was applied is settled; what was not is
-/// to be tried again.
-async fn examine(queue: &Owned, conflicts: Vec<Write>, retry: &mut Vec<Write>) -> Examined {
+/// Reads the watermarks of what was held back. What was applied is settled; what was not is refused, or to
+/// be tried again.
+///
+/// A refusal says little before that: an upsert that the guard keeps from matching tries to insert, and the
+/// server may hold that document against a validator or another unique index before it looks at `_id`.
+async fn examine(
+    queue: &Owned,
+    held_back: Vec<(Write, Option<Rejection>)>,
+    retry: &mut Vec<Write>,
+) -> Examined {
     let mut examined = Examined::default();
-    if conflicts.is_empty() {
+    if held_back.is_empty() {
         return examined;
     }
-    let writes: Vec<_> = conflicts.iter().collect();
+    let writes: Vec<_> = held_back.iter().map(|(write, _)| write).collect();
     let found = match queue.shared.sink.watermarks(&writes, queue.guard.as_ref()).await {
         Ok(found) => found,
         Err(error) => {
             queue.shared.metrics.retried_mongodb(error.class());
-            retry.extend(conflicts);
+            retry.extend(held_back.into_iter().map(|(write, _)| write));
             examined.raced = true;
             return examined;
         }
     };
-    for (write, found) in conflicts.into_iter().zip(found) {
+    for ((write, rejection), found) in held_back.into_iter().zip(found) {
         let segment = &write.segment;
-        match found {
-            Found::Watermark(w) if w >= segment.last => write.unsettled.settle(Outcome::Deduplicated),
-            Found::Watermark(w) if w >= segment.guard() => {
+        match (found, rejection) {
+            (Found::Watermark(w), _) if w >= segment.last => write.unsettled.settle(Outcome::Deduplicated),
+            (Found::Watermark(w), _) if w >= segment.guard() => {
                 examined.applied_in_part.push(Doubt::applied_to(write, w));
             }
+            (_, Some(rejection)) => examined.refused.push(Doubt::refused(write, rejection)),
             // A deletion of a document that is not there.
-            Found::Nothing if matches!(segment.update, Update::Delete) => queue.persisted(write),
-            Found::Taken => examined.refused.push(Doubt::refused(write, id_taken())),
+            (Found::Nothing, None) if matches!(segment.update, Update::Delete) => queue.persisted(write),
+            (Found::Taken, None) => examined.refused.push(Doubt::refused(write, id_taken())),
             // Somebody inserted or deleted the document between write and look.
-            Found::Watermark(_) | Found::Unmarked | Found::Nothing => {
+            (Found::Watermark(_) | Found::Unmarked | Found::Nothing, None) => {
                 examined.raced = true;
                 retry.push(write);
             }

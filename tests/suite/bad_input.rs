@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bson::doc;
 use serde_json::{Value, json};
 
-use crate::stage::{Setting, Stage, assert_exact, logged, update};
+use crate::stage::{Setting, Stage, assert_exact, logged, number, update};
 
 type Outcome = anyhow::Result<()>;
 
@@ -176,5 +176,33 @@ async fn a_flood_of_refused_events_is_settled_one_by_one() -> Outcome {
     stage.settled(&tidegate).await?;
     assert_exact(stage.document("doc").await?.as_ref(), 600);
     assert_eq!(stage.dead_letters().await?.len(), 1200);
+    Ok(())
+}
+
+/// An upsert that its guard keeps from matching tries to insert, and a validator may be asked before `_id` is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validator_does_not_make_dead_letters_of_what_was_applied() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let validator = doc! {"create": "documents", "validator": {"title": {"$exists": true}}};
+    stage.database.run_command(validator).await?;
+    // What a crash between write and commit leaves: the first event is applied, and still in the queue.
+    let (queue, first) = (stage.queue.as_str(), 1_i64 << 36);
+    let document = doc! {"_id": "d", "title": "t", "n": 1, "_tidegate": {queue: first}};
+    stage.database.collection("documents").insert_one(document).await?;
+    stage.database.collection("tidegate").insert_one(doc! {"_id": queue, "epoch": 1_i64}).await?;
+    redis::pipe()
+        .set(format!("tidegate:{{{queue}}}:base"), first)
+        .set(format!("tidegate:{{{queue}}}:read"), first + 2)
+        .query_async::<()>(&mut stage.producer().await?)
+        .await?;
+    let one_more = update("d", json!({"$inc": {"n": 1}}));
+    stage.push([one_more.clone(), one_more.clone(), update("other", json!({"$inc": {"n": 1}}))]).await?;
+
+    let tidegate = stage.start().await?;
+    stage.settled(&tidegate).await?;
+    assert_eq!(number(stage.document("d").await?.expect("it").get("n").expect("n")), 2);
+    let letters = stage.dead_letters().await?;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["event"]["id"], "other");
     Ok(())
 }

@@ -1,0 +1,160 @@
+//! A model of the delivery protocol for lists, checked exhaustively within bounds; `docs/model.md` tells
+//! what it leaves out. Nothing here runs the daemon: each step names the function that it stands for.
+
+mod actions;
+mod checks;
+mod faults;
+mod mongo;
+mod owner;
+mod properties;
+mod redis;
+mod scenario;
+mod state;
+mod variants;
+
+use crate::checks::{holds, is_large, refuted};
+use crate::properties::{LOSS, ORDER, TWICE};
+use crate::scenario::{Fall, Scenario};
+use crate::variants::{Deletes, Variant};
+
+/// Plans to check: some always, the others only with large bounds.
+fn plans(always: &[&'static str], large: &[&'static str]) -> Scenario {
+    let all: Vec<&str> = if is_large() { [always, large].concat() } else { always.to_vec() };
+    Scenario::new(&all)
+}
+
+/// A protocol that fails, with as much going wrong as that takes.
+fn wrong(variant: Variant, plan: &str) -> Scenario {
+    // Instances keep their names, so that the trace can be read.
+    Scenario { variant, symmetric: false, epochs: 2, ..Scenario::new(&[plan]) }
+}
+
+#[test]
+fn events_of_one_document() {
+    let plans = plans(&["as ai as", "as ax ai", "as ar ai", "-- as ax"], &[]);
+    holds("one document", Scenario { epochs: if is_large() { 4 } else { 3 }, ..plans });
+}
+
+#[test]
+fn events_of_two_documents() {
+    let plans = plans(&["as bi ax"], &["as bi as", "ax bi as"]);
+    holds("two documents", plans);
+}
+
+#[test]
+fn two_late_requests() {
+    holds("two late requests", Scenario { late: 2, ..plans(&["as ai"], &["as ai as", "ai ax as"]) });
+}
+
+#[test]
+fn deletions_that_leave_the_watermark() {
+    let plans = plans(&["ai ad as", "ai ax ad"], &["as ad bi", "ai ad ar"]);
+    holds("tombstones", Scenario { deletes: Deletes::Tombstone, ..plans });
+}
+
+#[test]
+fn deletions_while_nothing_is_late() {
+    let plans = plans(&["ai ad as", "ai ax ad as"], &["ai ad ai ad", "as ad bi ad"]);
+    holds("hard deletions", Scenario { late: 0, epochs: 4, ..plans });
+}
+
+#[test]
+fn redis_falls_back() {
+    let plans = plans(&["as ai"], &["-- as", "as ar"]);
+    holds("two masters", Scenario { fall: Fall::Split, ..plans });
+}
+
+#[test]
+fn a_foreign_client_pops() {
+    let plans = plans(&["as ai as"], &["ax as ai"]);
+    holds("foreign pops", Scenario { pops: if is_large() { 2 } else { 1 }, ..plans });
+}
+
+#[test]
+fn a_hard_deletion_can_be_undone_by_a_late_request() {
+    refuted("known: hard deletions", wrong(Variant::Coded, "ai ad"), ORDER);
+}
+
+#[test]
+fn a_dead_letter_that_redis_lost_can_be_lost() {
+    let scenario = Scenario { fall: Fall::Cut, ..wrong(Variant::Coded, "ax as") };
+    refuted("known: a dead letter that Redis lost", scenario, LOSS);
+}
+
+#[test]
+fn a_dead_letter_that_mongodb_keeps_is_not_lost() {
+    let plans = plans(&["ax as"], &["as ax"]);
+    let epochs = if is_large() { 3 } else { 2 };
+    let scenario = Scenario { variant: Variant::LettersInMongo, fall: Fall::Split, epochs, ..plans };
+    holds("dead letters in MongoDB", scenario);
+}
+
+#[test]
+fn a_validator_hides_nothing() {
+    holds("a validator", Scenario { validator: true, ..plans(&["as ai", "ax ai"], &["as ax ai"]) });
+}
+
+#[test]
+fn wrong_refusal_believed() {
+    let scenario = Scenario { validator: true, ..wrong(Variant::RefusalBelieved, "as ai") };
+    refuted("refusal believed", scenario, TWICE);
+}
+
+#[test]
+fn wrong_guard_on_the_last_offset() {
+    refuted("guard on the last offset", wrong(Variant::GuardOnLast, "as ai"), TWICE);
+}
+
+#[test]
+fn wrong_commit_of_what_is_only_read() {
+    refuted("commit of what is read", wrong(Variant::CommitWhatIsRead, "as"), LOSS);
+}
+
+#[test]
+fn wrong_conflict_taken_for_done() {
+    refuted("conflict taken for done", wrong(Variant::ConflictIsDone, "as ai"), LOSS);
+}
+
+#[test]
+fn wrong_dead_letter_in_memory() {
+    refuted("dead letter in memory", wrong(Variant::LettersInMemory, "ax as"), LOSS);
+}
+
+#[test]
+fn wrong_read_not_recorded() {
+    refuted("read not recorded", wrong(Variant::ReadUnrecorded, "as"), TWICE);
+}
+
+#[test]
+fn wrong_read_beyond_what_was_answered() {
+    let scenario = wrong(Variant::ReadInexact, "as ai");
+    refuted(
+        "read beyond what was answered",
+        Scenario { fall: Fall::Cut, epochs: 3, late: 0, ..scenario },
+        LOSS,
+    );
+}
+
+#[test]
+fn wrong_numbers_kept() {
+    let scenario = wrong(Variant::NotRenumbered, "as ai");
+    refuted("not renumbered", Scenario { fall: Fall::Cut, ..scenario }, LOSS);
+}
+
+#[test]
+fn wrong_epoch_from_redis_alone() {
+    let scenario = wrong(Variant::EpochFromRedis, "as ai");
+    refuted("epoch from Redis alone", Scenario { fall: Fall::Cut, ..scenario }, LOSS);
+}
+
+#[test]
+fn wrong_trim_without_a_look() {
+    let scenario = wrong(Variant::LastTrimmedUnchecked, "as ai");
+    refuted("last trimmed element unchecked", Scenario { pops: 1, ..scenario }, LOSS);
+}
+
+#[test]
+fn wrong_head_unchecked() {
+    let scenario = wrong(Variant::HeadUnchecked, "as ai");
+    refuted("head unchecked", Scenario { pops: 1, ..scenario }, LOSS);
+}

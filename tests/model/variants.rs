@@ -1,0 +1,42 @@
+//! The protocol, and the wrong ones: each differs from it in one place, and must be refuted.
+
+/// A protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// As the code has it.
+    Coded,
+    /// A write is guarded by its last event's offset, not its first's.
+    GuardOnLast,
+    /// What is read is committed before it is durable.
+    CommitWhatIsRead,
+    /// E11000 is taken for "done" without a look at the watermark.
+    ConflictIsDone,
+    /// A dead letter is kept in memory until it is committed.
+    LettersInMemory,
+    /// Reading does not raise `read`.
+    ReadUnrecorded,
+    /// Reading raises `read` by one element more than was read.
+    ReadInexact,
+    /// After recovery, numbers go on where they were.
+    NotRenumbered,
+    /// Epochs are taken from Redis alone.
+    EpochFromRedis,
+    /// Commit does not look at the last element that it trims.
+    LastTrimmedUnchecked,
+    /// Neither takeover nor reading looks at the head.
+    HeadUnchecked,
+    /// Where MongoDB refuses a write, that is believed without a look at the watermark.
+    RefusalBelieved,
+    /// Not as the code has it, but right: a dead letter is also recorded in MongoDB, which does not fall
+    /// back, and what a watermark says is done is looked up there.
+    LettersInMongo,
+}
+
+/// What a deletion leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletes {
+    /// Nothing, not even the watermark: as the code has it.
+    Hard,
+    /// The watermark.
+    Tombstone,
+}
