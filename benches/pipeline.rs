@@ -17,7 +17,7 @@ use tidegate::event::{Collections, Decoder};
 use tidegate::lane::pending::Pending;
 use tidegate::metrics::QueueMetrics;
 use tidegate::settle::Ledger;
-use tidegate::sink::{Encoder, Guard, Limits};
+use tidegate::sink::{Encoder, Guard, Limits, Tombstones};
 use tokio::time::Instant;
 
 const ENTITIES: usize = 5_000;
@@ -139,6 +139,7 @@ fn encode(c: &mut Criterion) {
         limits: Limits { max_bytes: 16 << 20, max_statements: 100_000 },
         write_concern: &concern,
         guard: Some(&guard),
+        tombstones: &Tombstones::default(),
         ordered: false,
     };
     for (name, chunk) in [("article", chunk(article)), ("native", chunk(native))] {

@@ -18,7 +18,7 @@ use crate::http::serve;
 use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::queue::{Shared, drain};
-use crate::sink::{self, Compaction, Sink};
+use crate::sink::{self, Sink};
 use crate::source::{Keys, Redis, SourceError, state};
 use crate::status::Status;
 
@@ -122,11 +122,10 @@ async fn connect(
     let database = sink::database(&config.mongodb).await.context("mongodb.uri cannot be used")?;
     let mut backoff = Backoff::default();
     loop {
-        let collections = (collections.clone(), Compaction::new(config, &collections));
         let sink = Sink::connect(
             database.clone(),
-            &config.mongodb,
-            collections,
+            config,
+            collections.clone(),
             Arc::clone(status),
             Arc::clone(metrics),
         );

@@ -84,7 +84,7 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
                 }
                 writeln!(out)?;
                 let placed = Placed { offset: OFFSET, hash: 0, change };
-                for command in preview(&placed, &collections, &config.mongodb, guard.as_ref()) {
+                for command in preview(&placed, &collections, config, guard.as_ref()) {
                     let command = Bson::Document(command);
                     let text = serde_json::to_string_pretty(&ExtJson(&command)).map_err(io::Error::other)?;
                     writeln!(out, "{text}")?;

@@ -1,12 +1,12 @@
 //! Rules across keys: what the types cannot say. All violations are found at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
-use super::{Config, Delivery, KeyPath, Problem, SecretUrl, show};
+use super::{Config, Deletes, Delivery, KeyPath, Problem, SecretUrl, show};
 
 /// Lanes of one queue. More would only wait for the same server.
 const MAX_LANES: usize = 64;
@@ -19,6 +19,9 @@ const BATCH_BYTES: (ByteSize, ByteSize) = (ByteSize::kib(1), ByteSize::mib(48));
 
 /// A lease is renewed at a fraction of this; shorter ones would be lost in a pause of the network.
 const MIN_LEASE: Duration = Duration::from_secs(1);
+
+/// TTL indexes count in seconds.
+const MIN_TOMBSTONE_TTL: Duration = Duration::from_secs(1);
 
 /// MongoDB: no name of a database is longer.
 const MAX_DATABASE_BYTES: usize = 63;
@@ -63,6 +66,12 @@ impl Config {
             "routes",
             "no routes, and `native.collections` is empty too: no event could be accepted",
         );
+        found.require(
+            self.tombstones.ttl >= MIN_TOMBSTONE_TTL,
+            "tombstones.ttl",
+            "must be at least 1s: they guard against requests that are late",
+        );
+        self.check_deletes(&mut found);
         for (number, route) in self.routes.iter().enumerate() {
             route.check(&KeyPath::from("routes").join(number), &mut found);
         }
@@ -107,6 +116,19 @@ impl Config {
         warnings
     }
 
+    /// A collection has tombstones or it has none: what writes to it has to know.
+    fn check_deletes(&self, found: &mut Violations) {
+        let mut decided: BTreeMap<&String, (usize, Deletes)> = BTreeMap::new();
+        for (number, route) in self.routes.iter().enumerate().filter(|(_, route)| route.delete) {
+            for collection in route.collection.iter().chain(&route.collections) {
+                let (earlier, deletes) = *decided.entry(collection).or_insert((number, route.deletes));
+                let key = KeyPath::from("routes").join(number).join("deletes");
+                let message = format!("differs from that of `routes[{earlier}]` for the same collection");
+                found.require(deletes == route.deletes, key, message);
+            }
+        }
+    }
+
     fn check_servers(&self, found: &mut Violations) {
         check_url(&self.redis.url, "redis.url", &["redis", "rediss", "unix"], found);
         check_url(&self.mongodb.uri, "mongodb.uri", &["mongodb", "mongodb+srv"], found);
@@ -147,7 +169,15 @@ impl Config {
         for (number, queue) in self.queues.iter().enumerate() {
             let path = KeyPath::from("queues").join(number).join("key");
             found.require(!queue.key.is_empty(), path.clone(), "must not be empty");
-            found.require(keys.insert(&queue.key), path, format!("{:?} is there twice", queue.key));
+            match queue.keys() {
+                Ok(all) => {
+                    for key in all {
+                        let message = format!("{key:?} is there twice");
+                        found.require(keys.insert(key), path.clone(), message);
+                    }
+                }
+                Err(fault) => found.require(false, path, fault),
+            }
         }
         found.require(
             !self.dead_letter.suffix.is_empty(),

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 
 use super::{
     Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Redis, SecretUrl, Shutdown,
+    Tombstones,
 };
 
 impl Default for Redis {
@@ -46,6 +47,12 @@ impl Default for Buffer {
 impl Default for Lanes {
     fn default() -> Self {
         Lanes { count: 4 }
+    }
+}
+
+impl Default for Tombstones {
+    fn default() -> Self {
+        Tombstones { ttl: Duration::from_secs(24 * 3600) }
     }
 }
 

@@ -11,7 +11,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{may_be_secret, nearest_key, parser_message, problem};
-use super::{Config, ConfigError, KeyPath, Problem, SecretUrl};
+use super::{Config, ConfigError, KeyPath, Problem, Queue, SecretUrl};
 
 /// Environment variables that begin with this are ours.
 const PREFIX: &str = "TIDEGATE_";
@@ -31,7 +31,7 @@ pub(super) enum Form {
 }
 
 /// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 23] = [
+pub(super) const KEYS: [(&str, Form); 24] = [
     ("redis.url", Form::Text),
     ("redis.url_file", Form::Text),
     ("redis.timeout", Form::Text),
@@ -49,6 +49,7 @@ pub(super) const KEYS: [(&str, Form); 23] = [
     ("lanes.count", Form::Number),
     ("native.collections", Form::Toml),
     ("routes", Form::Toml),
+    ("tombstones.ttl", Form::Text),
     ("dead_letter.suffix", Form::Text),
     ("lease.ttl", Form::Text),
     ("http.listen", Form::Text),
@@ -108,7 +109,9 @@ impl Config {
             problems.extend(violations.into_iter().map(|v| Problem { origin: Some(origin(&v.key)), ..v }));
         }
         match config {
-            Some(config) if problems.is_empty() => Ok(config),
+            Some(config) if problems.is_empty() => {
+                Ok(Config { queues: config.queues.into_iter().flat_map(Queue::expanded).collect(), ..config })
+            }
             _ => Err(ConfigError::Invalid(problems)),
         }
     }

@@ -9,6 +9,7 @@ mod check;
 mod defaults;
 mod error;
 mod load;
+mod partitions;
 mod route_rules;
 mod secret;
 mod show;
@@ -54,6 +55,8 @@ pub struct Config {
     pub native: Native,
     /// How any other producer's events become changes; first match wins.
     pub routes: Vec<Route>,
+    /// What is left of deleted documents, where a route says so.
+    pub tombstones: Tombstones,
     /// Where dead letters go.
     pub dead_letter: DeadLetter,
     /// How long a queue stays with a silent owner.
@@ -100,7 +103,7 @@ pub struct Mongodb {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Queue {
-    /// Redis key.
+    /// Redis key; `{0..15}` in it makes sixteen queues of it.
     pub key: String,
     /// List or stream.
     #[serde(default, deserialize_with = "word")]
@@ -257,6 +260,35 @@ pub struct Route {
     /// Deletes the document.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub delete: bool,
+    /// What a deletion leaves.
+    #[serde(default, deserialize_with = "word", skip_serializing_if = "Deletes::is_hard")]
+    pub deletes: Deletes,
+}
+
+/// What a deletion leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deletes {
+    /// Nothing.
+    #[default]
+    Hard,
+    /// A document with its watermarks and the time, for a while.
+    Tombstone,
+}
+
+impl Deletes {
+    fn is_hard(&self) -> bool {
+        *self == Deletes::Hard
+    }
+}
+
+/// `[tombstones]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tombstones {
+    /// How long they stay.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
 }
 
 impl Route {

@@ -1,7 +1,7 @@
 //! What a route must be: one collection, one kind of effect, fields that can be written together.
 
 use super::check::{Violations, check_collection};
-use super::{Id, KeyPath, Route};
+use super::{Deletes, Id, KeyPath, Route};
 
 impl Route {
     /// Reports what is wrong with the route at `path`.
@@ -56,6 +56,11 @@ impl Route {
             kinds > 0,
             path.clone(),
             "has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`",
+        );
+        found.require(
+            self.delete || self.deletes == Deletes::Hard,
+            path.join("deletes"),
+            "only means something together with `delete`",
         );
         found.require(
             kinds < 2,
@@ -173,6 +178,7 @@ fn target_fault(field: &str) -> Option<&'static str> {
         match components.next() {
             Some("_id") => Some("a document's `_id` cannot be changed: it is what `id` says"),
             Some("_tidegate") => Some("`_tidegate` is where tidegate keeps a document's watermarks"),
+            Some("_tidegateDeleted") => Some("`_tidegateDeleted` marks the tombstones of deleted documents"),
             _ => None,
         }
     }

@@ -116,6 +116,7 @@ fn it_shows_every_key() {
         merge: path(),
         replace: path(),
         delete: true,
+        deletes: Deletes::Tombstone,
     };
     for key in toml::Table::try_from(route).unwrap().keys() {
         assert!(shows(&section("routes"), key), "[[routes]] {key}");

@@ -146,6 +146,9 @@ mod tests {
         set = { text = "payload.text" }
         inc = { edits = 1 }
 
+        [tombstones]
+        ttl = "1day"
+
         [dead_letter]
         suffix = ":dead"
 

@@ -8,6 +8,9 @@ use crate::dead_letter::{Reason, Rejection};
 /// The field of every document that holds its watermarks.
 pub const WATERMARK_FIELD: &str = "_tidegate";
 
+/// The field that a tombstone has: when its document was deleted.
+pub const DELETED_FIELD: &str = "_tidegateDeleted";
+
 /// Checks a path that an event wants to write to.
 ///
 /// # Errors
@@ -15,7 +18,7 @@ pub const WATERMARK_FIELD: &str = "_tidegate";
 pub fn check(path: &str) -> Result<(), Rejection> {
     let mut components = path.split('.');
     let first = components.clone().next().unwrap_or_default();
-    if first == "_id" || first == WATERMARK_FIELD {
+    if matches!(first, "_id" | WATERMARK_FIELD | DELETED_FIELD) {
         return Err(Rejection::new(
             Reason::ProtectedField,
             format!("{first:?} must not be written by events"),
@@ -86,7 +89,7 @@ mod tests {
     #[test]
     fn protected_and_malformed_paths_are_refused() {
         let reason = |path| check(path).unwrap_err().reason;
-        for path in ["_id", "_id.x", "_tidegate", "_tidegate.q"] {
+        for path in ["_id", "_id.x", "_tidegate", "_tidegate.q", "_tidegateDeleted"] {
             assert_eq!(reason(path), Reason::ProtectedField, "{path}");
         }
         for path in ["", ".", "a.", ".a", "a..b", "a.$", "a.$[].b", "$a", "a\0"] {

@@ -6,10 +6,11 @@
 
 use bson::spec::ElementType;
 
+use super::Tombstones;
 use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{Elements, FieldUpdate, Fields, Known, Segment, Update};
 use crate::event::Collections;
-use crate::event::path::WATERMARK_FIELD;
+use crate::event::path::{DELETED_FIELD, WATERMARK_FIELD};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::write::Write;
 use crate::yjs;
@@ -68,15 +69,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of command that writes a segment.
-    #[must_use]
-    pub fn of(segment: &Segment) -> Self {
-        match segment.update {
-            Update::Fields(_) | Update::Replace(_) => Kind::Update,
-            Update::Delete => Kind::Delete,
-        }
-    }
-
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Kind::Update => ("update", "updates"),
@@ -109,6 +101,8 @@ pub struct Encoder<'a> {
     pub write_concern: &'a [u8],
     /// The queue's guard, if its delivery has one.
     pub guard: Option<&'a Guard>,
+    /// The collections whose deleted documents leave tombstones.
+    pub tombstones: &'a Tombstones,
     /// Whether the server is to stop at the first statement it refuses.
     pub ordered: bool,
 }
@@ -127,9 +121,9 @@ impl Encoder<'_> {
         let mut open: Vec<Open> = Vec::new();
         let mut statement = Vec::new();
         for (at, write) in writes.iter().enumerate() {
-            let kind = Kind::of(&write.segment);
-            statement.clear();
             let entity = write.entity.get();
+            let kind = self.kind(entity.collection, &write.segment);
+            statement.clear();
             self.statement(&mut statement, entity, &write.segment);
             let found = open.iter().position(|o| o.collection == entity.collection && o.kind == kind);
             let mut slot = found.unwrap_or_else(|| {
@@ -152,9 +146,17 @@ impl Encoder<'_> {
     pub fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
         let mut statement = Vec::new();
         self.statement(&mut statement, entity, segment);
-        let mut open = self.open(entity.collection, Kind::of(segment));
+        let mut open = self.open(entity.collection, self.kind(entity.collection, segment));
         open.add(0, &statement);
         open.close()
+    }
+
+    /// The kind of command that writes a segment.
+    fn kind(&self, collection: CollectionId, segment: &Segment) -> Kind {
+        match segment.update {
+            Update::Delete if !self.tombstones.are_in(collection) => Kind::Delete,
+            _ => Kind::Update,
+        }
     }
 
     fn open(&self, collection: CollectionId, kind: Kind) -> Open {
@@ -177,12 +179,17 @@ impl Encoder<'_> {
         match &segment.update {
             Update::Fields(fields) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, "u");
-                self.update(out, fields, segment.last);
+                self.update(out, fields, segment.last, self.tombstones.are_in(entity.collection));
                 raw::write_bool(out, "upsert", true);
             }
             Update::Replace(document) => {
                 raw::write_key(out, ElementType::Array, "u");
-                self.replacement(out, entity, document, segment.last);
+                self.replacement(out, entity, Some(document), segment.last);
+                raw::write_bool(out, "upsert", true);
+            }
+            Update::Delete if self.tombstones.are_in(entity.collection) => {
+                raw::write_key(out, ElementType::Array, "u");
+                self.replacement(out, entity, None, segment.last);
                 raw::write_bool(out, "upsert", true);
             }
             Update::Delete => raw::write_i32(out, "limit", 1),
@@ -206,8 +213,9 @@ impl Encoder<'_> {
         end_document(out, start);
     }
 
-    /// `{$set: {...}, $unset: {...}, $inc: {...}, $push: {...}}`, with the watermark in `$set`.
-    fn update(&self, out: &mut Vec<u8>, fields: &Fields, watermark: i64) {
+    /// `{$set: {...}, $unset: {...}, $inc: {...}, $push: {...}}`, with the watermark in `$set`. Where the
+    /// document may be a tombstone, it is none afterwards.
+    fn update(&self, out: &mut Vec<u8>, fields: &Fields, watermark: i64, revive: bool) {
         let start = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "$set");
         let set = begin_document(out);
@@ -227,8 +235,8 @@ impl Encoder<'_> {
         } else {
             end_document(out, set);
         }
-        if others {
-            Op::OPERATORS[1..].iter().for_each(|name| operator(out, name, fields));
+        if others || revive {
+            Op::OPERATORS[1..].iter().for_each(|name| operator(out, name, fields, revive));
         }
         if out.len() == start + 4 {
             // A merge of nothing still makes the document.
@@ -242,8 +250,15 @@ impl Encoder<'_> {
     /// A pipeline that replaces everything but `_id` and the watermarks of other queues:
     /// `[{$replaceWith: {$mergeObjects: [{$literal: document},
     /// {_id: {$literal: X}, _tidegate: {$mergeObjects: ["$_tidegate", {<queue id>: {$literal: l}}]}}]}}]`,
-    /// and where there is a shard key, which a document must keep, `{$set: {<field>: {$literal: ...}}}`.
-    fn replacement(&self, out: &mut Vec<u8>, entity: EntityRef<'_>, document: &Known, watermark: i64) {
+    /// and where there is a shard key, which a document must keep, `{$set: {<field>: {$literal: ...}}}`. Without a
+    /// document it leaves a tombstone.
+    fn replacement(
+        &self,
+        out: &mut Vec<u8>,
+        entity: EntityRef<'_>,
+        document: Option<&Known>,
+        watermark: i64,
+    ) {
         let literal = |out: &mut Vec<u8>, key: &str, value: ValueRef<'_>| {
             raw::write_key(out, ElementType::EmbeddedDocument, key);
             let start = begin_document(out);
@@ -259,7 +274,10 @@ impl Encoder<'_> {
         let objects = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "0");
         let replacing = begin_document(out);
-        document.write(out, "$literal");
+        match document {
+            Some(document) => document.write(out, "$literal"),
+            None => raw::write_text(out, DELETED_FIELD, "$$NOW"),
+        }
         end_document(out, replacing);
         raw::write_key(out, ElementType::EmbeddedDocument, "1");
         let kept = begin_document(out);
@@ -299,7 +317,7 @@ pub(super) fn write_entity(out: &mut Vec<u8>, entity: EntityRef<'_>) {
 }
 
 /// Writes an operator with its fields, or nothing if it has none.
-fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
+fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields, revive: bool) {
     let at = out.len();
     raw::write_key(out, ElementType::EmbeddedDocument, name);
     let start = begin_document(out);
@@ -321,6 +339,9 @@ fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
             FieldUpdate::PushWith(elements, modifiers) => each(out, path, elements, Some(modifiers.get())),
             FieldUpdate::RenameTarget => {}
         }
+    }
+    if revive && name == Op::Unset.operator() {
+        raw::write(out, DELETED_FIELD, ValueRef::NULL);
     }
     if out.len() == start + 4 {
         out.truncate(at);

@@ -33,6 +33,12 @@ impl SinkError {
         self.class
     }
 
+    /// MongoDB's code of it.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
     /// The refusal of a statement, in a dead letter's words.
     #[must_use]
     pub fn rejection(&self) -> Rejection {

@@ -7,6 +7,9 @@ mod error;
 mod law;
 mod preview;
 mod reply;
+mod tombstone;
+#[cfg(test)]
+mod tombstone_tests;
 mod watermark;
 
 use std::sync::Arc;
@@ -24,6 +27,7 @@ pub use self::error::SinkError;
 pub use self::preview::preview;
 pub use self::reply::Verdict;
 use self::reply::verdicts;
+pub use self::tombstone::Tombstones;
 pub use self::watermark::Found;
 use crate::class::Class;
 use crate::coalesce::Update;
@@ -51,6 +55,7 @@ pub struct Sink {
     read_concern: &'static str,
     timeout: Duration,
     compaction: Compaction,
+    tombstones: Tombstones,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
     writes_fail: AtomicBool,
     status: Arc<Status>,
@@ -76,13 +81,17 @@ impl Sink {
     /// It cannot be reached, or is too old.
     pub async fn connect(
         database: Database,
-        config: &config::Mongodb,
-        (collections, compaction): (Collections, Compaction),
+        config: &config::Config,
+        collections: Collections,
         status: Arc<Status>,
         metrics: Arc<WriteMetrics>,
     ) -> Result<Self, SinkError> {
+        let compaction = Compaction::new(config, &collections);
+        let tombstones = Tombstones::new(config, &collections);
+        let config = &config.mongodb;
         let mut sink = Sink {
             database,
+            tombstones,
             collections,
             limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
             write_concern: write_concern(&config.write_concern),
@@ -121,7 +130,10 @@ impl Sink {
                 Ok(error) if matches!(error.get_i32("code"), Ok(79 | 100)) => {
                     Err(unusable(error.get_str("errmsg").unwrap_or_default()))
                 }
-                _ => Ok(sink),
+                _ => {
+                    sink.ensure_tombstone_indexes().await?;
+                    Ok(sink)
+                }
             },
         }
     }
@@ -177,6 +189,7 @@ impl Sink {
             limits: self.limits,
             write_concern: &self.write_concern,
             guard,
+            tombstones: &self.tombstones,
             ordered,
         };
         let mut all = vec![Verdict::Untried; writes.len()];

@@ -3,10 +3,10 @@
 use bson::Document;
 
 use super::command::{Encoder, Guard, Limits};
-use super::{raw_to_document, write_concern};
+use super::{Tombstones, raw_to_document, write_concern};
 use crate::change::Placed;
 use crate::coalesce::PendingUpdate;
-use crate::config::Mongodb;
+use crate::config::Config;
 use crate::event::Collections;
 
 /// What is sent for a change if it is alone in its batch. The bytes are the sink's, decoded.
@@ -14,14 +14,15 @@ use crate::event::Collections;
 pub fn preview(
     placed: &Placed<'_>,
     collections: &Collections,
-    config: &Mongodb,
+    config: &Config,
     guard: Option<&Guard>,
 ) -> Vec<Document> {
     let encoder = Encoder {
         collections,
         limits: Limits { max_bytes: usize::MAX, max_statements: 1 },
-        write_concern: &write_concern(&config.write_concern),
+        write_concern: &write_concern(&config.mongodb.write_concern),
         guard,
+        tombstones: &Tombstones::new(config, collections),
         ordered: false,
     };
     let segments = PendingUpdate::new(placed).into_segments();

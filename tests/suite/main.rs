@@ -16,6 +16,7 @@ mod shard_key;
 mod sharing;
 mod stage;
 mod support;
+mod tombstones;
 mod yjs;
 
 mod support_smoke;

@@ -118,3 +118,28 @@ async fn every_instance_knows_who_owns_what() -> Outcome {
     assert_eq!(length(&mut stage.producer().await?, &keys[0]).await?, 0);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_divided_and_keep_each_documents_order() -> Outcome {
+    let mut stage = Setting::new().stage().await?;
+    let name = unique("partition");
+    let keys: Vec<String> = (0..8).map(|n| format!("{name}:{n}")).collect();
+    keys.iter().for_each(|key| stage.redis.tidy(key));
+    let launch = stage.launch.clone().env("TIDEGATE_QUEUES", format!("[{{ key = \"{name}:{{0..7}}\" }}]"));
+    let instances = [launch.start().await?, launch.start().await?];
+    until_held(&instances, &[4, 4]).await;
+
+    let mut producer = stage.producer().await?;
+    for n in 0..300 {
+        for (document, key) in keys.iter().enumerate() {
+            push(&mut producer, key, [logged(&format!("doc{document}"), n)]).await?;
+        }
+    }
+    for key in &keys {
+        empty(&stage.redis, key).await?;
+    }
+    for document in 0..8 {
+        assert_exact(stage.document(format!("doc{document}")).await?.as_ref(), 300);
+    }
+    Ok(())
+}

@@ -17,7 +17,7 @@ use serde_json::Value as Json;
 use self::generate::Generator;
 use super::command::{Encoder, Guard, Limits};
 use super::reply::verdicts;
-use super::{Verdict, write_concern};
+use super::{Tombstones, Verdict, write_concern};
 use crate::buffer::Buffer;
 use crate::change::{EntityRef, Placed};
 use crate::coalesce::{PendingUpdate, Segment, Wrong, with_wrong_rule};
@@ -29,7 +29,7 @@ use crate::settle::{Ledger, Unsettled};
 use crate::write::Write;
 
 #[path = "../../../tests/suite/support/mod.rs"]
-mod support;
+pub(super) mod support;
 
 use self::support::{Durability, Mongo};
 
@@ -277,6 +277,7 @@ impl Court {
             limits: Limits { max_bytes: 16 << 20, max_statements: 100_000 },
             write_concern: &write_concern("1"),
             guard: Some(&guard),
+            tombstones: &Tombstones::default(),
             ordered: false,
         };
         let mut all = vec![Verdict::Untried; writes.len()];
