@@ -45,11 +45,13 @@ pub enum Reason {
     TypeMismatch,
     /// MongoDB refused for another reason.
     Refused,
+    /// Process after process ended while it was being worked on.
+    Crash,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::NotUtf8,
         Reason::NotJson,
         Reason::BadEvent,
@@ -68,6 +70,7 @@ impl Reason {
         Reason::UniqueIndex,
         Reason::TypeMismatch,
         Reason::Refused,
+        Reason::Crash,
     ];
 
     /// The metric's label value.
@@ -92,6 +95,7 @@ impl Reason {
             Reason::UniqueIndex => "unique-index",
             Reason::TypeMismatch => "type-mismatch",
             Reason::Refused => "refused",
+            Reason::Crash => "crash",
         }
     }
 }
@@ -139,18 +143,34 @@ pub fn render(event: &[u8], rejection: &Rejection, offset: i64, queue: &str, now
     let text = std::str::from_utf8(event).ok().filter(|_| rejection.reason != Reason::TooDeep);
     let json = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let event_json = json.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
-    let letter = DeadLetter {
-        event: event_json,
-        event_base64: event_json.is_none().then(|| STANDARD.encode(event)),
-        reason: &rejection.text,
-        class: rejection.reason.label(),
-        code: rejection.code,
-        offset,
-        queue,
-        at: now.try_to_rfc3339_string().unwrap_or_default(),
-    };
-    // Strings, numbers and JSON that was just read: there is nothing in it that could fail.
-    serde_json::to_string(&letter).unwrap_or_default()
+    let event_base64 = event_json.is_none().then(|| STANDARD.encode(event));
+    DeadLetter { event: event_json, event_base64, ..DeadLetter::new(rejection, offset, queue, now) }.json()
+}
+
+/// Renders a dead letter whose event is put in by Redis.
+#[must_use]
+pub fn render_without_event(rejection: &Rejection, offset: i64, queue: &str, now: bson::DateTime) -> String {
+    DeadLetter::new(rejection, offset, queue, now).json()
+}
+
+impl<'a> DeadLetter<'a> {
+    fn new(rejection: &'a Rejection, offset: i64, queue: &'a str, now: bson::DateTime) -> Self {
+        DeadLetter {
+            event: None,
+            event_base64: None,
+            reason: &rejection.text,
+            class: rejection.reason.label(),
+            code: rejection.code,
+            offset,
+            queue,
+            at: now.try_to_rfc3339_string().unwrap_or_default(),
+        }
+    }
+
+    fn json(&self) -> String {
+        // Strings, numbers and JSON that was just read: there is nothing in it that could fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod committer;
 mod ownership;
 mod reader;
+mod recovery;
 mod window_size;
 
 use std::collections::BTreeSet;

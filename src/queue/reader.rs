@@ -12,7 +12,7 @@ use crate::buffer::Reserved;
 use crate::change::{Chunk, Placed};
 use crate::lane::Input;
 use crate::settle::Outcome;
-use crate::source::{List, Source, SourceError, Waiter, Window};
+use crate::source::{Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 
 /// What is fetched.
@@ -50,36 +50,6 @@ impl Fetcher {
         }
         queue.status.set_phase(Phase::Active);
         self.read(cursor).await
-    }
-
-    /// Processes exactly the elements that may have been sent to MongoDB, under the numbers they were sent
-    /// under, and waits until they are committed.
-    async fn recover(&mut self, list: &List) -> Result<(), SourceError> {
-        let unsettled = list.unsettled().await;
-        if unsettled.is_empty() {
-            return Ok(());
-        }
-        self.queue.status.set_phase(Phase::Recovering);
-        let mut size = WindowSize::default();
-        let mut cursor = unsettled.start;
-        while cursor < unsettled.end {
-            let Some(room) = self.room(cursor).await else { return Ok(()) };
-            let rest = usize::try_from(unsettled.end - cursor).unwrap_or(usize::MAX);
-            let window = self.queue.source.reread(cursor, size.events().min(rest).min(room)).await?;
-            cursor = window.end();
-            size.saw(&window);
-            self.send(window).await?;
-        }
-        let (told, lanes_know) = oneshot::channel();
-        self.windows.send(Fetched::Flush(told)).await.map_err(|_| ended())?;
-        lanes_know.await.map_err(|_| ended())?;
-        loop {
-            let committed = self.queue.committed.notified();
-            if self.queue.tracker.lock().is_drained() {
-                return Ok(());
-            }
-            committed.await;
-        }
     }
 
     async fn read(&mut self, mut cursor: i64) -> Result<(), SourceError> {
@@ -125,7 +95,7 @@ impl Fetcher {
     ///
     /// Dead letters leave the buffer before they are committed, so the distance to the last commit is
     /// bounded, too.
-    async fn room(&self, cursor: i64) -> Option<usize> {
+    pub(super) async fn room(&self, cursor: i64) -> Option<usize> {
         let max_events = i64::try_from(self.queue.shared.config.buffer.max_events).unwrap_or(i64::MAX);
         let room = async {
             loop {
@@ -143,7 +113,7 @@ impl Fetcher {
         Some(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
-    async fn send(&self, window: Window) -> Result<(), SourceError> {
+    pub(super) async fn send(&self, window: Window) -> Result<(), SourceError> {
         let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
         self.windows.send(Fetched::Window(window, memory)).await.map_err(|_| ended())
     }
@@ -174,7 +144,7 @@ impl Pause {
 }
 
 /// The other end of a channel is gone: its task has the reason.
-fn ended() -> SourceError {
+pub(super) fn ended() -> SourceError {
     SourceError::Lost("the queue's tasks have ended".into())
 }
 

@@ -17,6 +17,8 @@ pub struct Keys {
     pub holder: String,
     /// Sorted set: instances that drain the queue, by when they are forgotten.
     pub instances: String,
+    /// Hash: how often the queue was taken over without a commit.
+    pub tries: String,
     /// Hash: dead letters not yet committed, by offset.
     pub dead: String,
     /// List: dead letters.
@@ -36,6 +38,7 @@ impl Keys {
             head: key("head"),
             owner: key("owner"),
             holder: key("holder"),
+            tries: key("tries"),
             instances: key("instances"),
             dead: key("dead"),
             dead_list: format!("{queue}{dead_suffix}"),

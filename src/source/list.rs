@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 use sha1::{Digest, Sha1};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
 use super::keys::Keys;
@@ -76,11 +76,11 @@ pub struct List {
 }
 
 #[derive(Debug)]
-struct Control {
-    connection: MultiplexedConnection,
+pub(super) struct Control {
+    pub(super) connection: MultiplexedConnection,
     /// The base as Redis has it; empty before the first numbering.
-    base: String,
-    offset: i64,
+    pub(super) base: String,
+    pub(super) offset: i64,
 }
 
 #[derive(Debug)]
@@ -330,13 +330,26 @@ impl List {
         Ok((Depth { elements, tail: control.offset + i64::try_from(elements).unwrap_or(0) }, Some(dead)))
     }
 
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The arguments by which scripts know the owner and extend its lease.
+    pub(super) fn lease(&self) -> (&str, u64) {
+        (&self.epoch, self.ttl_ms)
+    }
+
+    pub(super) async fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().await
+    }
+
     /// A handle to the connection for commands that do not depend on where elements are.
-    async fn connection(&self) -> MultiplexedConnection {
+    pub(super) async fn connection(&self) -> MultiplexedConnection {
         self.control.lock().await.connection.clone()
     }
 }
 
-fn fenced(answer: i64) -> Result<u64, SourceError> {
+pub(super) fn fenced(answer: i64) -> Result<u64, SourceError> {
     match answer {
         script::FENCED => Err(SourceError::Fenced),
         script::FOREIGN => Err(SourceError::ForeignPop),

@@ -7,6 +7,7 @@ mod list;
 mod members;
 mod pop;
 mod script;
+mod tries;
 mod waiter;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use self::keys::Keys;
 pub use self::list::{List, State, sha1, state};
 pub use self::members::{Members, Roster};
 pub use self::pop::Pop;
+pub use self::tries::Tries;
 pub use self::waiter::Waiter;
 use crate::commit::Checkpoint;
 

@@ -128,6 +128,51 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
+/// Counts the processes that took the queue over without a commit since; a process counts once. Answers how
+/// many, and where the part ends that the last of them was working on alone.
+///
+/// KEYS owner base tries · ARGV epoch ttl-ms process
+pub(super) const TRIES: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1, '' } end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+local base = redis.call('GET', KEYS[2]) or ''
+if redis.call('HGET', KEYS[3], 'base') ~= base then
+  redis.call('DEL', KEYS[3])
+  redis.call('HSET', KEYS[3], 'base', base)
+end
+if redis.call('HGET', KEYS[3], 'process') ~= ARGV[3] then
+  redis.call('HSET', KEYS[3], 'process', ARGV[3])
+  redis.call('HINCRBY', KEYS[3], 'count', 1)
+end
+return { tonumber(redis.call('HGET', KEYS[3], 'count')), redis.call('HGET', KEYS[3], 'part') or '' }";
+
+/// Notes that the caller works on the elements from base to `part` alone.
+///
+/// KEYS owner base tries · ARGV epoch ttl-ms process part count
+pub(super) const PART: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('HSET', KEYS[3], 'base', redis.call('GET', KEYS[2]) or '',
+  'process', ARGV[3], 'part', ARGV[4], 'count', ARGV[5])
+return 1";
+
+/// Makes a dead letter of the element at base, which never leaves Redis: it may be what kills its readers.
+///
+/// KEYS queue owner base head dead-list tries · ARGV epoch ttl-ms base new-base rest-of-letter
+pub(super) const SET_ASIDE: &str = r#"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local element = redis.call('LINDEX', KEYS[1], 0)
+if not element then return -2 end
+redis.call('RPUSH', KEYS[5], '{"event_text":' .. cjson.encode(element) .. ',' .. ARGV[5])
+redis.call('LTRIM', KEYS[1], 1, -1)
+redis.call('SET', KEYS[3], ARGV[4])
+local first = redis.call('LINDEX', KEYS[1], 0)
+redis.call('SET', KEYS[4], first and redis.sha1hex(first) or '')
+redis.call('DEL', KEYS[6])
+return 1"#;
+
 /// Gives the queue up. KEYS owner · ARGV epoch
 pub(super) const RELEASE: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end

@@ -4,6 +4,7 @@
 mod alerts;
 mod bad_input;
 mod command_line;
+mod crash_loop;
 mod dashboards;
 mod delivery;
 mod ending;

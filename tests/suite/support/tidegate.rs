@@ -28,6 +28,8 @@ pub(crate) struct Launch {
     config: Config,
     env: Vec<(String, String)>,
     args: Vec<String>,
+    /// Bytes of memory it may have.
+    memory: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +65,8 @@ impl Launch {
     }
 
     fn new(config: Config) -> Self {
-        Self { config, env: Vec::new(), args: Vec::new() }.env("TIDEGATE_HTTP__LISTEN", "127.0.0.1:0")
+        Self { config, env: Vec::new(), args: Vec::new(), memory: None }
+            .env("TIDEGATE_HTTP__LISTEN", "127.0.0.1:0")
     }
 
     /// Overrides a key, as in `TIDEGATE_BATCH__MAX_DELAY`.
@@ -75,6 +78,12 @@ impl Launch {
     /// Adds an argument to the command line.
     pub(crate) fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Lets it have no more memory than this, by `prlimit`: it ends when it needs more.
+    pub(crate) fn memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(bytes);
         self
     }
 
@@ -129,7 +138,14 @@ impl Launch {
                 path
             }
         };
-        let mut command = tidegate_command()?;
+        let mut command = match self.memory {
+            None => tidegate_command()?,
+            Some(bytes) => {
+                let mut command = without_test_variables(command("prlimit"));
+                command.arg(format!("--data={bytes}")).arg(binary()?);
+                command
+            }
+        };
         command.args(&self.args).arg("--config").arg(config);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok((Process::spawn("tidegate", command)?, folder))
@@ -252,13 +268,16 @@ impl Tidegate {
 /// The binary, with no argument yet, and without the variables that are for tests: to the daemon, every `TIDEGATE_`
 /// variable is a key of the configuration, and an unknown one stops it.
 pub(crate) fn tidegate_command() -> anyhow::Result<Command> {
-    let mut command = command(binary()?);
+    Ok(without_test_variables(command(binary()?)))
+}
+
+fn without_test_variables(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TIDEGATE_") {
             command.env_remove(name);
         }
     }
-    Ok(command)
+    command
 }
 
 /// Cargo names it for tests; for an example it is one folder up.
