@@ -32,8 +32,8 @@ const FORBIDDEN_IN_DATABASE: [char; 12] = ['/', '\\', '.', ' ', '"', '$', '*', '
 /// MongoDB's own.
 const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
-/// The collection in which tidegate keeps the epochs of its queues.
-const OWN_COLLECTION: &str = "tidegate";
+/// The collections in which tidegate keeps the epochs of its queues, and what it knows of dead letters.
+const OWN_COLLECTIONS: [&str; 2] = [crate::sink::EPOCHS, crate::sink::DEAD];
 
 /// Collects what is wrong.
 #[derive(Default)]
@@ -265,8 +265,8 @@ pub(super) fn check_collection(name: &str, key: KeyPath, found: &mut Violations)
         "must not contain NUL"
     } else if name.starts_with("system.") {
         "must not begin with `system.`: those collections are MongoDB's own"
-    } else if name == OWN_COLLECTION {
-        "is the collection in which tidegate keeps its own state"
+    } else if OWN_COLLECTIONS.contains(&name) {
+        "is a collection in which tidegate keeps its own state"
     } else {
         return;
     };
@@ -327,7 +327,7 @@ mod tests {
         `native.collections[1]`: must not contain `$`
         `native.collections[2]`: must not contain NUL
         `native.collections[3]`: must not begin with `system.`: those collections are MongoDB's own
-        `native.collections[4]`: is the collection in which tidegate keeps its own state
+        `native.collections[4]`: is a collection in which tidegate keeps its own state
         "#);
     }
 

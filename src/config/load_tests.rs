@@ -316,7 +316,7 @@ fn broken_rules_name_where_the_value_came_from() {
     config.toml: `queues`: at least one queue is needed
     config.toml: `batch.max_ops`: must be from 1 to 100000, is 0
     environment variable TIDEGATE_LANES__COUNT: `lanes.count`: must be from 1 to 64, is 0
-    config.toml: `routes[0].collection`: is the collection in which tidegate keeps its own state
+    config.toml: `routes[0].collection`: is a collection in which tidegate keeps its own state
     ");
 }
 

@@ -224,7 +224,7 @@ mod tests {
         `routes[0]`: needs `collection`, or `collection_from` with `collections`
         `routes[1]`: `collection` and `collection_from` exclude each other
         `routes[1].collections`: must list what `collection_from` may name: events are not trusted to
-        `routes[2].collections[1]`: is the collection in which tidegate keeps its own state
+        `routes[2].collections[1]`: is a collection in which tidegate keeps its own state
         `routes[3].collections`: only means something together with `collection_from`
         `routes[3].collection`: must not begin with `system.`: those collections are MongoDB's own
         ");

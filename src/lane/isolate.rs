@@ -4,7 +4,7 @@
 //! applied: the rest is folded anew. And a segment that MongoDB refuses has a guilty event somewhere: its
 //! events are applied one at a time, the guilty become dead letters, the innocent are applied.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashTable;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use crate::write::Write;
 #[derive(Debug)]
 pub(super) struct Doubt {
     write: Write,
-    /// Its events up to this offset were applied.
+    /// Its events up to this offset were applied, but for those that are dead letters on record.
     applied_to: Option<i64>,
     /// Why MongoDB refused it.
     rejection: Option<Rejection>,
@@ -114,8 +114,13 @@ impl<'q> Reread<'q> {
     }
 }
 
-/// Settles what was applied of each doubt, and folds the rest anew.
-pub(super) async fn refold(queue: &Owned, doubts: Vec<Doubt>) -> Result<Option<Pending>, SourceError> {
+/// Settles what was applied of each doubt, and folds the rest anew. What is on record as dead, and Redis has
+/// forgotten, is buried again.
+pub(super) async fn refold(
+    queue: &Owned,
+    doubts: Vec<Doubt>,
+    recorded: &BTreeMap<i64, Rejection>,
+) -> Result<Option<Pending>, SourceError> {
     if doubts.is_empty() {
         return Ok(None);
     }
@@ -123,21 +128,32 @@ pub(super) async fn refold(queue: &Owned, doubts: Vec<Doubt>) -> Result<Option<P
     let now = Instant::now();
     let max_bytes = queue.shared.policy.max_bytes;
     let mut rest = vec![0_u64; doubts.len()];
+    let mut dead: Vec<Vec<&Rejection>> = doubts.iter().map(|_| Vec::new()).collect();
     let mut reread = Reread::new(queue, &doubts);
     while let Some(window) = reread.window().await? {
-        reread.changes(&window, &doubts, |at, placed, _| {
+        let mut letters: Vec<(i64, Vec<u8>, &Rejection)> = Vec::new();
+        reread.changes(&window, &doubts, |at, placed, event| {
             if doubts[at].applied_to.is_none_or(|applied| placed.offset > applied) {
                 again.fold(placed, now, max_bytes);
                 rest[at] += 1;
+            } else if let Some(rejection) = recorded.get(&placed.offset) {
+                letters.push((placed.offset, event.to_vec(), rejection));
+                dead[at].push(rejection);
             }
         });
+        let letters: Vec<_> =
+            letters.iter().map(|(offset, event, why)| (*offset, &event[..], *why)).collect();
+        if !letters.is_empty() {
+            queue.bury(&letters).await?;
+        }
     }
-    for (doubt, rest) in doubts.into_iter().zip(rest) {
+    for ((doubt, rest), dead) in doubts.into_iter().zip(rest).zip(dead) {
         let mut unsettled = doubt.write.unsettled;
-        if rest > unsettled.events() {
+        if rest + dead.len() as u64 > unsettled.events() {
             // More than were there when they were folded: these are not the same elements.
             return Err(SourceError::ForeignPop);
         }
+        dead.iter().for_each(|rejection| unsettled.split(1).settle(Outcome::Dead(rejection.reason)));
         again.take_on(unsettled.split(rest));
         unsettled.settle(Outcome::Deduplicated);
     }
@@ -253,7 +269,15 @@ async fn bury(
     rejection: &Rejection,
 ) -> Result<(), SourceError> {
     let event = events.front().map(Vec::as_slice).unwrap_or_default();
-    queue.bury(&[(write.segment.first, event, rejection)]).await?;
+    let offset = write.segment.first;
+    if queue.guard.is_some() {
+        let mut backoff = Backoff::default();
+        while let Err(error) = queue.shared.sink.record_dead(&queue.key, offset, rejection).await {
+            queue.shared.metrics.retried_mongodb(error.class());
+            queue.shared.status.mongodb.back_or(backoff.wait()).await;
+        }
+    }
+    queue.bury(&[(offset, event, rejection)]).await?;
     write.unsettled.settle(Outcome::Dead(rejection.reason));
     Ok(())
 }

@@ -2,12 +2,14 @@
 //!
 //! The sink tries once and answers a verdict a write; what a verdict asks for happens here.
 
+use std::collections::BTreeMap;
+
 use crate::backoff::Backoff;
 use crate::coalesce::Update;
 use crate::dead_letter::Rejection;
 use crate::queue::Owned;
 use crate::settle::Outcome;
-use crate::sink::{Found, Grown, Verdict};
+use crate::sink::{Found, Grown, SinkError, Verdict};
 use crate::source::SourceError;
 
 use super::isolate::{Doubt, id_taken, isolate, refold};
@@ -33,7 +35,7 @@ pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceEr
         queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
         let examined = examine(queue, round.held_back, &mut retry).await;
-        stack.extend(refold(queue, examined.applied_in_part).await?);
+        stack.extend(refold(queue, examined.applied_in_part, &examined.recorded).await?);
         isolate(queue, examined.refused).await?;
         if round.failed || examined.raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
@@ -95,6 +97,8 @@ async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
 /// What was held back, looked at.
 #[derive(Default)]
 struct Examined {
+    /// Dead letters on record among the events that were held back.
+    recorded: BTreeMap<i64, Rejection>,
     applied_in_part: Vec<Doubt>,
     refused: Vec<Doubt>,
     /// There is something to try again.
@@ -115,8 +119,7 @@ async fn examine(
     if held_back.is_empty() {
         return examined;
     }
-    let writes: Vec<_> = held_back.iter().map(|(write, _)| write).collect();
-    let found = match queue.shared.sink.watermarks(&writes, queue.guard.as_ref()).await {
+    let (found, recorded) = match look(queue, &held_back).await {
         Ok(found) => found,
         Err(error) => {
             queue.shared.metrics.retried_mongodb(error.class());
@@ -127,8 +130,11 @@ async fn examine(
     };
     for ((write, rejection), found) in held_back.into_iter().zip(found) {
         let segment = &write.segment;
+        let has_dead = recorded.range(segment.first..=segment.last).next().is_some();
         match (found, rejection) {
-            (Found::Watermark(w), _) if w >= segment.last => write.unsettled.settle(Outcome::Deduplicated),
+            (Found::Watermark(w), _) if w >= segment.last && !has_dead => {
+                write.unsettled.settle(Outcome::Deduplicated);
+            }
             (Found::Watermark(w), _) if w >= segment.guard() => {
                 examined.applied_in_part.push(Doubt::applied_to(write, w));
             }
@@ -143,5 +149,28 @@ async fn examine(
             }
         }
     }
+    examined.recorded = recorded;
     examined
+}
+
+/// What is known of the documents, and the dead letters on record among the events, of writes that were held back.
+async fn look(
+    queue: &Owned,
+    held_back: &[(Write, Option<Rejection>)],
+) -> Result<(Vec<Found>, BTreeMap<i64, Rejection>), SinkError> {
+    let writes: Vec<_> = held_back.iter().map(|(write, _)| write).collect();
+    let found = queue.shared.sink.watermarks(&writes, queue.guard.as_ref()).await?;
+    let applied = writes.iter().zip(&found).filter(|(write, found)| match found {
+        Found::Watermark(w) => *w >= write.segment.guard(),
+        _ => false,
+    });
+    let bounds = applied.fold(None, |bounds: Option<(i64, i64)>, (write, _)| {
+        let (first, last) = bounds.unwrap_or((i64::MAX, i64::MIN));
+        Some((first.min(write.segment.first), last.max(write.segment.last)))
+    });
+    let recorded = match bounds {
+        Some((first, last)) => queue.shared.sink.recorded_dead(&queue.key, first, last).await?,
+        None => BTreeMap::new(),
+    };
+    Ok((found, recorded))
 }

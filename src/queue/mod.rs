@@ -89,7 +89,8 @@ pub struct Owned {
     pub clock: Mutex<TailClock>,
     /// The time that the oldest event held by each lane gives itself.
     pub held_ts: Mutex<Vec<Option<i64>>>,
-    key: String,
+    /// Its Redis key.
+    pub key: String,
 }
 
 impl Owned {

@@ -2,6 +2,7 @@
 
 mod command;
 mod compact;
+mod dead;
 mod error;
 #[cfg(test)]
 mod law;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
 pub use self::compact::{Compaction, Grown};
+pub use self::dead::DEAD;
 pub use self::error::SinkError;
 pub use self::preview::preview;
 pub use self::reply::Verdict;
@@ -132,6 +134,7 @@ impl Sink {
                 }
                 _ => {
                     sink.ensure_tombstone_indexes().await?;
+                    sink.ensure_dead_index().await;
                     Ok(sink)
                 }
             },

@@ -278,7 +278,7 @@ impl Scenario {
 
     fn bury(&self, s: &mut State, o: usize, letters: Set) -> Option<()> {
         let epoch = s.owners[o].epoch;
-        if self.variant == Variant::LettersInMongo {
+        if !matches!(self.variant, Variant::LettersInRedisAlone | Variant::LettersInMemory) {
             s.mongo.dead |= letters;
         }
         if self.variant != Variant::LettersInMemory && redis_mut(s, o).bury(epoch, letters).is_err() {

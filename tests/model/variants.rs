@@ -27,9 +27,9 @@ pub(crate) enum Variant {
     HeadUnchecked,
     /// Where MongoDB refuses a write, that is believed without a look at the watermark.
     RefusalBelieved,
-    /// Not as the code has it, but right: a dead letter is also recorded in MongoDB, which does not fall
-    /// back, and what a watermark says is done is looked up there.
-    LettersInMongo,
+    /// Dead letters are recorded in Redis alone, which may fall back, and not in MongoDB, where what a
+    /// watermark says is done is looked up.
+    LettersInRedisAlone,
 }
 
 /// What a deletion leaves.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use bson::{Document, doc};
+use serde_json::json;
+
 use crate::stage::{PATIENCE, Setting, assert_exact, logged, update};
 use crate::support::push;
 
@@ -126,5 +129,40 @@ async fn a_redis_that_is_full_is_drained_nevertheless() -> Outcome {
     stage.push([logged("doc", 500)]).await?;
     stage.settled(&tidegate).await?;
     assert_exact(stage.document("doc").await?.as_ref(), 501);
+    Ok(())
+}
+
+/// Redis falls back to a state from before an event was refused; a later event of its document was applied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_letter_that_redis_has_forgotten_is_made_again() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let queue = stage.queue.as_str();
+    let documents = stage.database.collection::<Document>("documents");
+    documents.insert_one(doc! {"_id": "d", "n": "text"}).await?;
+    let bad = update("d", json!({"$inc": {"n": 1}}));
+    let good = update("d", json!({"$push": {"log": 1}}));
+    let tidegate = stage.start().await?;
+    stage.push([&bad, &good]).await?;
+    stage.settled(&tidegate).await?;
+    let applied = stage.document("d").await?.expect("the document");
+    let watermark = applied.get_document("_tidegate")?.get_i64(queue)?;
+    drop(tidegate);
+
+    // Both events are there again; both were read; nothing is known of a dead letter.
+    let key = |name: &str| format!("tidegate:{{{queue}}}:{name}");
+    redis::pipe()
+        .del(&[format!("{queue}:dead"), key("dead"), key("head"), key("owner")])
+        .set(key("base"), watermark - 1)
+        .set(key("read"), watermark + 1)
+        .rpush(queue, &[&bad, &good])
+        .query_async::<()>(&mut stage.producer().await?)
+        .await?;
+    let tidegate = stage.start().await?;
+    stage.settled(&tidegate).await?;
+    assert_eq!(stage.document("d").await?.expect("the document"), applied);
+    let letters = stage.dead_letters().await?;
+    assert_eq!(letters.len(), 1, "{letters:?}");
+    assert_eq!(letters[0]["class"], "type-mismatch");
+    assert_eq!(letters[0]["event"]["update"]["$inc"]["n"], 1);
     Ok(())
 }
