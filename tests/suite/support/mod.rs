@@ -2,6 +2,7 @@
 //!
 //! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
+//! - [`Proxy`] stands in front of a server and fails as networks do.
 //! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
 //! - [`eventually`] waits for a condition; [`Metrics`] and [`assert_accounting`] check what the daemon says of itself.
 //!
@@ -17,6 +18,7 @@ mod names;
 mod port;
 mod process;
 mod prometheus;
+mod proxy;
 mod queue;
 mod redis;
 mod tidegate;
@@ -29,6 +31,7 @@ pub(crate) use self::names::unique;
 pub(crate) use self::port::free as free_port;
 pub(crate) use self::process::Process;
 pub(crate) use self::prometheus::{Prometheus, promtool_command};
+pub(crate) use self::proxy::{Flow, Proxy};
 pub(crate) use self::queue::{dead_letters, length, push};
 pub(crate) use self::redis::{Aof, Redis};
 pub(crate) use self::tidegate::{Exited, Launch, Tidegate, tidegate_command};
