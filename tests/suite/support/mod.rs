@@ -8,7 +8,7 @@
 //!
 //! Whatever was started ends with the test: on drop, on panic, and where `setpriv` exists even if the runner is killed.
 //! Functions return errors rather than panic, because the demo uses them too.
-#![allow(dead_code, unused_imports, reason = "shared by the test suite and the demo; each uses a part")]
+#![allow(dead_code, unused_imports, reason = "shared by the tests and the demo; each uses a part")]
 
 mod documents;
 mod http;
@@ -25,7 +25,7 @@ mod tidegate;
 mod wait;
 
 pub(crate) use self::documents::{count, document, documents};
-pub(crate) use self::metrics::{Metrics, assert_accounting};
+pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};
 pub(crate) use self::names::unique;
 pub(crate) use self::port::free as free_port;

@@ -1,5 +1,7 @@
 //! A Redis server of one's own, or the user's.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -77,6 +79,17 @@ impl Redis {
     /// Its URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where it listens. Not known of a shared one.
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+        let own = self.own.as_ref().context("the address of a shared Redis is in its URL")?;
+        Ok((Ipv4Addr::LOCALHOST, own.port).into())
+    }
+
+    /// The folder of its data.
+    pub(crate) fn folder(&self) -> anyhow::Result<&Path> {
+        Ok(self.own.as_ref().context("a shared Redis has its own folder")?.folder.path())
     }
 
     /// A connection of the caller's own.
