@@ -15,6 +15,8 @@ use crate::world::{QUEUE, Replica, World};
 
 const DELAY: Duration = Duration::from_secs(1);
 const TRICKLE: usize = 1024;
+/// Long enough for a batch to be sent and the next to gather.
+const UNANSWERED: Duration = Duration::from_millis(150);
 
 /// A fault that is over.
 #[derive(Debug)]
@@ -23,12 +25,6 @@ pub(crate) struct Over {
     pub(crate) since: Instant,
     /// Acknowledged events that Redis lost.
     pub(crate) redis_lost: usize,
-}
-
-impl Over {
-    fn now() -> Self {
-        Self { since: Instant::now(), redis_lost: 0 }
-    }
 }
 
 /// Injects the round's fault.
@@ -40,18 +36,21 @@ pub(crate) async fn inject(world: &mut World, plan: &Plan) -> anyhow::Result<Ove
         Fault::StallOwnerLateWrites => stall_owner(world, plan, true).await,
         Fault::UselessLease => end_leases(world, plan, &mut rng).await,
         Fault::KillMongo => {
+            leave_unanswered(world, plan).await?;
             world.mongo.kill()?;
             last(world, plan, &mut rng).await?;
             world.mongo.restart().await?;
-            Ok(Over::now())
+            Ok(over(world))
         }
         Fault::KillRedis => {
+            leave_unanswered(world, plan).await?;
             world.redis.kill()?;
             last(world, plan, &mut rng).await?;
             world.redis.restart().await?;
-            Ok(Over::now())
+            Ok(over(world))
         }
         Fault::KillBoth => {
+            leave_unanswered(world, plan).await?;
             if rng.bool() {
                 world.redis.kill()?;
                 world.mongo.kill()?;
@@ -62,7 +61,7 @@ pub(crate) async fn inject(world: &mut World, plan: &Plan) -> anyhow::Result<Ove
             last(world, plan, &mut rng).await?;
             let (redis, mongo) = tokio::join!(world.redis.restart(), world.mongo.restart());
             redis.and(mongo)?;
-            Ok(Over::now())
+            Ok(over(world))
         }
         Fault::CutTail => cut_tail(world, plan, &mut rng).await,
         Fault::PromoteCurrent => promote_current(world, plan, &mut rng).await,
@@ -71,11 +70,31 @@ pub(crate) async fn inject(world: &mut World, plan: &Plan) -> anyhow::Result<Ove
     }
 }
 
-/// Lets a fault last. If the plan wants it, an instance of tidegate is killed meanwhile.
+/// If the plan wants it: what the owner has written last is in MongoDB, but it has not heard so, and is not going to until
+/// the fault is over. It has read on meanwhile, so that what is read again is not folded as it was.
+async fn leave_unanswered(world: &World, plan: &Plan) -> anyhow::Result<()> {
+    if plan.unanswered {
+        world.instances[world.owner().await?].mongo.replies(Flow::Hold);
+        sleep(plan.max_delay + UNANSWERED).await;
+    }
+    Ok(())
+}
+
+/// Tidegate can recover from now on.
+fn over(world: &World) -> Over {
+    world.instances.iter().for_each(|instance| instance.mongo.heal());
+    Over { since: Instant::now(), redis_lost: 0 }
+}
+
+/// Lets a fault last. If the plan wants it, the queue is taken over and an instance of tidegate killed meanwhile.
 async fn last(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<()> {
     let until = Instant::now() + plan.hold;
+    if plan.taken_over {
+        sleep(plan.hold.mul_f64(rng.f64() / 2.0)).await;
+        world.instances.iter().for_each(|instance| instance.redis.cut());
+    }
     if plan.kill_too {
-        sleep(plan.hold.mul_f64(rng.f64())).await;
+        sleep(until.saturating_duration_since(Instant::now()).mul_f64(rng.f64())).await;
         let victim = rng.usize(..world.instances.len());
         world.instances[victim].kill_and_restart().await?;
     }
@@ -84,23 +103,24 @@ async fn last(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<(
 }
 
 async fn end_owner(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<Over> {
-    let times = rng.usize(1..=3);
-    let mut over = Over::now();
-    for time in 0..times {
+    let mut since = Instant::now();
+    for time in 0..rng.usize(1..=3) {
         if time > 0 {
             // Its successor stands by, recovers or is at work again.
             sleep(Duration::from_millis(rng.u64(20..1600))).await;
         }
+        leave_unanswered(world, plan).await?;
         let owner = world.owner().await?;
         sleep(Duration::from_millis(rng.u64(..100))).await;
-        over = Over::now();
+        since = Instant::now();
         if plan.fault == Fault::Restart {
             world.instances[owner].restart().await?;
         } else {
             world.instances[owner].kill_and_restart().await?;
         }
+        over(world);
     }
-    Ok(over)
+    Ok(Over { since, redis_lost: 0 })
 }
 
 async fn stall_owner(world: &mut World, plan: &Plan, late_writes: bool) -> anyhow::Result<Over> {
@@ -110,15 +130,19 @@ async fn stall_owner(world: &mut World, plan: &Plan, late_writes: bool) -> anyho
         stalled.mongo.requests(Flow::Hold);
         sleep(plan.max_delay + Duration::from_millis(100)).await;
     }
+    if plan.unanswered {
+        stalled.mongo.replies(Flow::Hold);
+        sleep(plan.max_delay + UNANSWERED).await;
+    }
     stalled.signal(Signal::SIGSTOP)?;
-    let over = Over::now();
+    let since = Instant::now();
     world.owner_but(Some(owner)).await.context("nobody takes over from a stopped owner")?;
     sleep(plan.hold / 2).await;
     stalled.mongo.heal();
     sleep(plan.hold / 4).await;
     stalled.signal(Signal::SIGCONT)?;
     sleep(plan.hold / 4).await;
-    Ok(over)
+    Ok(Over { since, redis_lost: 0 })
 }
 
 /// The configuration allows no lease below a second, so it is Redis that forgets it.
@@ -130,7 +154,7 @@ async fn end_leases(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Re
         let owner = format!("tidegate:{{{QUEUE}}}:owner");
         let () = redis::cmd("PEXPIRE").arg(owner).arg(1).query_async(&mut connection).await?;
     }
-    Ok(Over::now())
+    Ok(over(world))
 }
 
 async fn cut_tail(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<Over> {
@@ -140,6 +164,7 @@ async fn cut_tail(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Resu
     drop(open);
     last(world, plan, rng).await?;
 
+    leave_unanswered(world, plan).await?;
     world.instances.iter().for_each(|instance| instance.lose_redis());
     world.redis.kill()?;
     let closed = world.workload.close().await;
@@ -153,6 +178,8 @@ async fn cut_tail(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Resu
 async fn promote_current(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<Over> {
     let Replica { redis: replica, link: _link } = world.replica.take().context("no replica")?;
     last(world, plan, rng).await?;
+
+    leave_unanswered(world, plan).await?;
     world.instances.iter().for_each(|instance| instance.lose_redis());
     let mut closed = world.workload.close().await;
     history::wait_for_replica(&world.redis).await?;
@@ -161,7 +188,7 @@ async fn promote_current(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyho
     replica.url().clone_into(&mut closed);
     world.redis = replica;
     find_redis(world)?;
-    Ok(Over::now())
+    Ok(over(world))
 }
 
 async fn promote_lagging(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<Over> {
@@ -174,6 +201,7 @@ async fn promote_lagging(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyho
     drop(open);
     last(world, plan, rng).await?;
 
+    leave_unanswered(world, plan).await?;
     world.instances.iter().for_each(|instance| instance.lose_redis());
     world.redis.kill()?;
     link.refuse();
@@ -191,7 +219,7 @@ async fn fall_back(world: &World, mark: &[usize], closed: Closed) -> anyhow::Res
     let redis_lost = world.workload.fell_back(mark, &kept)?;
     drop(closed);
     find_redis(world)?;
-    Ok(Over { redis_lost, ..Over::now() })
+    Ok(Over { redis_lost, ..over(world) })
 }
 
 /// Tidegate finds the Redis that there is now, at the address that it knows.
@@ -211,6 +239,7 @@ async fn trouble_link(
     side: Side,
     trouble: Trouble,
 ) -> anyhow::Result<Over> {
+    leave_unanswered(world, plan).await?;
     let owner = world.owner().await?;
     let affected: Vec<usize> =
         if plan.owner_only { vec![owner] } else { (0..world.instances.len()).collect() };
@@ -243,5 +272,5 @@ async fn trouble_link(
     }
     last(world, plan, rng).await?;
     each(world, &Proxy::heal);
-    Ok(Over::now())
+    Ok(over(world))
 }

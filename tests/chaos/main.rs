@@ -18,9 +18,10 @@ mod workload;
 mod world;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use tokio::time::{sleep, timeout};
 
 use self::plan::Plan;
@@ -29,19 +30,22 @@ use self::world::World;
 
 /// Of the campaign among the tests: every process killed or stopped, a network that fails on either side, and a Redis
 /// that loses what it acknowledged.
-const ROUNDS: u64 = 6;
+const ROUNDS: usize = 6;
 const SEED: u64 = 616;
 /// A round takes a few seconds. One that takes longer than every wait within it hangs.
 const ROUND_LIMIT: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn campaign() -> anyhow::Result<()> {
-    let rounds = from_env("CHAOS_ROUNDS")?;
+    let rounds: Option<usize> = from_env("CHAOS_ROUNDS")?;
     let seed = from_env("CHAOS_SEED")?.unwrap_or(SEED);
     let first = from_env("CHAOS_FIRST")?.unwrap_or(0);
+    let fault: String = from_env("CHAOS_FAULT")?.unwrap_or_default();
+    let named = |plan: &Plan| plan.fault.to_string().contains(&fault);
+    let plans = || (first..).map(|round| Plan::draw(seed, round));
+    ensure!(plans().take(plan::DECK.len() * 2).any(|plan| named(&plan)), "no fault is called {fault:?}");
     let mut report = Report::new(seed);
-    for round in first..first + rounds.unwrap_or(ROUNDS) {
-        let plan = Plan::draw(seed, round);
+    for plan in plans().filter(named).take(rounds.unwrap_or(ROUNDS)) {
         let began = Instant::now();
         let mut log = Vec::new();
         let outcome = timeout(ROUND_LIMIT, play(&plan, &mut log)).await.context("it hangs").flatten();
@@ -50,8 +54,10 @@ async fn campaign() -> anyhow::Result<()> {
         println!("{line}");
         if report.failures().len() > failures {
             let log = log.join("\n");
-            let file =
-                write(&format!("seed-{seed}-round-{round}.log"), &format!("{plan:#?}\n{line}\n\n{log}\n"))?;
+            let file = write(
+                &format!("seed-{seed}-round-{}.log", plan.round),
+                &format!("{plan:#?}\n{line}\n\n{log}\n"),
+            )?;
             println!("      what tidegate said is in {}", file.display());
         }
     }
@@ -96,9 +102,12 @@ fn write(name: &str, text: &str) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-fn from_env(name: &str) -> anyhow::Result<Option<u64>> {
+fn from_env<T: FromStr>(name: &str) -> anyhow::Result<Option<T>> {
     match std::env::var(name) {
-        Ok(text) => Ok(Some(text.parse().with_context(|| format!("{name} is not a number: {text:?}"))?)),
+        Ok(text) => {
+            let value = text.parse().map_err(|_| anyhow!("{name} cannot be {text:?}"))?;
+            Ok(Some(value))
+        }
         Err(_) => Ok(None),
     }
 }

@@ -68,7 +68,7 @@ use Side::{Mongo, Redis};
 use Trouble::{Cut, Delay, HoldRequests, LoseBoth, LoseReplies, LoseRequests, Trickle};
 
 /// Every fault comes once in so many rounds, those of processes twice.
-const DECK: [Fault; 36] = [
+pub(crate) const DECK: [Fault; 36] = [
     KillTidegate,
     KillTidegate,
     Restart,
@@ -131,6 +131,12 @@ impl Fault {
         matches!(self, StallOwner | StallOwnerLateWrites | UselessLease)
     }
 
+    /// Whether there are writes in MongoDB then of which tidegate does not know: not where the fault itself brings
+    /// that about, or the owner never waits for anything.
+    fn may_find_writes_unanswered(self) -> bool {
+        !matches!(self, Restart | StallOwnerLateWrites | UselessLease | Link(Mongo, _))
+    }
+
     /// Deletions are hard: a write that reaches MongoDB after its owner is no more may bring a deleted document back,
     /// as documented. So they are left to rounds in which no write can be late. And a deletion of which nobody knows
     /// whether Redis has it would leave nothing to judge by.
@@ -182,6 +188,10 @@ pub(crate) struct Plan {
     pub(crate) deletes: bool,
     /// The network fails for the owner alone.
     pub(crate) owner_only: bool,
+    /// What the owner has written last is applied, but unanswered, when it strikes.
+    pub(crate) unanswered: bool,
+    /// The queue is taken over while Redis writes what it is going to lose.
+    pub(crate) taken_over: bool,
     /// An instance of tidegate is killed while the fault lasts.
     pub(crate) kill_too: bool,
     /// How long all is well, and then how long it is not.
@@ -216,6 +226,8 @@ impl Plan {
             entities: rng.usize(if fault.kills_mongo() { 200..=250 } else { 200..=500 }),
             deletes: fault.allows_deletions(),
             owner_only: rng.bool(),
+            unanswered: fault.may_find_writes_unanswered() && rng.bool(),
+            taken_over: !fault.redis_keeps_its_word() && rng.bool(),
             kill_too: !fault.needs_two() && !matches!(fault, KillTidegate | Restart) && rng.u8(..3) == 0,
             before: Duration::from_millis(rng.u64(200..700)),
             hold: Duration::from_millis(rng.u64(hold)),
@@ -258,8 +270,10 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let two = if self.instances == 2 { "two" } else { "one" };
-        let kill = if self.kill_too { " +kill" } else { "" };
-        write!(f, "{:>4}  {:<40} {two}{kill}", self.round, self.fault)
+        let unanswered = if self.unanswered { ", unanswered writes" } else { "" };
+        let taken_over = if self.taken_over { ", taken over" } else { "" };
+        let kill = if self.kill_too { ", killed too" } else { "" };
+        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}", self.round, self.fault)
     }
 }
 

@@ -86,7 +86,7 @@ impl Report {
             }
             Err(error) => (format!("FAILED: {error:#}"), true),
         };
-        let line = format!("{plan:<55} {line}");
+        let line = format!("{:<80} {line}", plan.to_string());
         if failed {
             tally.failed += 1;
             self.failures.push(line.clone());
