@@ -23,6 +23,8 @@ const UNANSWERED: Duration = Duration::from_millis(150);
 pub(crate) struct Over {
     /// From when on tidegate could recover.
     pub(crate) since: Instant,
+    /// How long it took, where that was before the end of the fault.
+    pub(crate) recovery: Option<Duration>,
     /// Acknowledged events that Redis lost.
     pub(crate) redis_lost: usize,
 }
@@ -83,7 +85,7 @@ async fn leave_unanswered(world: &World, plan: &Plan) -> anyhow::Result<()> {
 /// Tidegate can recover from now on.
 fn over(world: &World) -> Over {
     world.instances.iter().for_each(|instance| instance.mongo.heal());
-    Over { since: Instant::now(), redis_lost: 0 }
+    Over { since: Instant::now(), recovery: None, redis_lost: 0 }
 }
 
 /// Lets a fault last. If the plan wants it, the queue is taken over and an instance of tidegate killed meanwhile.
@@ -103,7 +105,7 @@ async fn last(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<(
 }
 
 async fn end_owner(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<Over> {
-    let mut since = Instant::now();
+    let mut ended = over(world);
     for time in 0..rng.usize(1..=3) {
         if time > 0 {
             // Its successor stands by, recovers or is at work again.
@@ -112,15 +114,15 @@ async fn end_owner(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Res
         leave_unanswered(world, plan).await?;
         let owner = world.owner().await?;
         sleep(Duration::from_millis(rng.u64(..100))).await;
-        since = Instant::now();
+        let since = Instant::now();
         if plan.fault == Fault::Restart {
             world.instances[owner].restart().await?;
         } else {
             world.instances[owner].kill_and_restart().await?;
         }
-        over(world);
+        ended = Over { since, ..over(world) };
     }
-    Ok(Over { since, redis_lost: 0 })
+    Ok(ended)
 }
 
 async fn stall_owner(world: &mut World, plan: &Plan, late_writes: bool) -> anyhow::Result<Over> {
@@ -136,13 +138,14 @@ async fn stall_owner(world: &mut World, plan: &Plan, late_writes: bool) -> anyho
     }
     stalled.signal(Signal::SIGSTOP)?;
     let since = Instant::now();
-    world.owner_but(Some(owner)).await.context("nobody takes over from a stopped owner")?;
+    let recovery = Some(world.recovery(since).await.context("nobody takes over from a stopped owner")?);
     sleep(plan.hold / 2).await;
+    let stalled = &world.instances[owner];
     stalled.mongo.heal();
     sleep(plan.hold / 4).await;
     stalled.signal(Signal::SIGCONT)?;
     sleep(plan.hold / 4).await;
-    Ok(Over { since, redis_lost: 0 })
+    Ok(Over { since, recovery, redis_lost: 0 })
 }
 
 /// The configuration allows no lease below a second, so it is Redis that forgets it.

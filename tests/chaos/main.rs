@@ -87,7 +87,10 @@ async fn play_in(world: &mut World, plan: &Plan) -> anyhow::Result<(usize, usize
     world.owner().await?;
     sleep(plan.before).await;
     let over = faults::inject(world, plan).await?;
-    let recovery = world.recovery(over.since).await?;
+    let recovery = match over.recovery {
+        Some(recovery) => recovery,
+        None => world.recovery(over.since).await?,
+    };
     world.workload.stop().await?;
     let deduplicated = world.settle().await?;
     Ok((over.redis_lost, deduplicated, recovery))

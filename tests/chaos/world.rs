@@ -78,14 +78,9 @@ impl World {
 
     /// Which instance owns the queue.
     pub(crate) async fn owner(&self) -> anyhow::Result<usize> {
-        self.owner_but(None).await
-    }
-
-    /// Which instance owns the queue; one of them is not asked.
-    pub(crate) async fn owner_but(&self, but: Option<usize>) -> anyhow::Result<usize> {
         try_eventually(PATIENCE, "an owner", async || {
             for (index, instance) in self.instances.iter().enumerate() {
-                if Some(index) != but && instance.owns().await {
+                if instance.owns().await {
                     return Ok(index);
                 }
             }
