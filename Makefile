@@ -3,7 +3,6 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .PHONY: help demo test law model chaos lint microbench dashboards build servers clean
-.PHONY: help demo test law chaos lint build servers clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +24,7 @@ law: servers ## hold coalescing against a real server: CASES=n random sequences,
 
 model: ## check the model of the delivery protocol within larger bounds: MODEL_BOUNDS=small for those of the tests
 	@MODEL_BOUNDS=$(or $(MODEL_BOUNDS),large) $(CARGO) test --locked --test model -- --nocapture
+
 ROUNDS ?= 200
 chaos: servers ## kill, stall and cut off everything under load: ROUNDS=n; SEED=n FIRST=n FAULT=text to repeat some
 	@CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),$(shell date +%s)) CHAOS_FIRST=$(or $(FIRST),0) CHAOS_FAULT='$(FAULT)' \
