@@ -25,6 +25,11 @@ law: servers ## hold coalescing against a real server: CASES=n random sequences,
 model: ## check the model of the delivery protocol within larger bounds: MODEL_BOUNDS=small for those of the tests
 	@MODEL_BOUNDS=$(or $(MODEL_BOUNDS),large) $(CARGO) test --locked --test model -- --nocapture
 
+ROUNDS ?= 200
+chaos: servers ## kill, stall and cut off everything under load: ROUNDS=n; SEED=n FIRST=n FAULT=text to repeat some
+	@CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),$(shell date +%s)) CHAOS_FIRST=$(or $(FIRST),0) CHAOS_FAULT='$(FAULT)' \
+	$(CARGO) test --locked --test chaos campaign -- --exact --nocapture
+
 lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings

@@ -20,4 +20,5 @@ mod support;
 mod tombstones;
 mod yjs;
 
+mod support_proxy;
 mod support_smoke;

@@ -166,3 +166,32 @@ async fn a_dead_letter_that_redis_has_forgotten_is_made_again() -> Outcome {
     assert_eq!(letters[0]["event"]["update"]["$inc"]["n"], 1);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_with_a_full_disk_is_away_until_there_is_room() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    let mut producer = stage.producer().await?;
+    // With `always`, Redis ends itself when it cannot write.
+    let () = redis::cmd("CONFIG").arg(&["SET", "appendfsync", "everysec"]).query_async(&mut producer).await?;
+    let mut tidegate = stage.start().await?;
+    let mut pushed = 0;
+    for _ in 0..2 {
+        stage.redis.limit_disk(Some(100_000))?;
+        let refused = loop {
+            let events: Vec<_> = (pushed..pushed + 50).map(|n| logged("doc", n)).collect();
+            match push(&mut producer, &stage.queue, events).await {
+                Ok(()) => pushed += 50,
+                Err(error) => break error.to_string(),
+            }
+            assert!(pushed < 100_000, "Redis takes more than its disk does");
+        };
+        assert!(refused.contains("MISCONF"), "{refused}");
+        tidegate.readiness(503, PATIENCE).await?;
+        stage.redis.limit_disk(None)?;
+        tidegate.readiness(200, PATIENCE).await?;
+        stage.settled(&tidegate).await?;
+        assert_exact(stage.document("doc").await?.as_ref(), pushed);
+    }
+    assert!(tidegate.log().iter().any(|line| line.contains("redis is down") && line.contains("MISCONF")));
+    Ok(())
+}

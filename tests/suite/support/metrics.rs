@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// A label's name and value.
 pub(crate) type Label<'a> = (&'a str, &'a str);
@@ -148,21 +148,31 @@ fn unquote(text: &str) -> anyhow::Result<(String, &str)> {
 /// # Panics
 /// If something is unaccounted for, or the daemon is not idle.
 pub(crate) fn assert_accounting(metrics: &Metrics, queue: &str) {
+    if let Err(error) = check_accounting(metrics, queue) {
+        panic!("{error:#}");
+    }
+}
+
+/// [`assert_accounting`] with an error instead of a panic.
+pub(crate) fn check_accounting(metrics: &Metrics, queue: &str) -> anyhow::Result<()> {
     let counted = |name: &str| metrics.get(&format!("tidegate_events_{name}_total"), &[("queue", queue)]);
     let of = |name: &str| counted(name).unwrap_or(0.0);
-    let received = counted("received").unwrap_or_else(|| panic!("no events_received_total for {queue}"));
+    let gauge =
+        |name: &str, labels: &[Label<'_>]| metrics.get(name, labels).with_context(|| format!("no {name}"));
+    let received = counted("received").with_context(|| format!("no events_received_total for {queue}"))?;
     let (persisted, deduplicated) = (of("persisted"), of("deduplicated"));
     let (dead_lettered, released) = (of("dead_lettered"), of("released"));
-    let buffered = metrics.sum("tidegate_buffer_events", &[]);
+    let buffered = gauge("tidegate_buffer_events", &[])?;
     let accounted = persisted + deduplicated + dead_lettered + released + buffered;
-    assert!(
+    ensure!(
         received == accounted,
         "{queue}: {received} received, but {accounted} accounted for: {persisted} persisted + {deduplicated} \
          deduplicated + {dead_lettered} dead-lettered + {released} released + {buffered} buffered"
     );
-    assert!(buffered == 0.0, "{queue}: {buffered} events are still buffered");
-    let pending = metrics.sum("tidegate_pending_entities", &[]);
-    assert!(pending == 0.0, "{queue}: {pending} entities are still pending");
-    let depth = metrics.sum("tidegate_queue_depth", &[("queue", queue)]);
-    assert!(depth == 0.0, "{queue}: {depth} events are still in the queue");
+    ensure!(buffered == 0.0, "{queue}: {buffered} events are still buffered");
+    let pending = gauge("tidegate_pending_entities", &[])?;
+    ensure!(pending == 0.0, "{queue}: {pending} entities are still pending");
+    let depth = gauge("tidegate_queue_depth", &[("queue", queue)])?;
+    ensure!(depth == 0.0, "{queue}: {depth} events are still in the queue");
+    Ok(())
 }

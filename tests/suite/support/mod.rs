@@ -2,12 +2,13 @@
 //!
 //! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
+//! - [`Proxy`] stands in front of a server and fails as networks do.
 //! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
 //! - [`eventually`] waits for a condition; [`Metrics`] and [`assert_accounting`] check what the daemon says of itself.
 //!
 //! Whatever was started ends with the test: on drop, on panic, and where `setpriv` exists even if the runner is killed.
 //! Functions return errors rather than panic, because the demo uses them too.
-#![allow(dead_code, unused_imports, reason = "shared by the test suite and the demo; each uses a part")]
+#![allow(dead_code, unused_imports, reason = "shared by the tests and the demo; each uses a part")]
 
 mod documents;
 mod http;
@@ -17,18 +18,20 @@ mod names;
 mod port;
 mod process;
 mod prometheus;
+mod proxy;
 mod queue;
 mod redis;
 mod tidegate;
 mod wait;
 
 pub(crate) use self::documents::{count, document, documents};
-pub(crate) use self::metrics::{Metrics, assert_accounting};
+pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};
 pub(crate) use self::names::unique;
 pub(crate) use self::port::free as free_port;
 pub(crate) use self::process::Process;
 pub(crate) use self::prometheus::{Prometheus, promtool_command};
+pub(crate) use self::proxy::{Flow, Proxy};
 pub(crate) use self::queue::{dead_letters, length, push};
 pub(crate) use self::redis::{Aof, Redis};
 pub(crate) use self::tidegate::{Exited, Launch, Tidegate, tidegate_command};

@@ -1,5 +1,6 @@
 //! A MongoDB server of one's own, or the user's.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -90,6 +91,12 @@ impl Mongo {
     /// Its connection string.
     pub(crate) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    /// Where it listens. Not known of a shared one.
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+        let own = self.own.as_ref().context("the address of a shared MongoDB is in its URI")?;
+        Ok((Ipv4Addr::LOCALHOST, own.port).into())
     }
 
     /// What it is, for people.

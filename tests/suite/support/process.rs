@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
@@ -68,6 +68,17 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.id())?);
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))
+    }
+
+    /// Lets no file of this process grow beyond so many bytes. None: as large as they like.
+    pub(crate) fn limit_file_size(&self, bytes: Option<u64>) -> anyhow::Result<()> {
+        let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let mut prlimit = Command::new("prlimit");
+        // The soft limit alone, so that it can be raised again without root.
+        let status = prlimit.args(["--pid", &self.id().to_string(), &format!("--fsize={limit}:")]).status();
+        let status = status.context("prlimit, of Debian's util-linux, is needed")?;
+        ensure!(status.success(), "prlimit ended with {status}");
+        Ok(())
     }
 
     /// SIGKILL, and waits for the end.

@@ -1,5 +1,7 @@
 //! A Redis server of one's own, or the user's.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -79,6 +81,17 @@ impl Redis {
         &self.url
     }
 
+    /// Where it listens. Not known of a shared one.
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+        let own = self.own.as_ref().context("the address of a shared Redis is in its URL")?;
+        Ok((Ipv4Addr::LOCALHOST, own.port).into())
+    }
+
+    /// The folder of its data.
+    pub(crate) fn folder(&self) -> anyhow::Result<&Path> {
+        Ok(self.own.as_ref().context("a shared Redis has its own folder")?.folder.path())
+    }
+
     /// A connection of the caller's own.
     pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
         connect(&self.url).await
@@ -121,6 +134,16 @@ impl Redis {
         self.signal(Signal::SIGSTOP)
     }
 
+    /// Its disk is full as soon as its append-only file has so many bytes more. None: there is room again.
+    pub(crate) fn limit_disk(&mut self, room: Option<u64>) -> anyhow::Result<()> {
+        let own = self.own()?;
+        let process = own.process.as_ref().context("Redis is not running")?;
+        let Some(room) = room else { return process.limit_file_size(None) };
+        let files = std::fs::read_dir(own.folder.path().join("appendonlydir"))?;
+        let lengths = files.map(|file| Ok(file?.metadata()?.len())).collect::<anyhow::Result<Vec<_>>>()?;
+        process.limit_file_size(Some(lengths.into_iter().max().context("no append-only file")? + room))
+    }
+
     /// SIGCONT.
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::SIGCONT)
@@ -143,7 +166,9 @@ impl Own {
     async fn run(&mut self) -> anyhow::Result<()> {
         let program =
             on_path("redis-server").context("no redis-server on the PATH: run `make servers` first")?;
-        let mut command = command(program);
+        // A file that reaches its limit is to be an error, as on a full disk, and not the end.
+        let mut command = command("sh");
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program);
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
         command.arg("--dir").arg(self.folder.path());
         match self.aof {
