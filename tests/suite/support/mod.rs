@@ -3,12 +3,14 @@
 //! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
 //! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
+//! - [`Browser`] is a real one without a window, [`Tab`] a page in it.
 //! - [`eventually`] waits for a condition; [`Metrics`] and [`assert_accounting`] check what the daemon says of itself.
 //!
 //! Whatever was started ends with the test: on drop, on panic, and where `setpriv` exists even if the runner is killed.
 //! Functions return errors rather than panic, because the demo uses them too.
 #![allow(dead_code, unused_imports, reason = "shared by the test suite and the demo; each uses a part")]
 
+mod browser;
 mod documents;
 mod http;
 mod metrics;
@@ -22,6 +24,7 @@ mod redis;
 mod tidegate;
 mod wait;
 
+pub(crate) use self::browser::{Browser, Tab};
 pub(crate) use self::documents::{count, document, documents};
 pub(crate) use self::metrics::{Metrics, assert_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};
