@@ -2,17 +2,17 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law model chaos lint microbench dashboards build servers clean
+.PHONY: help demo test law model chaos lint microbench dashboards build servers screenshots clean
 
 help: ## list all targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## watch it work: servers, tidegate and many users, until Ctrl-C or for DEMO_SECONDS
 	@scripts/servers.sh demo
 	@$(CARGO) build --release --locked --bin tidegate --example demo
 	@$(CARGO) run --release --locked --quiet --example demo
 
-test: servers ## run all tests against real servers
+test: servers ## run all tests against real servers, with a real browser
 	@$(CARGO) test --locked --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run --locked --no-fail-fast; \
@@ -44,8 +44,14 @@ dashboards: ## check the dashboards against Grafana's schema; needs npm
 build: ## build the release binary
 	$(CARGO) build --release --locked
 
-servers: ## make sure that Redis, a MongoDB server and Prometheus are installed (as root, or it says what to install)
+servers: ## make sure that Redis, a MongoDB server, Prometheus and Chromium are installed (as root, or it says what to install)
 	@scripts/servers.sh
+
+SCREENSHOTS := $(CURDIR)/target/screenshots
+screenshots: servers ## picture the status page for the README; takes three minutes and the port 9464
+	SCREENSHOTS=$(SCREENSHOTS) $(CARGO) test --locked --test suite page::screenshots -- --ignored
+	mkdir -p docs/images
+	cp $(SCREENSHOTS)/status-page.png docs/images/status-page.png
 
 clean: ## remove everything that was built, the MongoDB server too
 	$(CARGO) clean

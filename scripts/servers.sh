@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that there is a Redis and a MongoDB server to start, for the tests and the demo. For the tests also a
-# Prometheus, and Node for the clients that they use. Starts none of them.
+# Prometheus, a Chromium to look at the status page, and Node for the clients that they use. Starts none of them.
 #
 #   servers.sh         what the tests need
 #   servers.sh demo    what the demo needs
@@ -9,6 +9,7 @@
 #   MongoDB     mongod on the PATH, else secantusd-rs, a server with MongoDB's protocol, built once into
 #               TIDEGATE_SERVERS_DIR (default: .servers in the repository).
 #   Prometheus  prometheus and promtool on the PATH, else Debian's package.
+#   Chromium    under one of its names on the PATH, else Debian's package.
 #
 # TIDEGATE_TEST_REDIS_URL and TIDEGATE_TEST_MONGODB_URI name servers that the tests use where they need not stop them.
 # With both set neither is installed; tests that need a server of their own then take what is there.
@@ -32,6 +33,11 @@ fail() {
 
 has() {
     command -v "$1" >/dev/null 2>&1
+}
+
+# Where a Chromium is; fails if there is none.
+browser() {
+    command -v chromium || command -v chromium-browser || command -v google-chrome || command -v google-chrome-stable
 }
 
 # install PACKAGE: from Debian, as root.
@@ -65,6 +71,8 @@ if [ "${1:-}" != demo ]; then
     has npm || install npm
     { has prometheus && has promtool; } || install prometheus
     say "prometheus: $(command -v prometheus)"
+    browser >/dev/null || install chromium
+    say "browser: $(browser)"
 fi
 
 if [ -n "${TIDEGATE_TEST_REDIS_URL:-}" ] && [ -n "${TIDEGATE_TEST_MONGODB_URI:-}" ]; then

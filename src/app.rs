@@ -44,6 +44,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     tracing::info!("listening on http://{}", listener.local_addr()?);
     let mut background = JoinSet::new();
     background.spawn(exporter.clone().upkeep());
+    background.spawn(Arc::clone(&status).watch());
     background.spawn(serve(listener, Arc::clone(&status), exporter));
 
     let redis = Redis::new(&config.redis)?;

@@ -56,6 +56,23 @@ impl Buffer {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether reading waits for room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.events() >= self.max_events || self.bytes() >= self.max_bytes
+    }
+
+    /// What `/status` says of it.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "events": self.events(),
+            "max_events": self.max_events,
+            "bytes": self.bytes(),
+            "max_bytes": self.max_bytes,
+        })
+    }
+
     /// Waits until another window may be read. The bounds are exceeded by at most that window a queue.
     /// Answers how many events fit, at least one.
     pub async fn room(&self) -> u64 {

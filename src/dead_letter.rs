@@ -118,6 +118,19 @@ impl Rejection {
     pub fn new(reason: Reason, text: impl Into<String>) -> Self {
         Rejection { reason, text: text.into(), code: None }
     }
+
+    /// What is wrong, without what MongoDB says of it: that quotes values of the event and of the document.
+    #[must_use]
+    pub fn without_values(&self) -> &str {
+        match self.reason {
+            Reason::Validation
+            | Reason::UniqueIndex
+            | Reason::TypeMismatch
+            | Reason::TooLarge
+            | Reason::Refused => self.text.split_once(": ").map_or(&*self.text, |(what, _)| what),
+            _ => &self.text,
+        }
+    }
 }
 
 /// The JSON object that is kept of a dead letter.

@@ -70,7 +70,7 @@ impl Default for Lease {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+        Http { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), show_payloads: false }
     }
 }
 

@@ -26,12 +26,14 @@ pub(super) enum Form {
     Text,
     /// An integer.
     Number,
+    /// `true` or `false`.
+    Bool,
     /// A TOML value such as `[{ key = "a" }]`.
     Toml,
 }
 
 /// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 24] = [
+pub(super) const KEYS: [(&str, Form); 25] = [
     ("redis.url", Form::Text),
     ("redis.url_file", Form::Text),
     ("redis.timeout", Form::Text),
@@ -53,6 +55,7 @@ pub(super) const KEYS: [(&str, Form); 24] = [
     ("dead_letter.suffix", Form::Text),
     ("lease.ttl", Form::Text),
     ("http.listen", Form::Text),
+    ("http.show_payloads", Form::Bool),
     ("log.level", Form::Text),
     ("log.format", Form::Text),
     ("shutdown.deadline", Form::Text),
@@ -183,8 +186,9 @@ fn layer(origin: String, key: &str, text: &str, name: impl Fn(&str) -> String) -
     };
     let value = match form {
         Form::Text => Value::from(text),
-        // What is no number stays text, and the extraction says what was expected.
+        // What is neither stays text, and the extraction says what was expected.
         Form::Number => text.trim().parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
+        Form::Bool => text.trim().parse::<bool>().map_or_else(|_| Value::from(text), Value::from),
         Form::Toml => {
             let parser = toml::de::ValueDeserializer::new(text.trim());
             serde::Deserialize::deserialize(parser).map_err(|error| Problem {

@@ -82,6 +82,17 @@ fn lists_come_as_toml() {
 }
 
 #[test]
+fn a_truth_is_true_or_false() {
+    let shown = |value| load(ENOUGH, &[("TIDEGATE_HTTP__SHOW_PAYLOADS", value)], &[]);
+    assert!(shown("true").unwrap().http.show_payloads && !shown("false").unwrap().http.show_payloads);
+    let error = shown("yes").unwrap_err().to_string();
+    assert!(
+        error.contains("`http.show_payloads`: expected true or false, found the string \"yes\""),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_size_may_be_a_number_of_bytes() {
     let toml = format!("{ENOUGH}\n[batch]\nmax_bytes = 2048\n");
     let config = load(&toml, &[("TIDEGATE_BUFFER__MAX_BYTES", "4096")], &[]).unwrap();

@@ -346,6 +346,8 @@ pub struct Lease {
 pub struct Http {
     /// Address and port.
     pub listen: SocketAddr,
+    /// Whether the status shows the events of dead letters.
+    pub show_payloads: bool,
 }
 
 /// `[log]`

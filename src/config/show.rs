@@ -157,6 +157,7 @@ mod tests {
 
         [http]
         listen = "127.0.0.1:9464"
+        show_payloads = false
 
         [log]
         level = "info"

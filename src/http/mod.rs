@@ -1,13 +1,15 @@
-//! The HTTP listener: metrics, probes, status.
+//! The HTTP listener: the status page, metrics, probes, status. All of it can only be read.
 
 mod limited;
+mod page;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -24,7 +26,7 @@ struct Shared {
     exporter: Exporter,
 }
 
-/// Serves `/metrics`, `/livez`, `/readyz` and `/status` for as long as it is polled.
+/// Serves the status page, `/metrics`, `/livez`, `/readyz`, `/status` and `/config` for as long as it is polled.
 ///
 /// # Errors
 /// The listener's.
@@ -42,13 +44,32 @@ async fn serve_within(
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { Json(json!({ "alive": true })) }))
         .route("/readyz", get(readyz))
-        .route("/status", get(|State(shared): State<Shared>| async move { Json(shared.status.to_json()) }))
+        .route("/status", get(told))
+        .route("/config", get(config))
+        .merge(page::routes())
         .fallback(|| async {
-            let paths = ["/metrics", "/livez", "/readyz", "/status"];
+            let paths = ["/", "/metrics", "/livez", "/readyz", "/status", "/config"];
             (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": paths })))
         })
+        .layer(map_response(guarded))
         .with_state(Shared { status, exporter });
     axum::serve(Limited::new(listener, limits), router).await
+}
+
+/// What browsers must not do with any answer: take it for something else, keep it, show it within another site's page, or
+/// let it load anything. Nothing here allows another origin to read an answer, and there is nothing to change.
+const GUARDS: [(HeaderName, HeaderValue); 6] = [
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::POLICY)),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+];
+
+async fn guarded(mut response: Response) -> Response {
+    response.headers_mut().extend(GUARDS);
+    response
 }
 
 async fn metrics(State(shared): State<Shared>) -> Response {
@@ -59,4 +80,18 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 async fn readyz(State(shared): State<Shared>) -> Response {
     let code = if shared.status.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(shared.status.readiness())).into_response()
+}
+
+/// With `?since=N`, the history too, from look N on.
+async fn told(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
+    let asked = query.iter().flat_map(|query| query.split('&')).find_map(|part| part.strip_prefix("since="));
+    let Some(since) = asked.map(str::parse).transpose().ok() else {
+        let error = json!({ "error": "since must be a number, as history.next of an earlier answer" });
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    };
+    Json(shared.status.to_json(since)).into_response()
+}
+
+async fn config(State(shared): State<Shared>) -> String {
+    shared.status.config_toml().to_owned()
 }

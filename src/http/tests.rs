@@ -125,11 +125,90 @@ fn the_status_tells_queues_and_configuration_but_no_password() {
 }
 
 #[test]
+fn the_status_tells_the_history_from_where_it_is_asked_for() {
+    let served = served(Limits::default());
+    let (_, body) = get_json(served.address, "/status");
+    assert!(body.get("history").is_none(), "{body}");
+    let (_, body) = get_json(served.address, "/status?x=1&since=0");
+    assert_eq!((&body["history"]["next"], &body["history"]["looks"]), (&json!(0), &json!([])));
+    assert_eq!(get_json(served.address, "/status?since=yesterday").0, 400);
+}
+
+#[test]
+fn the_configuration_is_shown_as_it_is_written_but_for_the_password() {
+    let served = served(Limits::default());
+    let (code, head, body) = get(served.address, "/config");
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: text/plain"), "{head}");
+    assert!(body.contains("url = \"redis://:***@localhost\"") && !body.contains("hunter2"), "{body}");
+}
+
+#[test]
+fn the_page_is_whole_by_itself_and_may_do_nothing_else() {
+    let served = served(Limits::default());
+    let (_, _, page) = get(served.address, "/");
+    for attribute in ["src=\"", "href=\""] {
+        let named: Vec<_> = page.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(!named.is_empty(), "{page}");
+        for path in named {
+            assert_ne!(get(served.address, path).0, 404, "{path}");
+        }
+    }
+    for inline in
+        ["<style", " style=", "<script>", " onclick=", " onload=", "javascript:", "http://", "https://"]
+    {
+        assert!(!page.contains(inline), "{inline}");
+    }
+    for (path, content_type) in [
+        ("/", "text/html"),
+        ("/page.js", "text/javascript"),
+        ("/page.css", "text/css"),
+        ("/icon.svg", "image/svg+xml"),
+    ] {
+        let (code, head, body) = get(served.address, path);
+        assert_eq!(code, 200);
+        assert!(head.contains(&format!("content-type: {content_type}")), "{path}: {head}");
+        // A namespace is a name; nothing is fetched from there.
+        let links = body.replace("http://www.w3.org/2000/svg", "");
+        assert!(
+            !links.contains("http://") && !links.contains("https://") && !links.contains("@import"),
+            "{path}"
+        );
+        assert!(!body.contains("innerHTML") && !body.contains("insertAdjacentHTML"), "{path}");
+    }
+}
+
+#[test]
+fn every_answer_is_guarded() {
+    let served = served(Limits::default());
+    for path in ["/", "/page.css", "/page.js", "/metrics", "/livez", "/readyz", "/status", "/config", "/none"]
+    {
+        let (_, head, _) = request(served.address, "GET", path, "Origin: http://evil.example\r\n");
+        let policy = head.lines().find_map(|line| line.strip_prefix("content-security-policy: "));
+        let policy = policy.unwrap_or_else(|| panic!("{path}: {head}"));
+        assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        for line in [
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+            "x-frame-options: deny",
+            "cross-origin-resource-policy: same-origin",
+        ] {
+            assert!(head.lines().any(|told| told == line), "{path}: {line}: {head}");
+        }
+        assert!(!head.contains("access-control-allow"), "{path}: {head}");
+    }
+}
+
+#[test]
 fn other_pages_and_methods_are_refused() {
     let served = served(Limits::default());
     let (code, body) = get_json(served.address, "/favicon.ico");
     assert_eq!((code, &body["error"]), (404, &Value::from("no such page")));
-    assert_eq!(request(served.address, "POST", "/metrics", "").0, 405);
+    for path in ["/", "/metrics", "/status", "/config"] {
+        assert_eq!(request(served.address, "POST", path, "").0, 405, "{path}");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::queue::{Owned, WindowSize};
 use crate::settle::Outcome;
 use crate::sink::{Found, Verdict};
 use crate::source::{SourceError, Window};
+use crate::status::LaneStatus;
 use crate::write::Write;
 
 /// A write whose events must be looked at one by one.
@@ -161,7 +162,11 @@ pub(super) async fn refold(
 }
 
 /// Applies the events of each doubt one at a time.
-pub(super) async fn isolate(queue: &Owned, mut doubts: Vec<Doubt>) -> Result<(), SourceError> {
+pub(super) async fn isolate(
+    queue: &Owned,
+    status: &LaneStatus,
+    mut doubts: Vec<Doubt>,
+) -> Result<(), SourceError> {
     if doubts.is_empty() {
         return Ok(());
     }
@@ -172,7 +177,7 @@ pub(super) async fn isolate(queue: &Owned, mut doubts: Vec<Doubt>) -> Result<(),
             found[at].push((PendingUpdate::new(placed), event.to_vec()));
         });
         for (doubt, singles) in doubts.iter_mut().zip(found) {
-            one_by_one(queue, doubt, singles).await?;
+            one_by_one(queue, status, doubt, singles).await?;
         }
     }
     Ok(())
@@ -182,6 +187,7 @@ pub(super) async fn isolate(queue: &Owned, mut doubts: Vec<Doubt>) -> Result<(),
 /// as a dead letter before any later one is written: its watermark would hide it from a next owner.
 async fn one_by_one(
     queue: &Owned,
+    status: &LaneStatus,
     doubt: &mut Doubt,
     singles: Vec<(PendingUpdate, Vec<u8>)>,
 ) -> Result<(), SourceError> {
@@ -207,6 +213,7 @@ async fn one_by_one(
             None => (queue.shared.sink.write(&writes[..run], queue.guard.as_ref(), true).await, false),
         };
         let mut stuck = false;
+        let mut failed = false;
         for verdict in verdicts {
             let fate = match verdict {
                 Verdict::Applied => Fate::Applied,
@@ -215,6 +222,7 @@ async fn one_by_one(
                 Verdict::Conflict => look(queue, &writes[0], None).await,
                 Verdict::Failed(error) => {
                     queue.shared.metrics.retried_mongodb(error.class());
+                    failed = true;
                     Fate::Unknown
                 }
                 Verdict::Untried => break,
@@ -230,6 +238,7 @@ async fn one_by_one(
             }
             events.pop_front();
         }
+        status.attempted(failed);
         if stuck {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         }

@@ -23,6 +23,7 @@ use crate::coalesce::Folded;
 use crate::queue::Owned;
 use crate::settle::Unsettled;
 use crate::source::SourceError;
+use crate::status::LaneStatus;
 
 /// What is sent to a lane.
 #[derive(Debug)]
@@ -60,12 +61,14 @@ pub struct Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.queue.shared.metrics.pending_changed(-self.counted);
+        self.status().holds(0);
     }
 }
 
 struct InFlight {
     first: i64,
     ts: Option<i64>,
+    events: u64,
     settling: Settling,
 }
 
@@ -101,6 +104,7 @@ impl Lane {
                     return Ok(());
                 }
             }
+            self.tell(false);
             let due = self.pending.since().map(|since| since + self.queue.shared.policy.max_delay);
             let idle = self.in_flight.is_none();
             tokio::select! {
@@ -147,6 +151,19 @@ impl Lane {
         self.queue.held_ts.lock()[self.index] = in_flight.into_iter().chain(self.pending.ts()).min();
     }
 
+    fn status(&self) -> &LaneStatus {
+        &self.queue.status.lanes[self.index]
+    }
+
+    /// Says what the lane does; `began` where a batch was just sent.
+    fn tell(&self, began: bool) {
+        let pending = self.pending.entities();
+        match &self.in_flight {
+            Some(batch) => self.status().writes(batch.events, pending, began),
+            None => self.status().holds(pending),
+        }
+    }
+
     /// The oldest offset held.
     fn held(&self) -> Option<i64> {
         let in_flight = self.in_flight.as_ref().map(|batch| batch.first);
@@ -175,16 +192,18 @@ impl Lane {
         };
         let batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
         let Some(first) = batch.first() else { return };
-        let (bytes, ts) = (batch.bytes(), batch.ts());
-        self.queue.shared.metrics.batch(trigger, batch.events(), bytes);
+        let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
+        self.queue.shared.metrics.batch(trigger, events, bytes);
         self.account();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
         let queue = Arc::clone(&self.queue);
+        let lane = self.index;
         let settling = Box::pin(async move {
             let _memory = memory;
-            settle(&queue, batch).await
+            settle(&queue, &queue.status.lanes[lane], batch).await
         });
-        self.in_flight = Some(InFlight { first, ts, settling });
+        self.in_flight = Some(InFlight { first, ts, events, settling });
+        self.tell(true);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::queue::Owned;
 use crate::settle::Outcome;
 use crate::sink::{Found, Grown, SinkError, Verdict};
 use crate::source::SourceError;
+use crate::status::LaneStatus;
 
 use super::isolate::{Doubt, id_taken, isolate, refold};
 use super::pending::Pending;
@@ -20,7 +21,7 @@ use crate::write::Write;
 ///
 /// # Errors
 /// The ownership of the queue has ended. What is not settled then is handed back.
-pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceError> {
+pub(super) async fn settle(queue: &Owned, status: &LaneStatus, batch: Pending) -> Result<(), SourceError> {
     // What an attempt leaves, folded anew, goes on top: it is older than what lies below, entity by entity.
     let mut stack = vec![batch];
     let mut retry: Vec<Write> = Vec::new();
@@ -32,11 +33,12 @@ pub(super) async fn settle(queue: &Owned, batch: Pending) -> Result<(), SourceEr
             return Ok(());
         }
         let round = attempt(queue, writes).await;
+        status.attempted(round.failed);
         queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
         let examined = examine(queue, round.held_back, &mut retry).await;
         stack.extend(refold(queue, examined.applied_in_part, &examined.recorded).await?);
-        isolate(queue, examined.refused).await?;
+        isolate(queue, status, examined.refused).await?;
         if round.failed || examined.raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         } else {

@@ -11,6 +11,7 @@ mod list;
 mod process;
 #[cfg(test)]
 mod promtool;
+mod tally;
 mod weighted;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use self::exporter::Exporter;
 #[cfg(test)]
 pub(crate) use self::exporter::recorder;
 pub use self::list::{Kind, Metric, Spec};
+pub use self::tally::Tally;
 use self::weighted::WeightedHistogram;
 use crate::batch::Trigger;
 use crate::change::CollectionId;
@@ -40,6 +42,11 @@ fn key(metric: Metric, labels: &[(&'static str, &str)]) -> metrics::Key {
 /// A counter, registered and therefore exported from now on.
 fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
     with_recorder(|recorder| recorder.register_counter(&key(metric, labels), &METADATA))
+}
+
+/// A counter whose total this process can read, too.
+fn tally(metric: Metric, labels: &[(&'static str, &str)]) -> Tally {
+    Tally::new(counter(metric, labels))
 }
 
 /// A gauge, registered at 0.
@@ -66,19 +73,19 @@ pub struct QueueMetrics {
     /// `last_commit_timestamp_seconds`
     pub last_commit: Gauge,
     /// `events_received_total`
-    pub received: Counter,
+    pub received: Tally,
     /// `events_coalesced_total`
-    pub coalesced: Counter,
+    pub coalesced: Tally,
     /// `events_deduplicated_total`
-    pub deduplicated: Counter,
+    pub deduplicated: Tally,
     /// `events_released_total`
-    pub released: Counter,
+    pub released: Tally,
     /// `takeovers_total`
     pub takeovers: Counter,
     /// `foreign_pops_total`
-    pub foreign_pops: Counter,
-    persisted: Vec<Counter>,
-    dead_lettered: Vec<Counter>,
+    pub foreign_pops: Tally,
+    persisted: Vec<Tally>,
+    dead_lettered: Vec<Tally>,
     latency: WeightedHistogram,
     queue: String,
 }
@@ -95,9 +102,9 @@ impl QueueMetrics {
     pub fn new(queue: &str, collections: &[String]) -> Self {
         let labels = [("queue", queue)];
         let persisted =
-            |name: &String| counter(Metric::EventsPersisted, &[("queue", queue), ("collection", name)]);
+            |name: &String| tally(Metric::EventsPersisted, &[("queue", queue), ("collection", name)]);
         let dead_lettered = |reason: &Reason| {
-            counter(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
+            tally(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
         };
         QueueMetrics {
             depth: gauge(Metric::QueueDepth, &labels),
@@ -106,12 +113,12 @@ impl QueueMetrics {
             lease_held: gauge(Metric::LeaseHeld, &labels),
             epoch: gauge(Metric::Epoch, &labels),
             last_commit: gauge(Metric::LastCommitTimestamp, &labels),
-            received: counter(Metric::EventsReceived, &labels),
-            coalesced: counter(Metric::EventsCoalesced, &labels),
-            deduplicated: counter(Metric::EventsDeduplicated, &labels),
-            released: counter(Metric::EventsReleased, &labels),
+            received: tally(Metric::EventsReceived, &labels),
+            coalesced: tally(Metric::EventsCoalesced, &labels),
+            deduplicated: tally(Metric::EventsDeduplicated, &labels),
+            released: tally(Metric::EventsReleased, &labels),
             takeovers: counter(Metric::Takeovers, &labels),
-            foreign_pops: counter(Metric::ForeignPops, &labels),
+            foreign_pops: tally(Metric::ForeignPops, &labels),
             persisted: collections.iter().map(persisted).collect(),
             dead_lettered: Reason::ALL.iter().map(dead_lettered).collect(),
             latency: WeightedHistogram::new(Metric::PersistLatency.bounds()),
@@ -134,6 +141,25 @@ impl QueueMetrics {
     /// Tells how long events took to become durable.
     pub fn persisted_after(&self, latency: Duration, events: u64) {
         self.latency.record(latency.as_secs_f64(), events);
+    }
+
+    /// Events durable in MongoDB.
+    #[must_use]
+    pub fn persisted_total(&self) -> u64 {
+        self.persisted.iter().map(Tally::total).sum()
+    }
+
+    /// Dead letters.
+    #[must_use]
+    pub fn dead_lettered_total(&self) -> u64 {
+        self.dead_lettered.iter().map(Tally::total).sum()
+    }
+
+    /// Events durable so far, by how long that took: counts for the buckets of `persist_latency_seconds`, and
+    /// for what is beyond them.
+    #[must_use]
+    pub fn latencies(&self) -> Vec<u64> {
+        self.latency.counts()
     }
 
     fn render_latency(&self, out: &mut String, name: &str) {

@@ -30,6 +30,11 @@ impl WeightedHistogram {
         *self.sum.lock() += value * times as f64;
     }
 
+    /// What was counted so far, bucket by bucket; not cumulative.
+    pub(super) fn counts(&self) -> Vec<u64> {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
     /// Writes the sample lines of a metric, in Prometheus' text format.
     pub(super) fn render(&self, out: &mut String, name: &str, label: (&str, &str)) {
         let label = format!("{}=\"{}\"", label.0, escape(label.1));

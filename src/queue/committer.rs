@@ -48,7 +48,7 @@ async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
         queue.committed.notify_waiters();
         queue.clock.lock().forget_below(checkpoint.end);
         queue.status.set_committed(checkpoint.end);
-        queue.status.set_depth(depth.elements);
+        queue.status.saw(depth);
     }
 }
 
@@ -59,7 +59,7 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
     }
     let (depth, dead) = queue.source.depth().await?;
     queue.clock.lock().sample(depth.tail, std::time::Instant::now());
-    queue.status.set_depth(depth.elements);
+    queue.status.saw(depth);
     if let Some(dead) = dead {
         queue.status.set_dead_letters(dead);
     }

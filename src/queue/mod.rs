@@ -126,15 +126,16 @@ impl Owned {
     /// The ownership has ended.
     pub async fn bury(&self, letters: &[(i64, &[u8], &Rejection)]) -> Result<(), SourceError> {
         let now = bson::DateTime::now();
-        let letters: Vec<Letter> = letters
+        let kept: Vec<Letter> = letters
             .iter()
             .map(|(offset, event, rejection)| {
                 tracing::debug!(queue = self.key, offset, reason = %rejection, "dead letter");
                 Letter { offset: *offset, json: render(event, rejection, *offset, &self.key, now) }
             })
             .collect();
-        self.source.bury(&letters).await?;
-        self.buried.lock().extend(letters.iter().map(|letter| letter.offset));
+        self.source.bury(&kept).await?;
+        self.shared.status.letters.record(&self.key, letters);
+        self.buried.lock().extend(kept.iter().map(|letter| letter.offset));
         Ok(())
     }
 }

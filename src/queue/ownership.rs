@@ -63,6 +63,7 @@ pub async fn drain(
         queue.status.set_phase(Phase::Connecting);
         let owned_before = queue.previous;
         let ended = queue.own(&stop).await;
+        queue.status.renumbered();
         queue.shared.sink.forget_failure();
         queue.status.set_phase(Phase::Connecting);
         queue.status.set_oldest_age(Duration::ZERO);

@@ -47,6 +47,7 @@ impl Fetcher {
             cursor = list.renumber().await?;
             queue.tracker.lock().restart(cursor);
             queue.clock.lock().reset();
+            queue.status.renumbered();
         }
         queue.status.set_phase(Phase::Active);
         self.read(cursor).await
@@ -65,7 +66,7 @@ impl Fetcher {
             let (window, depth) = self.queue.source.read(cursor, count).await?;
             tail = depth.tail;
             self.queue.clock.lock().sample(tail, std::time::Instant::now());
-            self.queue.status.set_depth(depth.elements);
+            self.queue.status.saw(depth);
             if !window.is_empty() {
                 cursor = window.end();
                 size.saw(&window);

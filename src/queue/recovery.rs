@@ -70,6 +70,8 @@ impl Fetcher {
         let rejection = Rejection::new(Reason::Crash, text);
         let letter = render_without_event(&rejection, offset, &queue.key, bson::DateTime::now());
         list.set_aside(&letter).await?;
+        // The event itself is read by nobody any more.
+        queue.shared.status.letters.record(&queue.key, &[(offset, b"", &rejection)]);
         queue.ledger.receive(1).settle(Outcome::Dead(rejection.reason));
         queue.tracker.lock().restart(offset + 1);
         tracing::error!(queue = queue.key, offset, "an event was set aside as a dead letter: {text}");

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Barrier;
 
 use super::*;
+use crate::source::Depth;
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -104,6 +105,7 @@ fn a_first_attempt_that_fails_is_an_outage() {
     });
     assert_eq!(lines.text().lines().count(), 2, "{}", lines.text());
     assert_eq!(dependency.to_json()["state"], "up");
+    assert_eq!(dependency.to_json()["last_outage"]["error"], "refused");
 }
 
 #[test]
@@ -145,11 +147,11 @@ fn what_people_read_is_what_prometheus_scrapes() {
             (Phase::Stopped, "stopped", 0),
         ] {
             queue.set_phase(phase);
-            assert_eq!(status.to_json()["queues"][0]["phase"], name);
+            assert_eq!(status.to_json(None)["queues"][0]["phase"], name);
             let text = exporter.render();
             assert!(text.contains(&format!("tidegate_lease_held{{queue=\"edits\"}} {held}\n")), "{name}");
         }
-        let shown = &status.to_json()["queues"][0];
+        let shown = &status.to_json(None)["queues"][0];
         assert_eq!(shown["epoch"], 3);
         assert_eq!(shown["depth"], 41);
         assert_eq!(shown["dead_letters"], 2);
@@ -168,4 +170,61 @@ fn what_people_read_is_what_prometheus_scrapes() {
         }
         assert!(!text.contains("tidegate_last_commit_timestamp_seconds{queue=\"edits\"} 0\n"), "{text}");
     });
+}
+
+#[test]
+fn figures_of_the_last_seconds_are_told() {
+    let config: Config = serde_json::from_str(r#"{ "queues": [{ "key": "edits" }] }"#).unwrap();
+    let metrics = [Arc::new(QueueMetrics::new("edits", &["documents".to_owned()]))];
+    let status = Status::new(&config, "here", Buffer::new(&config.buffer), &metrics);
+    let (queue, counts) = (&status.queues[0], &metrics[0]);
+    status.redis.up();
+    status.mongodb.up();
+    queue.set_phase(Phase::Active);
+    // What was there before, and what gets other numbers, did not arrive just now.
+    queue.saw(Depth { elements: 500, tail: 500 });
+    queue.renumbered();
+    queue.saw(Depth { elements: 500, tail: 1 << 36 });
+    status.look();
+    queue.saw(Depth { elements: 520, tail: (1 << 36) + 20 });
+    // An answer that was overtaken.
+    queue.saw(Depth { elements: 510, tail: (1 << 36) + 10 });
+    queue.saw(Depth { elements: 530, tail: (1 << 36) + 30 });
+    counts.received.increment(100);
+    counts.coalesced.increment(80);
+    counts.persisted(crate::change::CollectionId(0), 60);
+    counts.persisted_after(Duration::from_millis(30), 59);
+    counts.persisted_after(Duration::from_millis(70), 1);
+    counts.deduplicated.increment(3);
+    counts.dead_lettered(crate::dead_letter::Reason::NoRoute, 2);
+    counts.released.increment(5);
+    status.look();
+    let told = status.to_json(Some(0));
+    let shown = &told["queues"][0];
+    assert_eq!((&shown["totals"]["arrived"], &shown["held"]), (&json!(30), &json!(30)));
+    assert_eq!(shown["recent"]["events_per_write"], 98.0 / 18.0);
+    let within = &shown["recent"]["durable_within"];
+    assert_eq!((&within["half"]["seconds"], &within["all"]["seconds"]), (&json!(0.05), &json!(0.1)));
+    assert_eq!(told["summary"]["text"], "Everything is durable within 100 ms.");
+    assert_eq!(told["history"]["looks"][1]["queues"][0], json!([30, 100, 65, 80, 530, 0]));
+    assert_eq!(status.to_json(Some(1))["history"]["looks"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_lane_says_what_it_waits_for() {
+    let lane = LaneStatus::default();
+    let doing = || lane.to_json()["doing"].as_str().unwrap().to_owned();
+    assert_eq!(doing(), "idle");
+    lane.holds(3);
+    assert_eq!(doing(), "gathering");
+    lane.writes(40, 0, true);
+    lane.attempted(true);
+    // It goes on gathering meanwhile; that is no news of the batch.
+    lane.writes(40, 2, false);
+    assert_eq!((doing().as_str(), lane.retrying().is_some(), lane.is_writing()), ("retrying", true, true));
+    assert_eq!(lane.to_json()["writing_events"], 40);
+    lane.attempted(false);
+    assert_eq!((doing().as_str(), lane.retrying()), ("writing", None));
+    lane.holds(0);
+    assert_eq!(doing(), "idle");
 }

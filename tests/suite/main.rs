@@ -13,6 +13,7 @@ mod main_path;
 mod node;
 mod outages;
 mod ownership;
+mod page;
 mod shard_key;
 mod sharing;
 mod stage;

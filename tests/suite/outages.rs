@@ -94,8 +94,11 @@ async fn servers_that_come_up_after_the_daemon() -> Outcome {
     tidegate.logged("mongodb is down", PATIENCE).await?;
     assert_eq!(tidegate.get("/livez").await?.0, 200);
     assert_eq!(tidegate.get("/readyz").await?.0, 503);
-    stage.mongo.restart().await?;
     tidegate.logged("redis is down", PATIENCE).await?;
+    let (_, status) = tidegate.get_json("/status").await?;
+    assert_eq!(status["summary"]["kind"], "redis-down", "{status}");
+    assert!(status["summary"]["advice"].to_string().contains("MongoDB is down, too."), "{status}");
+    stage.mongo.restart().await?;
     stage.redis.restart().await?;
     tidegate.readiness(200, PATIENCE).await?;
     stage.settled(&tidegate).await?;

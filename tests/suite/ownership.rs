@@ -17,6 +17,7 @@ async fn a_second_instance_stands_by_and_takes_over() -> Outcome {
     let mut second = stage.launch.start().await?;
     second.logged("standing by", PATIENCE).await?;
     let (_, status) = second.get_json("/status").await?;
+    assert_eq!(status["summary"]["kind"], "standing-by", "{status}");
     assert_eq!(status["queues"][0]["phase"], "standby");
     assert_eq!(second.metrics().await?.sum("tidegate_lease_held", &[]), 0.0);
 

@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Launch, Metrics, Mongo, Redis, Tidegate, assert_accounting, dead_letters, document, length, push,
-    try_eventually, unique,
+    Durability, Launch, Metrics, Mongo, Redis, Tidegate, assert_accounting, dead_letters, document, length,
+    push, try_eventually, unique,
 };
 
 /// How long a test waits for what takes milliseconds on a quiet machine.
@@ -27,8 +27,8 @@ pub(crate) struct Stage {
 
 /// What a test wants of its stage.
 pub(crate) struct Setting {
-    /// Servers of its own, which it may stop.
-    own_servers: bool,
+    /// Servers of its own, which it may stop, and what MongoDB then keeps.
+    own_servers: Option<Durability>,
     queues: Vec<(String, &'static str)>,
     extra: String,
 }
@@ -37,12 +37,24 @@ impl Setting {
     /// One exactly-once queue and native events for the collection `documents`.
     pub(crate) fn new() -> Self {
         let queues = vec![(unique("queue"), "exactly-once")];
-        Setting { own_servers: false, queues, extra: String::new() }
+        Setting { own_servers: None, queues, extra: String::new() }
     }
 
     /// Servers that the test may stop.
     pub(crate) fn own_servers(mut self) -> Self {
-        self.own_servers = true;
+        self.own_servers = Some(Durability::Synced);
+        self
+    }
+
+    /// Servers that the test may pause, or stop in order; faster than those that may be killed.
+    pub(crate) fn own_fast_servers(mut self) -> Self {
+        self.own_servers = Some(Durability::Relaxed);
+        self
+    }
+
+    /// The first queue's key; only with servers of its own.
+    pub(crate) fn named(mut self, key: &str) -> Self {
+        key.clone_into(&mut self.queues[0].0);
         self
     }
 
@@ -66,8 +78,8 @@ impl Setting {
 
     /// Starts the servers.
     pub(crate) async fn stage(self) -> anyhow::Result<Stage> {
-        let (mut redis, mut mongo) = if self.own_servers {
-            (Redis::start().await?, Mongo::start().await?)
+        let (mut redis, mut mongo) = if let Some(durability) = self.own_servers {
+            (Redis::start().await?, Mongo::start_with(durability).await?)
         } else {
             (Redis::shared().await?, Mongo::shared().await?)
         };

@@ -4,12 +4,14 @@
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
 //! - [`Proxy`] stands in front of a server and fails as networks do.
 //! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
+//! - [`Browser`] is a real one without a window, [`Tab`] a page in it.
 //! - [`eventually`] waits for a condition; [`Metrics`] and [`assert_accounting`] check what the daemon says of itself.
 //!
 //! Whatever was started ends with the test: on drop, on panic, and where `setpriv` exists even if the runner is killed.
 //! Functions return errors rather than panic, because the demo uses them too.
 #![allow(dead_code, unused_imports, reason = "shared by the tests and the demo; each uses a part")]
 
+mod browser;
 mod documents;
 mod http;
 mod metrics;
@@ -24,6 +26,7 @@ mod redis;
 mod tidegate;
 mod wait;
 
+pub(crate) use self::browser::{Browser, Tab};
 pub(crate) use self::documents::{count, document, documents};
 pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};

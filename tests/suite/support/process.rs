@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
@@ -40,6 +40,22 @@ impl Process {
             capture(stderr, Arc::clone(&lines));
         }
         Ok(Self { name: name.to_owned(), child, lines })
+    }
+
+    /// Starts `command` to talk with it: what it reads and what it writes to standard output are the caller's.
+    pub(crate) fn spawn_to_talk(
+        name: &str,
+        mut command: Command,
+    ) -> anyhow::Result<(Self, ChildStdin, ChildStdout)> {
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = spawn_from_lasting_thread(command).with_context(|| format!("cannot start {name}"))?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        if let Some(stderr) = child.stderr.take() {
+            capture(stderr, Arc::clone(&lines));
+        }
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let process = Self { name: name.to_owned(), child, lines };
+        Ok((process, input.context("no standard input")?, output.context("no standard output")?))
     }
 
     /// The process id.
@@ -86,6 +102,14 @@ impl Process {
         // Fails only if it has ended already, which is what is wanted.
         let _ = self.child.kill();
         self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
+    }
+
+    /// SIGKILL to it and to all that it has started, and waits for its end.
+    pub(crate) fn kill_group(&mut self) -> anyhow::Result<ExitStatus> {
+        let pid = Pid::from_raw(i32::try_from(self.id())?);
+        // It leads a group of its own, which is gone if all of them have ended.
+        let _ = killpg(pid, Signal::SIGKILL);
+        self.kill()
     }
 
     /// Waits for the end by itself.

@@ -1,0 +1,93 @@
+//! What each lane of a queue does, and since when. Told once a batch, never once an event.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+/// A lane's state, for people.
+#[derive(Debug)]
+pub struct LaneStatus(Mutex<Lane>);
+
+#[derive(Debug)]
+struct Lane {
+    doing: Doing,
+    since: Instant,
+    /// Documents with a pending update.
+    pending: usize,
+    /// Events in the batch on its way.
+    writing: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Doing {
+    /// Nothing to do.
+    Idle,
+    /// Its pending updates wait for company.
+    Gathering,
+    /// A batch is on its way.
+    Writing,
+    /// A batch failed and is tried again.
+    Retrying,
+}
+
+impl Default for LaneStatus {
+    fn default() -> Self {
+        LaneStatus(Mutex::new(Lane { doing: Doing::Idle, since: Instant::now(), pending: 0, writing: 0 }))
+    }
+}
+
+impl Lane {
+    fn set(&mut self, doing: Doing) {
+        if self.doing != doing {
+            self.doing = doing;
+            self.since = Instant::now();
+        }
+    }
+}
+
+impl LaneStatus {
+    /// No batch is on its way, and so many documents are pending.
+    pub fn holds(&self, pending: usize) {
+        let mut lane = self.0.lock();
+        lane.set(if pending == 0 { Doing::Idle } else { Doing::Gathering });
+        (lane.pending, lane.writing) = (pending, 0);
+    }
+
+    /// A batch is on its way. `began`: it is another one than before.
+    pub fn writes(&self, events: u64, pending: usize, began: bool) {
+        let mut lane = self.0.lock();
+        if began {
+            lane.doing = Doing::Writing;
+            lane.since = Instant::now();
+        }
+        (lane.pending, lane.writing) = (pending, events);
+    }
+
+    /// An attempt at the batch failed, or went well after others had failed.
+    pub fn attempted(&self, failed: bool) {
+        self.0.lock().set(if failed { Doing::Retrying } else { Doing::Writing });
+    }
+
+    /// Whether a batch is on its way.
+    pub(super) fn is_writing(&self) -> bool {
+        matches!(self.0.lock().doing, Doing::Writing | Doing::Retrying)
+    }
+
+    /// For how long all attempts have failed, if the last one has.
+    pub(super) fn retrying(&self) -> Option<Duration> {
+        let lane = self.0.lock();
+        (lane.doing == Doing::Retrying).then(|| lane.since.elapsed())
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let lane = self.0.lock();
+        json!({
+            "doing": lane.doing,
+            "for_seconds": lane.since.elapsed().as_secs_f64(),
+            "pending_documents": lane.pending,
+            "writing_events": lane.writing,
+        })
+    }
+}

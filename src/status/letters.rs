@@ -1,0 +1,137 @@
+//! The latest dead letters, for the status: a few, cut short. All of them are in Redis.
+
+use std::collections::VecDeque;
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::cut;
+use crate::dead_letter::Rejection;
+
+/// Letters kept. With the bounds below, that is at most 50 KiB.
+const KEPT: usize = 20;
+/// Bytes of a reason.
+const REASON: usize = 400;
+/// Bytes of an event.
+const EVENT: usize = 2048;
+
+/// The latest dead letters of all queues.
+#[derive(Debug)]
+pub struct Letters {
+    with_events: bool,
+    latest: Mutex<VecDeque<Letter>>,
+}
+
+#[derive(Debug)]
+struct Letter {
+    queue: String,
+    offset: i64,
+    class: &'static str,
+    code: Option<i32>,
+    reason: String,
+    event: Option<String>,
+    at: SystemTime,
+    recorded: Instant,
+}
+
+impl Letters {
+    pub(super) fn new(with_events: bool) -> Self {
+        Letters { with_events, latest: Mutex::default() }
+    }
+
+    /// Remembers dead letters of a queue: offset, event (empty where it is not at hand), reason.
+    pub fn record(&self, queue: &str, letters: &[(i64, &[u8], &Rejection)]) {
+        let mut latest = self.latest.lock();
+        for (offset, event, rejection) in &letters[letters.len().saturating_sub(KEPT)..] {
+            if latest.len() == KEPT {
+                latest.pop_front();
+            }
+            let reason = if self.with_events { &rejection.text } else { rejection.without_values() };
+            latest.push_back(Letter {
+                queue: queue.to_owned(),
+                offset: *offset,
+                class: rejection.reason.label(),
+                code: rejection.code,
+                reason: cut(reason, REASON),
+                event: (self.with_events && !event.is_empty()).then(|| {
+                    // One byte more than is shown, so that the cut is seen.
+                    cut(&String::from_utf8_lossy(&event[..event.len().min(EVENT + 1)]), EVENT)
+                }),
+                at: SystemTime::now(),
+                recorded: Instant::now(),
+            });
+        }
+    }
+
+    /// How many of those kept were recorded within the last so many seconds.
+    pub(super) fn within(&self, seconds: u64) -> usize {
+        self.latest.lock().iter().filter(|letter| letter.recorded.elapsed().as_secs() < seconds).count()
+    }
+
+    /// The latest first.
+    pub(super) fn to_json(&self) -> Value {
+        let latest = self.latest.lock();
+        let shown = latest.iter().rev().map(|letter| {
+            let mut shown = json!({
+                "queue": letter.queue,
+                // As text: it has more digits than a JavaScript number.
+                "offset": letter.offset.to_string(),
+                "class": letter.class,
+                "reason": letter.reason,
+                "at": bson::DateTime::from_system_time(letter.at).try_to_rfc3339_string().unwrap_or_default(),
+                "seconds_ago": letter.recorded.elapsed().as_secs(),
+            });
+            if let Some(code) = letter.code {
+                shown["code"] = code.into();
+            }
+            if let Some(event) = &letter.event {
+                shown["event"] = event.as_str().into();
+            }
+            shown
+        });
+        shown.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dead_letter::Reason;
+
+    fn unique() -> Rejection {
+        let text = "a unique index refuses the document: E11000 dup key: { email: \"ann@example.org\" }";
+        Rejection { reason: Reason::UniqueIndex, text: text.into(), code: Some(11000) }
+    }
+
+    #[test]
+    fn values_are_shown_only_where_they_may_be() {
+        let event: &[u8] = br#"{"email":"ann@example.org"}"#;
+        let hidden = Letters::new(false);
+        hidden.record("q", &[(7 << 36, event, &unique())]);
+        let shown = hidden.to_json();
+        assert!(!shown.to_string().contains("ann@"), "{shown}");
+        assert_eq!(shown[0]["reason"], "a unique index refuses the document");
+        assert_eq!((&shown[0]["code"], &shown[0]["offset"]), (&json!(11000), &json!("481036337152")));
+        let open = Letters::new(true);
+        open.record("q", &[(0, event, &unique())]);
+        assert_eq!(open.to_json()[0]["event"], r#"{"email":"ann@example.org"}"#);
+        assert!(open.to_json()[0]["reason"].as_str().unwrap().contains("ann@example.org"));
+    }
+
+    #[test]
+    fn a_flood_of_large_ones_leaves_few_short_ones() {
+        let letters = Letters::new(true);
+        let event = vec![b'\xc3'; 1 << 20];
+        let rejection = Rejection::new(Reason::NotUtf8, "é".repeat(10_000));
+        let flood: Vec<_> = (0..5000).map(|n| (n, &event[..], &rejection)).collect();
+        letters.record("q", &flood);
+        letters.record("q", &flood[..1]);
+        let shown = letters.to_json();
+        let offsets: Vec<_> = shown.as_array().unwrap().iter().map(|l| l["offset"].clone()).collect();
+        assert_eq!((offsets.len(), &offsets[..3]), (KEPT, &[json!("0"), json!("4999"), json!("4998")][..]));
+        let size = shown.to_string().len();
+        assert!(size < 80_000, "{size} bytes");
+        assert_eq!(letters.within(60), KEPT);
+    }
+}

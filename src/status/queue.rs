@@ -1,0 +1,251 @@
+//! What an instance does with a queue, and how far it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::history::{Figures, Recent};
+use super::lane::LaneStatus;
+use super::summary::QueueFacts;
+use crate::config::{self, Delivery};
+use crate::metrics::{Metric, QueueMetrics};
+use crate::source::{Depth, Members};
+
+/// What an instance does with a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It has no connection, or waits to try again.
+    Connecting,
+    /// Another instance owns the queue.
+    Standby,
+    /// It settles what a former owner left.
+    Recovering,
+    /// It drains the queue.
+    Active,
+    /// It flushes, and reads no more.
+    Draining,
+    /// It is done.
+    Stopped,
+}
+
+/// The state of a queue.
+#[derive(Debug)]
+pub struct QueueStatus {
+    /// Its lanes.
+    pub lanes: Vec<LaneStatus>,
+    pub(super) key: String,
+    pub(super) delivery: Delivery,
+    dead_list: String,
+    pub(super) metrics: Arc<QueueMetrics>,
+    phase: Mutex<(Phase, Instant)>,
+    epoch: AtomicI64,
+    committed: AtomicI64,
+    last_commit: Mutex<Option<Instant>>,
+    pub(super) depth: AtomicU64,
+    dead_letters: AtomicU64,
+    oldest_age: Mutex<Duration>,
+    members: Mutex<Members>,
+    /// The tail seen last under the present numbering.
+    tail: Mutex<Option<i64>>,
+    arrived: AtomicU64,
+}
+
+impl QueueStatus {
+    pub(super) fn new(
+        queue: &config::Queue,
+        config: &config::Config,
+        metrics: &Arc<QueueMetrics>,
+    ) -> Arc<Self> {
+        Arc::new(QueueStatus {
+            lanes: (0..config.lanes.count).map(|_| LaneStatus::default()).collect(),
+            key: queue.key.clone(),
+            delivery: queue.delivery,
+            dead_list: format!("{}{}", queue.key, config.dead_letter.suffix),
+            metrics: Arc::clone(metrics),
+            phase: Mutex::new((Phase::Connecting, Instant::now())),
+            epoch: AtomicI64::new(0),
+            committed: AtomicI64::new(0),
+            last_commit: Mutex::new(None),
+            depth: AtomicU64::new(0),
+            dead_letters: AtomicU64::new(0),
+            oldest_age: Mutex::new(Duration::ZERO),
+            members: Mutex::default(),
+            tail: Mutex::new(None),
+            arrived: AtomicU64::new(0),
+        })
+    }
+
+    /// What the instance does with the queue now.
+    pub fn set_phase(&self, phase: Phase) {
+        let mut known = self.phase.lock();
+        if known.0 != phase {
+            *known = (phase, Instant::now());
+        }
+        drop(known);
+        self.metrics.lease_held.set(f64::from(u8::from(self.is_held())));
+    }
+
+    /// Whether this instance owns the queue.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self.phase().0, Phase::Recovering | Phase::Active | Phase::Draining)
+    }
+
+    /// Who drains the queue, and who owns it.
+    pub fn set_members(&self, members: Members) {
+        *self.members.lock() = members;
+    }
+
+    /// What the instance does, and for how long it has.
+    pub(super) fn phase(&self) -> (Phase, Duration) {
+        let (phase, since) = *self.phase.lock();
+        (phase, since.elapsed())
+    }
+
+    /// The number of the ownership.
+    pub fn set_epoch(&self, epoch: i64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+        self.metrics.epoch.set(epoch as f64);
+    }
+
+    /// Elements in the queue.
+    pub fn set_depth(&self, elements: u64) {
+        self.depth.store(elements, Ordering::Relaxed);
+        self.metrics.depth.set(elements as f64);
+    }
+
+    /// The queue as its owner sees it: how much is there, and how far its numbers go.
+    pub fn saw(&self, depth: Depth) {
+        self.set_depth(depth.elements);
+        let mut tail = self.tail.lock();
+        if let Some(tail) = *tail {
+            let more = u64::try_from(depth.tail.saturating_sub(tail)).unwrap_or(0);
+            self.arrived.fetch_add(more, Ordering::Relaxed);
+        }
+        *tail = Some(tail.map_or(depth.tail, |tail| tail.max(depth.tail)));
+    }
+
+    /// What is in the queue gets other numbers from now on. It did not arrive just now.
+    pub fn renumbered(&self) {
+        *self.tail.lock() = None;
+    }
+
+    /// Everything below this offset was committed just now.
+    pub fn set_committed(&self, offset: i64) {
+        self.committed.store(offset, Ordering::Relaxed);
+        *self.last_commit.lock() = Some(Instant::now());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.metrics.last_commit.set(now.as_secs_f64());
+    }
+
+    /// Dead letters in their list.
+    pub fn set_dead_letters(&self, letters: u64) {
+        self.dead_letters.store(letters, Ordering::Relaxed);
+        self.metrics.dead_letters.set(letters as f64);
+    }
+
+    /// Age of the oldest event that is not settled.
+    pub fn set_oldest_age(&self, age: Duration) {
+        *self.oldest_age.lock() = age;
+        self.metrics.oldest_age.set(age.as_secs_f64());
+    }
+
+    /// Age of the oldest event that is not settled, as it was told last.
+    pub(super) fn oldest_age(&self) -> Duration {
+        *self.oldest_age.lock()
+    }
+
+    /// Events read and not settled.
+    pub(super) fn held(&self) -> u64 {
+        let metrics = &self.metrics;
+        // What is settled is read first, so that the difference is none too small.
+        let gone = self.settled() + metrics.released.total();
+        metrics.received.total().saturating_sub(gone)
+    }
+
+    fn settled(&self) -> u64 {
+        let metrics = &self.metrics;
+        metrics.persisted_total() + metrics.deduplicated.total() + metrics.dead_lettered_total()
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        Figures {
+            arrived: self.arrived.load(Ordering::Relaxed),
+            received: self.metrics.received.total(),
+            settled: self.settled(),
+            coalesced: self.metrics.coalesced.total(),
+            dead: self.metrics.dead_lettered_total(),
+            depth: self.depth.load(Ordering::Relaxed),
+            age_ms: u64::try_from(self.oldest_age().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub(super) fn facts(&self, recent: &Recent) -> QueueFacts {
+        let (phase, phase_for) = self.phase();
+        QueueFacts {
+            key: self.key.clone(),
+            at_most_once: self.delivery == Delivery::AtMostOnce,
+            phase,
+            phase_for,
+            depth: self.depth.load(Ordering::Relaxed),
+            held: self.held(),
+            oldest_age: self.oldest_age(),
+            arrived_per_second: recent.per_second(recent.arrived),
+            settled_per_second: recent.per_second(recent.settled),
+            durable_within: recent.within(1.0, Metric::PersistLatency.bounds()),
+            foreign_pops: self.metrics.foreign_pops.total(),
+            lanes: self.lanes.len(),
+            lanes_writing: self.lanes.iter().filter(|lane| lane.is_writing()).count(),
+            retrying: self.lanes.iter().filter_map(LaneStatus::retrying).max(),
+        }
+    }
+
+    pub(super) fn to_json(&self, recent: &Recent) -> Value {
+        let (phase, since) = self.phase();
+        let metrics = &self.metrics;
+        let members = self.members.lock();
+        let rate = |events| recent.per_second(events);
+        let bounds = Metric::PersistLatency.bounds();
+        // JSON has no infinity; null is what is beyond all bounds.
+        let within = |share| recent.within(share, bounds).map(|seconds| json!({ "seconds": seconds }));
+        json!({
+            "key": self.key,
+            "delivery": self.delivery,
+            "phase": phase,
+            "phase_seconds": since.as_secs(),
+            "epoch": self.epoch.load(Ordering::Relaxed),
+            "owner": members.holder,
+            "instances": members.instances,
+            "depth": self.depth.load(Ordering::Relaxed),
+            "oldest_age_seconds": self.oldest_age().as_secs_f64(),
+            "committed": self.committed.load(Ordering::Relaxed),
+            "last_commit_seconds_ago": self.last_commit.lock().map(|at| at.elapsed().as_secs_f64()),
+            "dead_letters": self.dead_letters.load(Ordering::Relaxed),
+            "dead_letter_list": self.dead_list,
+            "totals": {
+                "arrived": self.arrived.load(Ordering::Relaxed),
+                "received": metrics.received.total(),
+                "persisted": metrics.persisted_total(),
+                "coalesced": metrics.coalesced.total(),
+                "deduplicated": metrics.deduplicated.total(),
+                "dead_lettered": metrics.dead_lettered_total(),
+                "released": metrics.released.total(),
+                "foreign_pops": metrics.foreign_pops.total(),
+            },
+            "held": self.held(),
+            "recent": {
+                "seconds": recent.seconds,
+                "arrived_per_second": rate(recent.arrived),
+                "received_per_second": rate(recent.received),
+                "settled_per_second": rate(recent.settled),
+                "events_per_write": recent.events_per_write(),
+                "durable_within": { "half": within(0.5), "p99": within(0.99), "all": within(1.0) },
+            },
+            "lanes": self.lanes.iter().map(LaneStatus::to_json).collect::<Vec<_>>(),
+        })
+    }
+}

@@ -1,0 +1,316 @@
+//! The whole state in a sentence: are events late, why, and what is to be done. Pure.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Phase;
+use super::dependency::Health;
+use super::words::{events, number, rate, span};
+
+/// From this age on, events are late. A batch waits for company far less long.
+const LATE: Duration = Duration::from_secs(5);
+/// What takes longer than this is more than a hiccup.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// What is known.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) stopping: bool,
+    pub(super) redis: Health,
+    pub(super) mongodb: Health,
+    pub(super) queues: Vec<QueueFacts>,
+    pub(super) dead_lately: usize,
+    pub(super) buffer_is_full: bool,
+}
+
+/// What is known of a queue.
+#[derive(Debug, Clone)]
+pub(super) struct QueueFacts {
+    pub(super) key: String,
+    pub(super) at_most_once: bool,
+    pub(super) phase: Phase,
+    pub(super) phase_for: Duration,
+    pub(super) depth: u64,
+    pub(super) held: u64,
+    pub(super) oldest_age: Duration,
+    pub(super) arrived_per_second: f64,
+    pub(super) settled_per_second: f64,
+    /// Within how many seconds all recent events became durable.
+    pub(super) durable_within: Option<f64>,
+    pub(super) foreign_pops: u64,
+    pub(super) lanes: usize,
+    pub(super) lanes_writing: usize,
+    /// For how long a lane's batch has failed.
+    pub(super) retrying: Option<Duration>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// As it should be.
+    Ok,
+    /// Worth knowing.
+    Notice,
+    /// Events are late.
+    Warning,
+    /// Nothing gets on.
+    Bad,
+}
+
+/// The state in words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Summary {
+    level: Level,
+    /// What is the case, without figures: it changes only when something happens.
+    kind: &'static str,
+    /// What is the case.
+    text: String,
+    /// What is to be done.
+    advice: String,
+    /// What the server that is down says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+fn summary(level: Level, kind: &'static str, text: String, advice: impl Into<String>) -> Summary {
+    Summary { level, kind, text, advice: advice.into(), error: None }
+}
+
+impl Facts {
+    /// The worst there is.
+    pub(super) fn summary(&self) -> Summary {
+        None.or_else(|| self.stopping())
+            .or_else(|| self.redis_down())
+            .or_else(|| self.mongodb_down())
+            .or_else(|| self.starting())
+            .or_else(|| self.refused())
+            .or_else(|| self.not_drained())
+            .or_else(|| self.late())
+            .or_else(|| self.taking_over())
+            .or_else(|| self.recovering())
+            .or_else(|| self.foreign_pops())
+            .unwrap_or_else(|| self.fine())
+    }
+
+    fn sum(&self, of: impl Fn(&QueueFacts) -> u64) -> u64 {
+        self.queues.iter().map(of).sum()
+    }
+
+    fn arrived_per_second(&self) -> f64 {
+        self.queues.iter().map(|queue| queue.arrived_per_second).sum()
+    }
+
+    fn settled_per_second(&self) -> f64 {
+        self.queues.iter().map(|queue| queue.settled_per_second).sum()
+    }
+
+    fn stopping(&self) -> Option<Summary> {
+        if !self.stopping {
+            return None;
+        }
+        let text = match self.sum(|queue| queue.held) {
+            0 => "Stopping: everything that was read is written.".to_owned(),
+            held => format!("Stopping: {} to be written.", events(held, "is still", "are still")),
+        };
+        let advice = "No more is read. What is not written by shutdown.deadline stays in Redis.";
+        Some(summary(Level::Notice, "stopping", text, advice))
+    }
+
+    fn redis_down(&self) -> Option<Summary> {
+        let Health::Down(time, error) = &self.redis else { return None };
+        let also = match self.mongodb {
+            Health::Down(..) => " MongoDB is down, too.",
+            Health::Up(_) | Health::Unknown => "",
+        };
+        let time = span(*time);
+        let text =
+            format!("Redis has been down for {time}: no event can be read, and producers can push none.");
+        let advice = format!(
+            "See that Redis runs and that redis.url is right; tidegate tries again until it is back.{also}"
+        );
+        Some(Summary { error: Some(error.clone()), ..summary(Level::Bad, "redis-down", text, advice) })
+    }
+
+    fn mongodb_down(&self) -> Option<Summary> {
+        let Health::Down(time, error) = &self.mongodb else { return None };
+        // Before Redis has answered, nobody knows how much is there.
+        let known = matches!(self.redis, Health::Up(_));
+        let waiting = match self.sum(|queue| queue.depth) {
+            _ if !known => "events wait in Redis, nothing is lost".to_owned(),
+            0 => "no event waits in Redis".to_owned(),
+            depth => format!("{} in Redis, nothing is lost", events(depth, "waits", "wait")),
+        };
+        let in_memory = self.sum(|queue| if queue.at_most_once { queue.held } else { 0 });
+        let memory = match in_memory {
+            0 => String::new(),
+            held => format!(" {} in memory only: do not restart tidegate.", events(held, "is", "are")),
+        };
+        let arriving = match self.arrived_per_second() {
+            none if none < 0.05 => String::new(),
+            some => format!(" {} arrive a second; see that Redis has room for them.", rate(some)),
+        };
+        let text = format!("MongoDB has been down for {}: {waiting}.{memory}", span(*time));
+        let advice = format!(
+            "See that MongoDB runs and has a primary; tidegate tries again until it is back.{arriving}"
+        );
+        Some(Summary { error: Some(error.clone()), ..summary(Level::Bad, "mongodb-down", text, advice) })
+    }
+
+    fn starting(&self) -> Option<Summary> {
+        let missing = match (&self.redis, &self.mongodb) {
+            (Health::Unknown, Health::Unknown) => "Redis and MongoDB have",
+            (Health::Unknown, _) => "Redis has",
+            (_, Health::Unknown) => "MongoDB has",
+            _ => return None,
+        };
+        let text = format!("Starting: {missing} not answered yet.");
+        Some(summary(Level::Notice, "starting", text, "This takes a few seconds at most."))
+    }
+
+    /// Whether both servers have been back long enough for what they held up to go on.
+    fn servers_answer(&self) -> bool {
+        let answers = |health: &Health| matches!(health, Health::Up(time) if *time >= STUCK);
+        answers(&self.redis) && answers(&self.mongodb)
+    }
+
+    fn refused(&self) -> Option<Summary> {
+        if !self.servers_answer() {
+            return None;
+        }
+        let stuck = self.queues.iter().filter_map(|queue| Some((queue, queue.retrying?)));
+        let (queue, time) = stuck.max_by_key(|(_, time)| *time).filter(|(_, time)| *time >= STUCK)?;
+        let text = format!("MongoDB answers, but writes of {} have failed for {}.", queue.key, span(time));
+        let advice = "The last error is told below, under MongoDB. Usual causes: rights on one collection, a write concern that cannot be met.";
+        Some(summary(Level::Bad, "refused", text, advice))
+    }
+
+    fn not_drained(&self) -> Option<Summary> {
+        if !self.servers_answer() {
+            return None;
+        }
+        let queue =
+            self.queues.iter().find(|queue| queue.phase == Phase::Connecting && queue.phase_for >= STUCK)?;
+        let time = span(queue.phase_for);
+        let text = format!("{} is not being drained: taking it over has not worked for {time}.", queue.key);
+        Some(summary(
+            Level::Bad,
+            "not-drained",
+            text,
+            "The log says what is in the way; tidegate tries again until it works.",
+        ))
+    }
+
+    fn late(&self) -> Option<Summary> {
+        let queue = self.queues.iter().max_by_key(|queue| queue.oldest_age)?;
+        if queue.oldest_age < LATE {
+            return None;
+        }
+        let depth = number(queue.depth);
+        let (arrive, settle) = (queue.arrived_per_second, queue.settled_per_second);
+        let rates = format!("{} arrive a second, {} are settled", rate(arrive), rate(settle));
+        let outlook = if settle < 0.05 {
+            "None was settled in the last seconds".to_owned()
+        } else if settle > arrive * 1.02 {
+            let left = Duration::from_secs_f64(queue.depth as f64 / (settle - arrive));
+            format!("{rates}: they catch up in about {}", span(left.max(Duration::from_secs(1))))
+        } else {
+            format!("{rates}: they fall behind")
+        };
+        let text = format!(
+            "Events of {} are late: the oldest has waited {}, {depth} are in the queue.",
+            queue.key,
+            span(queue.oldest_age)
+        );
+        let advice = if queue.lanes_writing * 2 >= queue.lanes {
+            format!(
+                "{} of {} lanes wait for MongoDB: look at its load. More lanes (lanes.count) help if it has cores to spare.",
+                queue.lanes_writing, queue.lanes
+            )
+        } else if self.buffer_is_full {
+            "The buffer is full: another queue may hold it, or buffer.max_bytes is too small.".to_owned()
+        } else {
+            "MongoDB keeps up; look at the processors of tidegate and Redis.".to_owned()
+        };
+        Some(summary(Level::Warning, "late", text, format!("{outlook}. {advice}")))
+    }
+
+    fn taking_over(&self) -> Option<Summary> {
+        let queue = self.queues.iter().find(|queue| queue.phase == Phase::Connecting)?;
+        let text = format!("{} is about to be taken over.", queue.key);
+        Some(summary(Level::Notice, "taking-over", text, "This takes a few seconds at most."))
+    }
+
+    fn recovering(&self) -> Option<Summary> {
+        let queue = self.queues.iter().find(|queue| queue.phase == Phase::Recovering)?;
+        let held = events(queue.held, "is", "are");
+        let text = format!("Taking {} over: {held} being settled that a former owner had read.", queue.key);
+        Some(summary(Level::Notice, "recovering", text, "Then new events are read. There is nothing to do."))
+    }
+
+    fn foreign_pops(&self) -> Option<Summary> {
+        let queue = self.queues.iter().find(|queue| queue.foreign_pops > 0)?;
+        let text = format!(
+            "Another client removes or inserts elements of {}: some events may be lost to it or applied twice.",
+            queue.key
+        );
+        let times = number(queue.foreign_pops);
+        let advice = format!(
+            "Found so far: {times}. This delivery needs the list to itself: find the client (CLIENT LIST), or use at-most-once."
+        );
+        Some(summary(Level::Notice, "foreign-pops", text, advice))
+    }
+
+    fn fine(&self) -> Summary {
+        let standing_by = self.queues.iter().filter(|queue| queue.phase == Phase::Standby).count();
+        if standing_by > 0 && standing_by == self.queues.len() {
+            let what = if standing_by == 1 { "the queue" } else { "all queues" };
+            let text = format!("Standing by: another instance drains {what}.");
+            let advice = "This one takes over when the other ends or was not heard of for lease.ttl.";
+            return summary(Level::Ok, "standing-by", text, advice);
+        }
+        let slowest = self.queues.iter().filter_map(|queue| queue.durable_within).reduce(f64::max);
+        let depth = self.sum(|queue| if queue.phase == Phase::Standby { 0 } else { queue.depth });
+        let durable = match slowest {
+            Some(seconds) if seconds <= LATE.as_secs_f64() => {
+                format!("Everything is durable within {}", span(Duration::from_secs_f64(seconds)))
+            }
+            Some(seconds) if seconds.is_finite() => {
+                let slowest = span(Duration::from_secs_f64(seconds));
+                format!("Everything is durable; lately it took up to {slowest}")
+            }
+            Some(_) => "Everything is durable; lately it took more than a minute".to_owned(),
+            None if depth == 0 => "Everything is durable, and nothing waits".to_owned(),
+            None => format!("{} on the way", events(depth, "is", "are")),
+        };
+        let (arrive, settle) = (self.arrived_per_second(), self.settled_per_second());
+        let rates = if arrive < 0.05 && settle < 0.05 {
+            "No events arrive.".to_owned()
+        } else {
+            format!("{} events arrive a second, {} are settled.", rate(arrive), rate(settle))
+        };
+        match self.dead_lately {
+            0 => {
+                summary(Level::Ok, "fine", format!("{durable}."), format!("{rates} There is nothing to do."))
+            }
+            dead => {
+                let dead = match dead {
+                    1 => "1 dead letter".to_owned(),
+                    // No more are remembered.
+                    20.. => "20 dead letters or more".to_owned(),
+                    _ => format!("{dead} dead letters"),
+                };
+                let text = format!("{durable}; {dead} in the last 5 minutes.");
+                let advice = format!(
+                    "{rates} Dead letters can never be written; they are kept in Redis, and the reasons are below."
+                );
+                summary(Level::Notice, "dead-letters", text, advice)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;

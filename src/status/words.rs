@@ -1,0 +1,65 @@
+//! Numbers and times as people say them.
+
+use std::time::Duration;
+
+/// `31,204`
+pub(super) fn number(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 event waits`, `31,204 events wait`
+pub(super) fn events(n: u64, one: &str, many: &str) -> String {
+    if n == 1 { format!("1 event {one}") } else { format!("{} events {many}", number(n)) }
+}
+
+/// `60 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`
+pub(super) fn span(time: Duration) -> String {
+    let ms = time.as_millis();
+    let seconds = time.as_secs();
+    let two = |large: u64, unit: &str, small: u64, smaller: &str| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {smaller}"),
+    };
+    match seconds {
+        0 => format!("{ms} ms"),
+        1..10 if ms % 1000 >= 100 => format!("{:.1} s", (time.as_secs_f64() * 10.0).floor() / 10.0),
+        1..60 => format!("{seconds} s"),
+        60..3600 => two(seconds / 60, "min", seconds % 60, "s"),
+        3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "min"),
+        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
+    }
+}
+
+/// A rate, without digits that mean nothing: `0.4`, `12`, `1,204`
+pub(super) fn rate(per_second: f64) -> String {
+    if per_second > 0.0 && per_second < 9.95 {
+        return format!("{per_second:.1}");
+    }
+    number(per_second.round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_are_short() {
+        let numbers = [0, 999, 1000, 31_204, 1_000_000].map(number).join(" ");
+        assert_eq!(numbers, "0 999 1,000 31,204 1,000,000");
+        let times = [0, 60, 1000, 2500, 9_990, 12_700, 60_000, 200_000, 7_500_000, 356_400_000];
+        let times: Vec<_> = times.into_iter().map(|ms| span(Duration::from_millis(ms))).collect();
+        let told = "0 ms, 60 ms, 1 s, 2.5 s, 9.9 s, 12 s, 1 min, 3 min 20 s, 2 h 5 min, 4 d 3 h";
+        assert_eq!(times.join(", "), told);
+        assert_eq!([0.0, 0.42, 9.96, 1204.4].map(rate).join(" "), "0 0.4 10 1,204");
+        assert_eq!(events(1, "waits", "wait"), "1 event waits");
+        assert_eq!(events(1000, "waits", "wait"), "1,000 events wait");
+    }
+}
