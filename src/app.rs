@@ -101,6 +101,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             }
         }
     }
+    shared.sink.close().await;
     // Peers that were not told wait for a moment longer.
     let _ = tokio::time::timeout(Duration::from_secs(1), gathering).await;
     fatal.map_or(Ok(()), |error| Err(error.into()))

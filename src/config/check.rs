@@ -131,6 +131,10 @@ impl Config {
 
     fn check_servers(&self, found: &mut Violations) {
         check_url(&self.redis.url, "redis.url", &["redis", "rediss", "unix"], found);
+        for (number, sentinel) in self.redis.sentinels.iter().enumerate() {
+            let key = KeyPath::from("redis.sentinels").join(number);
+            check_url(sentinel, key, &["redis", "rediss"], found);
+        }
         check_url(&self.mongodb.uri, "mongodb.uri", &["mongodb", "mongodb+srv"], found);
 
         let database = self.mongodb.database.as_str();
@@ -244,14 +248,15 @@ impl Config {
     }
 }
 
-fn check_url(url: &SecretUrl, key: &str, schemes: &[&str], found: &mut Violations) {
+fn check_url(url: &SecretUrl, key: impl Into<KeyPath>, schemes: &[&str], found: &mut Violations) {
+    let key = key.into();
     let expected = || schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ");
     let scheme = url.scheme().filter(|scheme| schemes.contains(scheme));
     let Some(scheme) = scheme else {
         return found.require(false, key, format!("must begin with {}", expected()));
     };
     let rest = &url.expose()[scheme.len() + "://".len()..];
-    found.require(!rest.trim_matches('/').is_empty(), key, "must name a server");
+    found.require(!rest.trim_matches('/').is_empty(), key.clone(), "must name a server");
     found.require(!rest.contains(char::is_control), key, "must not contain control characters");
 }
 

@@ -15,6 +15,8 @@ impl Default for Redis {
         Redis {
             url: SecretUrl::new("redis://127.0.0.1:6379"),
             url_file: None,
+            sentinels: Vec::new(),
+            sentinel_primary: "mymaster".into(),
             timeout: Duration::from_secs(5),
         }
     }

@@ -33,9 +33,11 @@ pub(super) enum Form {
 }
 
 /// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 25] = [
+pub(super) const KEYS: [(&str, Form); 27] = [
     ("redis.url", Form::Text),
     ("redis.url_file", Form::Text),
+    ("redis.sentinels", Form::Toml),
+    ("redis.sentinel_primary", Form::Text),
     ("redis.timeout", Form::Text),
     ("mongodb.uri", Form::Text),
     ("mongodb.uri_file", Form::Text),

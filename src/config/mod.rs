@@ -77,6 +77,10 @@ pub struct Redis {
     pub url: SecretUrl,
     /// File that holds the URL; wins over `url`.
     pub url_file: Option<PathBuf>,
+    /// URLs of sentinels, which know where the primary is; it is reached with the rest of `url`.
+    pub sentinels: Vec<SecretUrl>,
+    /// The name under which the sentinels know the primary.
+    pub sentinel_primary: String,
     /// Longest wait for a reply, blocking waits excepted.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,

@@ -111,6 +111,8 @@ mod tests {
         insta::assert_snapshot!(with_everything().redacted_toml(), @r#"
         [redis]
         url = "redis://:***@cache:6379"
+        sentinels = []
+        sentinel_primary = "mymaster"
         timeout = "5s"
 
         [mongodb]

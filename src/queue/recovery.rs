@@ -2,7 +2,7 @@
 //!
 //! Where owner after owner dies over the same events, one of them kills. Then they are worked on in parts, each
 //! committed before the next; the part over which the next process dies is worked on event by event; and the event over
-//! which yet another one dies is set aside, without being read.
+//! which two more die is set aside, without being read.
 
 use std::ops::Range;
 
@@ -12,11 +12,13 @@ use super::reader::{Fetched, Fetcher, ended};
 use super::window_size::WindowSize;
 use crate::dead_letter::{Reason, Rejection, render_without_event};
 use crate::settle::Outcome;
-use crate::source::{List, SourceError};
+use crate::source::{List, SourceError, Tries};
 use crate::status::Phase;
 
 /// Processes that may die over the same events before one is suspected.
 const PATIENCE: u64 = 3;
+/// Processes that must have ended over one event alone: a single one may have been stopped past its lease.
+const WITNESSES: u64 = 2;
 /// Events in a part.
 const PART: i64 = 1000;
 
@@ -37,26 +39,26 @@ impl Fetcher {
             tries = tries.count - 1,
             "process after process ended over the same events; going on in small parts"
         );
-        self.recover_in_parts(list, unsettled, tries.part).await
+        self.recover_in_parts(list, unsettled, tries).await
     }
 
-    /// Works on part after part; on single events up to `suspect_to`, the end of the part over which a process died.
+    /// Works on part after part; on single events up to the end of the part over which a process died.
     async fn recover_in_parts(
         &mut self,
         list: &List,
         unsettled: Range<i64>,
-        suspect_to: Option<i64>,
+        tries: Tries,
     ) -> Result<(), SourceError> {
         let mut at = unsettled.start;
-        let suspect_to = suspect_to.unwrap_or(at);
-        if suspect_to == at + 1 {
+        let suspect_to = tries.part.unwrap_or(at);
+        if suspect_to == at + 1 && tries.alone >= WITNESSES {
             self.set_aside(list, at).await?;
             at += 1;
         }
         while at < unsettled.end && !self.stop.is_cancelled() {
             let step = if at < suspect_to { 1 } else { PART };
             let end = unsettled.end.min(at + step);
-            list.part(self.queue.shared.peers.name(), end, PATIENCE + 1).await?;
+            list.part(self.queue.shared.peers.name(), end, end == at + 1, PATIENCE + 1).await?;
             self.settle(at..end).await?;
             at = end;
         }

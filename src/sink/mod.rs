@@ -141,6 +141,13 @@ impl Sink {
         }
     }
 
+    /// Ends the client's connections and sessions, which it else does in the background while the runtime ends.
+    pub async fn close(&self) {
+        let closing = self.database.client().clone().shutdown().immediate(true);
+        // Whether the server heard of it matters little.
+        let _ = timeout(Duration::from_secs(1), closing).await;
+    }
+
     /// Whether the server answers. Tells the status.
     pub async fn ping(&self) {
         // The outcome is the status's.

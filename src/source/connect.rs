@@ -7,12 +7,14 @@ use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo};
 
 use super::error::SourceError;
+use super::sentinel::{Sentinels, check_primary};
 use crate::config;
 
 /// Where Redis is. Connections never reconnect by themselves: whoever loses one takes over again.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    client: Client,
+    info: ConnectionInfo,
+    sentinels: Option<Sentinels>,
     timeout: Duration,
 }
 
@@ -30,7 +32,13 @@ impl Redis {
         };
         let info: ConnectionInfo = config.url.expose().into_connection_info().map_err(bad)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        Ok(Redis { client: Client::open(info).map_err(bad)?, timeout: config.timeout })
+        // Opening tells what is wrong with it; nothing is sent.
+        Client::open(info.clone()).map_err(bad)?;
+        let sentinels = match &*config.sentinels {
+            [] => None,
+            sentinels => Some(Sentinels::new(sentinels, &config.sentinel_primary)?),
+        };
+        Ok(Redis { info, sentinels, timeout: config.timeout })
     }
 
     /// Opens a connection whose commands are answered within the configured time.
@@ -54,7 +62,14 @@ impl Redis {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(response));
-        Ok(self.client.get_multiplexed_async_connection_with_config(&config).await?)
+        let Some(sentinels) = &self.sentinels else {
+            let client = Client::open(self.info.clone())?;
+            return Ok(client.get_multiplexed_async_connection_with_config(&config).await?);
+        };
+        let client = Client::open(sentinels.resolve(&self.info, self.timeout).await?)?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        check_primary(&mut connection).await?;
+        Ok(connection)
     }
 }
 

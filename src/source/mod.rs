@@ -7,6 +7,7 @@ mod list;
 mod members;
 mod pop;
 mod script;
+mod sentinel;
 mod tries;
 mod waiter;
 

@@ -129,11 +129,12 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
 /// Counts the processes that took the queue over without a commit since; a process counts once. Answers how
-/// many, and where the part ends that the last of them was working on alone.
+/// many, where the part ends that the last of them was working on alone, and how many ended so over the one event
+/// at base.
 ///
 /// KEYS owner base tries · ARGV epoch ttl-ms process
 pub(super) const TRIES: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1, '' } end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1, '', 0 } end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local base = redis.call('GET', KEYS[2]) or ''
 if redis.call('HGET', KEYS[3], 'base') ~= base then
@@ -143,17 +144,24 @@ end
 if redis.call('HGET', KEYS[3], 'process') ~= ARGV[3] then
   redis.call('HSET', KEYS[3], 'process', ARGV[3])
   redis.call('HINCRBY', KEYS[3], 'count', 1)
+  redis.call('HINCRBY', KEYS[3], 'alone', redis.call('HGET', KEYS[3], 'single') or 0)
 end
-return { tonumber(redis.call('HGET', KEYS[3], 'count')), redis.call('HGET', KEYS[3], 'part') or '' }";
+return {
+  tonumber(redis.call('HGET', KEYS[3], 'count')),
+  redis.call('HGET', KEYS[3], 'part') or '',
+  tonumber(redis.call('HGET', KEYS[3], 'alone') or 0),
+}";
 
 /// Notes that the caller works on the elements from base to `part` alone.
 ///
-/// KEYS owner base tries · ARGV epoch ttl-ms process part count
+/// KEYS owner base tries · ARGV epoch ttl-ms process part count single
 pub(super) const PART: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('HSET', KEYS[3], 'base', redis.call('GET', KEYS[2]) or '',
-  'process', ARGV[3], 'part', ARGV[4], 'count', ARGV[5])
+local base = redis.call('GET', KEYS[2]) or ''
+if redis.call('HGET', KEYS[3], 'base') ~= base then redis.call('HDEL', KEYS[3], 'alone') end
+redis.call('HSET', KEYS[3], 'base', base,
+  'process', ARGV[3], 'part', ARGV[4], 'count', ARGV[5], 'single', ARGV[6])
 return 1";
 
 /// Makes a dead letter of the element at base, which never leaves Redis: it may be what kills its readers.

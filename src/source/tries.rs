@@ -13,6 +13,8 @@ pub struct Tries {
     pub count: u64,
     /// The end of the part that the last one was working on alone; it begins at the base.
     pub part: Option<i64>,
+    /// Processes that were working on the one event at the base when their ownership ended.
+    pub alone: u64,
 }
 
 impl List {
@@ -22,20 +24,20 @@ impl List {
     /// Fenced, or Redis's.
     pub async fn tries(&self, process: &str) -> Result<Tries, SourceError> {
         let mut connection = self.connection().await;
-        let (count, part): (i64, String) = Script::new(script::TRIES)
+        let (count, part, alone): (i64, String, u64) = Script::new(script::TRIES)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
             .arg(self.lease())
             .arg(process)
             .invoke_async(&mut connection)
             .await?;
-        Ok(Tries { count: fenced(count)?, part: part.parse().ok() })
+        Ok(Tries { count: fenced(count)?, part: part.parse().ok(), alone })
     }
 
-    /// Notes that this process is about to work on the elements from the base to `end` alone.
+    /// Notes that this process is about to work on the elements from the base to `end` alone, `single` if it is one.
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn part(&self, process: &str, end: i64, count: u64) -> Result<(), SourceError> {
+    pub async fn part(&self, process: &str, end: i64, single: bool, count: u64) -> Result<(), SourceError> {
         let mut connection = self.connection().await;
         let answer: i64 = Script::new(script::PART)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
@@ -43,6 +45,7 @@ impl List {
             .arg(process)
             .arg(end)
             .arg(count)
+            .arg(u8::from(single))
             .invoke_async(&mut connection)
             .await?;
         fenced(answer).map(drop)

@@ -14,6 +14,7 @@ mod node;
 mod outages;
 mod ownership;
 mod page;
+mod sentinel;
 mod shard_key;
 mod sharing;
 mod stage;

@@ -32,7 +32,7 @@ pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};
 pub(crate) use self::names::unique;
 pub(crate) use self::port::free as free_port;
-pub(crate) use self::process::Process;
+pub(crate) use self::process::{Process, command};
 pub(crate) use self::prometheus::{Prometheus, promtool_command};
 pub(crate) use self::proxy::{Flow, Proxy};
 pub(crate) use self::queue::{dead_letters, length, push};

@@ -1,0 +1,94 @@
+//! Finding the primary through Redis Sentinel, anew for each connection.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+
+use super::error::SourceError;
+use crate::config::SecretUrl;
+
+/// Sentinels, and the name under which they know the primary.
+#[derive(Debug, Clone)]
+pub(super) struct Sentinels {
+    infos: Vec<ConnectionInfo>,
+    primary: String,
+}
+
+impl Sentinels {
+    /// Reads their URLs.
+    ///
+    /// # Errors
+    /// Fatal: one cannot be used. It is not repeated in the text.
+    pub(super) fn new(urls: &[SecretUrl], primary: &str) -> Result<Self, SourceError> {
+        let read = |url: &SecretUrl| url.expose().into_connection_info();
+        let infos = urls.iter().map(read).collect::<Result<_, _>>();
+        let infos = infos.map_err(|error| {
+            let what = error.detail().unwrap_or(error.category());
+            SourceError::Fatal(format!("redis.sentinels cannot be used: {what}"))
+        })?;
+        Ok(Sentinels { infos, primary: primary.to_owned() })
+    }
+
+    /// `info`, with the address that the first sentinel to answer names.
+    ///
+    /// # Errors
+    /// Lost: none knows the primary.
+    pub(super) async fn resolve(
+        &self,
+        info: &ConnectionInfo,
+        timeout: Duration,
+    ) -> Result<ConnectionInfo, SourceError> {
+        let mut last = "redis.sentinels is empty".to_owned();
+        for sentinel in &self.infos {
+            match self.ask(sentinel, timeout).await {
+                Ok(Some((host, port))) => return Ok(info.clone().set_addr(at(info.addr(), host, port))),
+                Ok(None) => last = format!("it does not know {:?}", self.primary),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        Err(SourceError::Lost(format!("no sentinel tells where the primary is: {last}")))
+    }
+
+    async fn ask(
+        &self,
+        sentinel: &ConnectionInfo,
+        timeout: Duration,
+    ) -> Result<Option<(String, u16)>, SourceError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(timeout));
+        let client = Client::open(sentinel.clone())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let address = redis::cmd("SENTINEL")
+            .arg("get-master-addr-by-name")
+            .arg(&self.primary)
+            .query_async(&mut connection)
+            .await?;
+        Ok(address)
+    }
+}
+
+/// An address like the configured one, elsewhere.
+fn at(configured: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
+    match configured {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    }
+}
+
+/// Checks that a server is the primary: for a while, sentinels may name one that was.
+///
+/// # Errors
+/// Lost: it is none.
+pub(super) async fn check_primary(connection: &mut MultiplexedConnection) -> Result<(), SourceError> {
+    let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(connection).await?;
+    let role: String =
+        role.first().and_then(|role| redis::from_redis_value_ref(role).ok()).unwrap_or_default();
+    if role == "master" {
+        return Ok(());
+    }
+    Err(SourceError::Lost(format!("the server that the sentinels name is no primary but {role:?}")))
+}
