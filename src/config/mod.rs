@@ -14,6 +14,7 @@ mod route_rules;
 mod secret;
 mod show;
 mod source;
+mod source_table;
 mod yjs;
 
 #[cfg(test)]
@@ -32,7 +33,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use error::{ConfigError, KeyPath, Problem};
 pub use secret::SecretUrl;
-pub use source::{Amount, Conversion, Id, Source, SourceTable};
+pub use source::{Amount, Id, Source};
+pub use source_table::{Conversion, SourceTable};
 pub use yjs::{Yjs, YjsEncoding};
 
 /// The whole configuration.

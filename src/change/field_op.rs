@@ -1,0 +1,181 @@
+//! Operations on single fields, and their encoding.
+
+use bson::spec::ElementType;
+
+use crate::raw::ValueRef;
+
+/// What happens to one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Op {
+    /// The field gets the value.
+    Set,
+    /// The field goes; the value is null.
+    Unset,
+    /// The number is added to the field.
+    Inc,
+    /// The value is appended to the field, an array.
+    Push,
+    /// The elements of the value, an array, are appended to the field.
+    PushEach,
+    /// `$push` with modifiers; the value is its whole operand.
+    PushWith,
+    /// The elements of the value, an array, are added to the field where it has none equal.
+    AddToSet,
+    /// All elements equal to one of the value's, an array, are removed from the field.
+    PullAll,
+    /// All elements that equal the value, or meet its condition, are removed from the field.
+    Pull,
+    /// The first (-1) or last (1) element of the field is removed.
+    Pop,
+    /// The field is multiplied by the number.
+    Mul,
+    /// The field gets the value if that is less.
+    Min,
+    /// The field gets the value if that is greater.
+    Max,
+    /// The field gets the name that the value says.
+    Rename,
+    /// The field gets the value if the document is made by this.
+    SetOnInsert,
+    /// The field gets the time of the write.
+    CurrentDate,
+    /// The binary is merged into the field, a Yjs document.
+    Yjs,
+}
+
+impl Op {
+    const ALL: [Op; 17] = [
+        Op::Set,
+        Op::Unset,
+        Op::Inc,
+        Op::Push,
+        Op::PushEach,
+        Op::PushWith,
+        Op::AddToSet,
+        Op::PullAll,
+        Op::Pull,
+        Op::Pop,
+        Op::Mul,
+        Op::Min,
+        Op::Max,
+        Op::Rename,
+        Op::SetOnInsert,
+        Op::CurrentDate,
+        Op::Yjs,
+    ];
+
+    /// MongoDB's operators, in the order in which they are written.
+    pub const OPERATORS: [&'static str; 14] = [
+        "$set",
+        "$unset",
+        "$inc",
+        "$push",
+        "$addToSet",
+        "$pullAll",
+        "$pull",
+        "$pop",
+        "$mul",
+        "$min",
+        "$max",
+        "$rename",
+        "$setOnInsert",
+        "$currentDate",
+    ];
+
+    /// MongoDB's name of it.
+    #[must_use]
+    pub const fn operator(self) -> &'static str {
+        match self {
+            Op::Set => "$set",
+            Op::Unset => "$unset",
+            Op::Inc => "$inc",
+            Op::Push | Op::PushEach | Op::PushWith | Op::Yjs => "$push",
+            Op::AddToSet => "$addToSet",
+            Op::PullAll => "$pullAll",
+            Op::Pull => "$pull",
+            Op::Pop => "$pop",
+            Op::Mul => "$mul",
+            Op::Min => "$min",
+            Op::Max => "$max",
+            Op::Rename => "$rename",
+            Op::SetOnInsert => "$setOnInsert",
+            Op::CurrentDate => "$currentDate",
+        }
+    }
+}
+
+/// An operation on one field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FieldOp<'a> {
+    /// What happens.
+    pub op: Op,
+    /// The field's dotted path.
+    pub path: &'a str,
+    /// The operand.
+    pub value: ValueRef<'a>,
+}
+
+/// Field operations, encoded one behind the other: op, type, lengths of path and value, path, value.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldOps<'a> {
+    bytes: &'a [u8],
+}
+
+const FIELD_HEAD: usize = 10;
+
+/// Appends a field operation to `out`.
+pub fn write_field_op(out: &mut Vec<u8>, op: FieldOp<'_>) {
+    // Events of 4 GiB do not come out of Redis, whose strings end at 512 MiB.
+    let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    out.push(op.op as u8);
+    out.push(op.value.kind as u8);
+    out.extend_from_slice(&len(op.path.len()));
+    out.extend_from_slice(&len(op.value.bytes.len()));
+    out.extend_from_slice(op.path.as_bytes());
+    out.extend_from_slice(op.value.bytes);
+}
+
+impl<'a> FieldOps<'a> {
+    /// Reads what [`write_field_op`] wrote.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        FieldOps { bytes }
+    }
+
+    /// What is not yet read, encoded.
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Encoded bytes not yet read.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether no operation is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl<'a> Iterator for FieldOps<'a> {
+    type Item = FieldOp<'a>;
+
+    fn next(&mut self) -> Option<FieldOp<'a>> {
+        let head = self.bytes.get(..FIELD_HEAD)?;
+        let len = |at: usize| {
+            Some(usize::try_from(u32::from_le_bytes(head[at..at + 4].try_into().ok()?)).unwrap_or(usize::MAX))
+        };
+        let op = *Op::ALL.get(usize::from(head[0]))?;
+        let kind = ElementType::from(head[1])?;
+        let path_end = FIELD_HEAD + len(2)?;
+        let value_end = path_end + len(6)?;
+        let path = std::str::from_utf8(self.bytes.get(FIELD_HEAD..path_end)?).ok()?;
+        let bytes = self.bytes.get(path_end..value_end)?;
+        self.bytes = &self.bytes[value_end..];
+        Some(FieldOp { op, path, value: ValueRef { kind, bytes } })
+    }
+}
