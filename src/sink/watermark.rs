@@ -52,15 +52,19 @@ impl Sink {
             let start = begin_document(&mut filter);
             write_entity(&mut filter, entity);
             end_document(&mut filter, start);
-            let found = self.find(entity.collection, &filter, projected, 1).await?;
-            all[at] = match found.first() {
-                Some(document) => watermark(document, guard),
-                None => {
-                    let filter = among(std::iter::once(entity.id));
-                    let taken = !self.find(entity.collection, &filter, projected, 1).await?.is_empty();
-                    if taken { Found::Taken } else { Found::Nothing }
+            let find = async || self.find(entity.collection, &filter, projected, 1).await;
+            let mut found = find().await?;
+            if found.is_empty() {
+                let by_id = among(std::iter::once(entity.id));
+                if !self.find(entity.collection, &by_id, projected, 1).await?.is_empty() {
+                    // Unless it was made between the two looks, it is another's.
+                    found = find().await?;
+                    all[at] = Found::Taken;
                 }
-            };
+            }
+            if let Some(document) = found.first() {
+                all[at] = watermark(document, guard);
+            }
         }
         for (collection, places) in by_collection {
             for some in places.chunks(IDS) {
