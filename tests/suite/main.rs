@@ -13,6 +13,7 @@ mod hostile;
 mod main_path;
 mod node;
 mod outages;
+mod overload;
 mod ownership;
 mod page;
 mod sentinel;
