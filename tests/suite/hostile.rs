@@ -73,6 +73,7 @@ async fn hostile_events_harm_nobody() -> Outcome {
     let mut stage = Setting::new().with(CONFIG).with(&events.routes()?).stage().await?;
     // A lease lost on a busy machine would number the events anew, and they are told by their numbers here.
     stage.launch = stage.launch.env("TIDEGATE_LEASE__TTL", "60s");
+    make_picky(&stage).await?;
     let tidegate = stage.start().await?;
 
     let mut producer = stage.producer().await?;
@@ -96,6 +97,13 @@ async fn hostile_events_harm_nobody() -> Outcome {
     assert_eq!(sum("tidegate_events_deduplicated_total"), 0.0, "an event was applied before");
     assert_eq!(sum("tidegate_events_dead_lettered_total"), letters.count as f64);
     println!("dead letters: {:#?}", letters.by_class);
+    // Otherwise nothing but the decoder was put to the test.
+    assert!(letters.count < total * 3 / 4, "only {} events were persisted", total - letters.count);
+    for reason in
+        [Reason::NotJson, Reason::BadKey, Reason::TypeMismatch, Reason::UniqueIndex, Reason::Validation]
+    {
+        assert!(letters.by_class.contains_key(reason.label()), "no event was refused as {}", reason.label());
+    }
     check_documents(&stage, &events, total).await?;
     end(tidegate).await
 }
@@ -111,6 +119,15 @@ fn what_is_mutated_is_valid() -> Outcome {
         let decoded = decoder.decode(event.as_bytes());
         assert!(decoded.is_ok(), "{event}: {decoded:?}");
     }
+    Ok(())
+}
+
+/// Gives MongoDB reasons to refuse: a validator, and an index that is unique.
+async fn make_picky(stage: &Stage) -> Outcome {
+    let validator = doc! {"total": {"$not": {"$lt": 0}}};
+    stage.database.run_command(doc! {"create": "all", "validator": validator}).await?;
+    let index = doc! {"key": {"unique": 1}, "name": "unique", "unique": true, "sparse": true};
+    stage.database.run_command(doc! {"createIndexes": "documents", "indexes": [index]}).await?;
     Ok(())
 }
 
