@@ -13,10 +13,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tidegate::dead_letter::Reason;
 use tidegate::event::Decoder;
+use tidegate::sink::{DEAD, EPOCHS};
 
 use self::events::{Events, GOOD_DOCUMENTS, GOOD_EVERY, good_document};
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact};
-use crate::support::{Tidegate, document, length, push, try_eventually};
+use crate::support::{Tidegate, count, document, length, push, try_eventually};
 
 mod events;
 mod mutate;
@@ -30,6 +31,8 @@ const MEMORY: u64 = 300 << 20;
 /// Events in the queue beyond which producers wait, so that Redis need not hold a million.
 const BACKLOG: usize = 10_000;
 const CHUNK: usize = 500;
+/// What is tidegate's own in MongoDB; events must not reach it.
+const OWN_COLLECTIONS: [&str; 2] = [EPOCHS, DEAD];
 /// An offset is an epoch and, in so many low bits, an index.
 const INDEX_BITS: u32 = 36;
 
@@ -46,6 +49,7 @@ struct Letter<'a> {
     event_base64: Option<String>,
     reason: String,
     class: String,
+    code: Option<i32>,
     offset: i64,
     queue: String,
     at: String,
@@ -61,6 +65,7 @@ fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawVa
 struct Letters {
     by_class: BTreeMap<String, usize>,
     count: usize,
+    refused_by_mongodb: u64,
     last: i64,
 }
 
@@ -104,6 +109,8 @@ async fn hostile_events_harm_nobody() -> Outcome {
     {
         assert!(letters.by_class.contains_key(reason.label()), "no event was refused as {}", reason.label());
     }
+    assert_eq!(count(&stage.database, EPOCHS).await?, 1);
+    assert_eq!(count(&stage.database, DEAD).await?, letters.refused_by_mongodb);
     check_documents(&stage, &events, total).await?;
     end(tidegate).await
 }
@@ -185,6 +192,9 @@ impl Letters {
         }
         self.last = letter.offset;
         self.count += 1;
+        // The decoder sees by itself what would be code 40.
+        let by_mongodb = letter.code.is_some() && letter.class != Reason::PathConflict.label();
+        self.refused_by_mongodb += u64::from(by_mongodb);
         *self.by_class.entry(letter.class).or_default() += 1;
         Ok(())
     }
@@ -199,7 +209,7 @@ async fn check_documents(stage: &Stage, events: &Events, total: usize) -> Outcom
     }
     let names = stage.database.list_collection_names().await?;
     let mut documents = 0;
-    for name in names.iter().filter(|name| *name != "tidegate") {
+    for name in names.iter().filter(|name| !OWN_COLLECTIONS.contains(&name.as_str())) {
         assert!(events.collections().contains(&name.as_str()), "nobody named the collection {name}");
         let watermarks = doc! {"_tidegate": 1, "_tidegateDeleted": 1};
         let mut cursor =

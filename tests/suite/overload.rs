@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::stage::{PATIENCE, Setting, assert_exact, logged, update};
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged, update};
 use crate::support::{Metrics, documents};
 
 type Outcome = anyhow::Result<()>;
@@ -11,6 +11,13 @@ type Outcome = anyhow::Result<()>;
 /// What the daemon may have resident beyond `buffer.max_bytes`: itself, connections, a window, batches on their way.
 const BESIDES: u64 = 64 << 20;
 const MIB: u64 = 1 << 20;
+
+/// Who loses the lease on a busy machine needs MongoDB to take the queue over again, and reads nothing until then.
+async fn stage(config: &str) -> anyhow::Result<Stage> {
+    let mut stage = Setting::new().own_fast_servers().with(config).stage().await?;
+    stage.launch = stage.launch.env("TIDEGATE_LEASE__TTL", "60s").env("TIDEGATE_REDIS__TIMEOUT", "60s");
+    Ok(stage)
+}
 
 fn persisted(metrics: &Metrics) -> f64 {
     metrics.sum("tidegate_events_persisted_total", &[])
@@ -24,7 +31,7 @@ async fn ten_times_what_mongodb_takes() -> Outcome {
     const EVENTS: usize = 60_000;
     const DOCUMENTS: usize = 3_000;
     let config = "buffer.max_bytes = \"16MiB\"\nbatch.max_bytes = \"1MiB\"\nbatch.max_ops = 20\n";
-    let mut stage = Setting::new().own_fast_servers().with(config).stage().await?;
+    let mut stage = stage(config).await?;
     let tidegate = stage.start().await?;
     let text = "x".repeat(1_000);
     // One after the other, so that the window read ahead has few events of each document.
@@ -77,7 +84,7 @@ async fn a_backlog_is_folded_while_mongodb_is_away() -> Outcome {
     const EVENTS: usize = 300_000;
     const DOCUMENTS: usize = 5_000;
     let config = "buffer.max_bytes = \"32MiB\"\n";
-    let mut stage = Setting::new().own_fast_servers().with(config).stage().await?;
+    let mut stage = stage(config).await?;
     let mut tidegate = stage.start().await?;
     stage.mongo.stop().await?;
     tidegate.readiness(503, PATIENCE).await?;
