@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law model chaos lint microbench dashboards build servers screenshots clean
+.PHONY: help demo test law fuzz model chaos lint microbench dashboards build servers screenshots clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ test: servers ## run all tests against real servers, with a real browser
 CASES ?= 100000
 law: servers ## hold coalescing against a real server: CASES=n random sequences, SEED=n to repeat a run
 	@LAW_CASES=$(CASES) LAW_SEED=$(or $(SEED),$(shell date +%s)) $(CARGO) test --locked --lib coalescing_keeps_the_law -- --nocapture
+
+EVENTS ?= 1000000
+fuzz: servers ## push hostile events through the daemon: EVENTS=n of them, SEED=n to repeat a run
+	@FUZZ_EVENTS=$(EVENTS) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) $(CARGO) test --locked --test suite hostile_events -- --nocapture
 
 model: ## check the model of the delivery protocol within larger bounds: MODEL_BOUNDS=small for those of the tests
 	@MODEL_BOUNDS=$(or $(MODEL_BOUNDS),large) $(CARGO) test --locked --test model -- --nocapture

@@ -241,6 +241,11 @@ impl Tidegate {
         self.process.resident_bytes()
     }
 
+    /// The most that was ever resident, in bytes.
+    pub(crate) fn peak_resident_bytes(&self) -> anyhow::Result<u64> {
+        self.process.peak_resident_bytes()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.process.signal(signal)

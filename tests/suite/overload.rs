@@ -1,0 +1,116 @@
+//! More events than MongoDB takes: memory stays bounded, nothing is lost, and what waits is folded.
+
+use anyhow::ensure;
+use serde_json::json;
+
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged, update};
+use crate::support::{Metrics, documents};
+
+type Outcome = anyhow::Result<()>;
+
+/// What the daemon may have resident beyond `buffer.max_bytes`: itself, connections, a window, batches on their way.
+const BESIDES: u64 = 64 << 20;
+const MIB: u64 = 1 << 20;
+
+/// Who loses the lease on a busy machine needs MongoDB to take the queue over again, and reads nothing until then.
+async fn stage(config: &str) -> anyhow::Result<Stage> {
+    let mut stage = Setting::new().own_fast_servers().with(config).stage().await?;
+    stage.launch = stage.launch.env("TIDEGATE_LEASE__TTL", "60s").env("TIDEGATE_REDIS__TIMEOUT", "60s");
+    Ok(stage)
+}
+
+fn persisted(metrics: &Metrics) -> f64 {
+    metrics.sum("tidegate_events_persisted_total", &[])
+}
+
+/// Producers push ten events for each that is persisted. MongoDB answers in short turns only, so that nothing folds
+/// away what the buffer is for, and every document gets too few events for that, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_times_what_mongodb_takes() -> Outcome {
+    const BUFFER: u64 = 16 * MIB;
+    const EVENTS: usize = 60_000;
+    const DOCUMENTS: usize = 3_000;
+    let config = "buffer.max_bytes = \"16MiB\"\nbatch.max_bytes = \"1MiB\"\nbatch.max_ops = 20\n";
+    let mut stage = stage(config).await?;
+    let tidegate = stage.start().await?;
+    let text = "x".repeat(1_000);
+    // One after the other, so that the window read ahead has few events of each document.
+    let event = |n: usize| {
+        let (id, n) = (format!("doc{}", n % DOCUMENTS), n / DOCUMENTS);
+        let fields = json!({"last": n, format!("text{n}"): text});
+        update(&id, json!({"$push": {"log": n}, "$inc": {"count": 1}, "$set": fields}))
+    };
+
+    let (mut pushed, mut turns, mut full) = (0, 0, false);
+    while pushed < EVENTS {
+        let before = persisted(&tidegate.metrics().await?);
+        let next = EVENTS.min(pushed.max(before as usize * 10) + 500);
+        stage.push((pushed..next).map(event)).await?;
+        pushed = next;
+        stage.mongo.resume()?;
+        let some_more = |metrics: &Metrics| {
+            let now = persisted(metrics);
+            ensure!(now > before, "{now} are persisted");
+            Ok(())
+        };
+        tidegate.metrics_when(PATIENCE, "an event to be persisted", some_more).await?;
+        stage.mongo.pause()?;
+        let buffered = tidegate.metrics().await?.sum("tidegate_buffer_bytes", &[]) as u64;
+        full |= buffered >= BUFFER;
+        turns += 1;
+    }
+    let taken = persisted(&tidegate.metrics().await?);
+    stage.mongo.resume()?;
+    let metrics = stage.settled(&tidegate).await?;
+
+    let peak = tidegate.peak_resident_bytes()?;
+    println!(
+        "{turns} turns; {taken} of {pushed} persisted meanwhile; at most {} MiB resident; {} writes",
+        peak / MIB,
+        metrics.sum("tidegate_writes_total", &[]),
+    );
+    assert!(full, "the buffer was never full: {turns} turns");
+    assert!(peak < BUFFER + BESIDES, "{peak} bytes were resident");
+    let found = documents(&stage.database, "documents").await?;
+    assert_eq!(found.len(), DOCUMENTS);
+    found.values().for_each(|document| assert_exact(Some(document), EVENTS / DOCUMENTS));
+    Ok(())
+}
+
+/// What is pushed while MongoDB is away costs about one write a document, not one an event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_folded_while_mongodb_is_away() -> Outcome {
+    const BUFFER: u64 = 32 * MIB;
+    const EVENTS: usize = 300_000;
+    const DOCUMENTS: usize = 5_000;
+    let config = "buffer.max_bytes = \"32MiB\"\n";
+    let mut stage = stage(config).await?;
+    let mut tidegate = stage.start().await?;
+    stage.mongo.stop().await?;
+    tidegate.readiness(503, PATIENCE).await?;
+    stage.push((0..EVENTS).map(|n| logged(&format!("doc{}", n % DOCUMENTS), n / DOCUMENTS))).await?;
+    let all = |metrics: &Metrics| {
+        let buffered = metrics.sum("tidegate_buffer_events", &[]);
+        ensure!(buffered == EVENTS as f64, "{buffered} events are buffered");
+        Ok(())
+    };
+    let before = tidegate.metrics_when(PATIENCE * 2, "all events to be read", all).await?;
+    assert_eq!(before.sum("tidegate_writes_total", &[]), 0.0);
+    let bytes = before.sum("tidegate_buffer_bytes", &[]);
+
+    stage.mongo.restart().await?;
+    tidegate.readiness(200, PATIENCE).await?;
+    let metrics = stage.settled(&tidegate).await?;
+    let writes = metrics.sum("tidegate_writes_total", &[]);
+    let peak = tidegate.peak_resident_bytes()?;
+    println!("{EVENTS} events in {bytes} bytes, {writes} writes, at most {} MiB resident", peak / MIB);
+    // One for what was on its way when MongoDB went, or was found to be away, and one for all that came behind it.
+    assert!(writes <= 2.0 * DOCUMENTS as f64, "{writes} writes");
+    assert!(peak < BUFFER + BESIDES, "{peak} bytes were resident");
+    let found = documents(&stage.database, "documents").await?;
+    assert_eq!(found.len(), DOCUMENTS);
+    for document in found.values() {
+        assert_exact(Some(document), EVENTS / DOCUMENTS);
+    }
+    Ok(())
+}
