@@ -15,6 +15,7 @@ mod outages;
 mod ownership;
 mod page;
 mod sentinel;
+mod reload;
 mod shard_key;
 mod sharing;
 mod stage;
