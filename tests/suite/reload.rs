@@ -81,24 +81,25 @@ async fn bounds_of_batches_and_memory_change_at_once() -> Outcome {
         let full = |metrics: &Metrics| {
             let (max, held) =
                 (metrics.sum("tidegate_buffer_max_events", &[]), metrics.sum("tidegate_buffer_events", &[]));
-            ensure!(max == events && held == events, "{held} of {max}");
+            // Windows that are fetched and not yet decoded come on top.
+            ensure!(max == events && held >= events && held < 2000.0, "{held} of {max}");
             Ok(())
         };
         tidegate.metrics_when(PATIENCE, &format!("{events} events to be held"), full).await
     };
     // One document: a batch is due by its delay alone.
-    stage.push((0..50).map(|n| update("doc", json!({ "$push": { "log": n } })))).await?;
+    stage.push((0..2000).map(|n| update("doc", json!({ "$push": { "log": n } })))).await?;
     held(10.0).await?;
     assert_eq!(stage.document("doc").await?, None);
     // Readers that wait for room go on.
-    tidegate.reconfigure(&patient(30))?;
-    held(30.0).await?;
+    tidegate.reconfigure(&patient(300))?;
+    held(300.0).await?;
     assert_eq!(stage.document("doc").await?, None);
     // A lane that waits for the delay looks again.
-    tidegate.reconfigure("batch.max_delay = \"10ms\"\nbuffer.max_events = 30")?;
+    tidegate.reconfigure("batch.max_delay = \"10ms\"\nbuffer.max_events = 300")?;
     stage.settled(&tidegate).await?;
     let log = stage.document("doc").await?.context("no document")?.get_array("log")?.len();
-    assert_eq!(log, 50);
+    assert_eq!(log, 2000);
     let (_, status) = tidegate.get_json("/status").await?;
     assert_eq!(status["config"]["batch"]["max_delay"], "10ms");
     // No queue had to be taken over for that.
@@ -194,6 +195,11 @@ async fn events_that_are_retried_keep_their_meaning() -> Outcome {
     let tidegate = stage.start().await?;
     tidegate.reconfigure(&routes("before"))?;
     logged(&tidegate, "flushing, to go on with the new routes", 1).await;
+    let again = |metrics: &Metrics| {
+        ensure!(metrics.sum("tidegate_takeovers_total", &[]) == 2.0, "not taken over again");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "the queue to be owned again", again).await?;
     // Read under the old routes, and unsettled when the new ones come.
     stage.mongo.pause()?;
     stage.push((0..300).map(|n| json!({ "doc": "d", "n": n }).to_string())).await?;
@@ -280,7 +286,7 @@ async fn tombstones_do_not_begin_without_a_restart() -> Outcome {
     stage.settled(&tidegate).await?;
     eventually(PATIENCE, "a dead letter", async || {
         let letters = stage.dead_letters().await?;
-        ensure!(letters.len() == 1 && letters[0]["class"] == "no-route", "{letters:?}");
+        ensure!(letters.len() == 1 && letters[0]["class"] == "bad-event", "{letters:?}");
         anyhow::Ok(())
     })
     .await;
