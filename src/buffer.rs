@@ -82,7 +82,7 @@ impl Buffer {
     /// Whether reading waits for room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.events() >= self.max_events || self.bytes() >= self.max_bytes
+        self.events() >= self.max_events() || self.bytes() >= self.max_bytes.load(Ordering::Relaxed)
     }
 
     /// What `/status` says of it.

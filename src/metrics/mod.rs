@@ -153,7 +153,7 @@ impl QueueMetrics {
     /// Events durable in MongoDB.
     #[must_use]
     pub fn persisted_total(&self) -> u64 {
-        self.persisted.iter().map(Tally::total).sum()
+        self.persisted.read().iter().map(Tally::total).sum()
     }
 
     /// Dead letters.
