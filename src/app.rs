@@ -9,15 +9,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::class::Class;
 use crate::config::{Config, Delivery};
-use crate::event::Collections;
 use crate::http::serve;
+use crate::live::Live;
 use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::queue::{Shared, drain};
+use crate::reload::{self, Reloader};
 use crate::sink::{self, Sink};
 use crate::source::{Keys, Redis, SourceError, state};
 use crate::status::Status;
@@ -26,11 +26,12 @@ use crate::status::Status;
 ///
 /// # Errors
 /// What no retry can overcome, at the start; or that the end came before everything was flushed.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken) -> anyhow::Result<()> {
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
     let exporter = Exporter::install()?;
-    let collections = Collections::new(&config);
+    let live = Live::new(&config);
+    let collections = live.mapping().collections.clone();
     let metrics = Arc::new(WriteMetrics::new(collections.names()));
     let queue_metrics: Vec<_> = config
         .queues
@@ -46,10 +47,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     background.spawn(exporter.clone().upkeep());
     background.spawn(Arc::clone(&status).watch());
     background.spawn(serve(listener, Arc::clone(&status), exporter));
+    let reloader = Reloader {
+        source: reload,
+        config: config.clone(),
+        live: Arc::clone(&live),
+        buffer: Arc::clone(&buffer),
+        status: Arc::clone(&status),
+        metrics: (Arc::clone(&metrics), queue_metrics.clone()),
+    };
+    background.spawn(reloader.run());
 
     let redis = Redis::new(&config.redis)?;
     let sink = tokio::select! {
-        sink = connect(&config, collections, &status, &metrics, &stop) => sink?,
+        sink = connect(&config, &live, &status, &metrics, &stop) => sink?,
         error = look_at_queues(&redis, &config, &status) => return Err(error.into()),
     };
     let Some(sink) = sink else { return Ok(()) };
@@ -57,7 +67,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         redis,
         sink,
         buffer,
-        policy: Policy::from(&config.batch),
+        live,
         seed: foldhash::quality::RandomState::default(),
         metrics,
         status,
@@ -116,7 +126,7 @@ fn owned_queues(config: &Config) -> Vec<(usize, Keys)> {
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.
 async fn connect(
     config: &Config,
-    collections: Collections,
+    live: &Arc<Live>,
     status: &Arc<Status>,
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
@@ -127,7 +137,7 @@ async fn connect(
         let sink = Sink::connect(
             database.clone(),
             config,
-            collections.clone(),
+            Arc::clone(live),
             Arc::clone(status),
             Arc::clone(metrics),
         );

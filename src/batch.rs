@@ -34,7 +34,7 @@ impl Trigger {
 }
 
 /// The bounds of a batch; the first one reached sends it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// Entities.
     pub max_ops: usize,

@@ -11,11 +11,12 @@ use crate::metrics::{Metric, gauge};
 
 /// Counts events and bytes held in memory, and makes readers wait while there are too many.
 pub struct Buffer {
-    max_events: u64,
-    max_bytes: u64,
+    max_events: AtomicU64,
+    max_bytes: AtomicU64,
     events: AtomicU64,
     bytes: AtomicU64,
     room: Notify,
+    resized: Notify,
     gauges: [Gauge; 2],
 }
 
@@ -32,16 +33,38 @@ impl Buffer {
     /// An empty buffer with the configured bounds.
     #[must_use]
     pub fn new(config: &config::Buffer) -> Arc<Self> {
-        gauge(Metric::BufferMaxEvents, &[]).set(config.max_events as f64);
-        gauge(Metric::BufferMaxBytes, &[]).set(config.max_bytes.as_u64() as f64);
-        Arc::new(Buffer {
-            max_events: config.max_events,
-            max_bytes: config.max_bytes.as_u64(),
+        let buffer = Buffer {
+            max_events: AtomicU64::new(0),
+            max_bytes: AtomicU64::new(0),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             room: Notify::new(),
+            resized: Notify::new(),
             gauges: [gauge(Metric::BufferEvents, &[]), gauge(Metric::BufferBytes, &[])],
-        })
+        };
+        buffer.set_bounds(config);
+        Arc::new(buffer)
+    }
+
+    /// Other bounds from now on. What is held above them stays until it is settled.
+    pub fn set_bounds(&self, config: &config::Buffer) {
+        gauge(Metric::BufferMaxEvents, &[]).set(config.max_events as f64);
+        gauge(Metric::BufferMaxBytes, &[]).set(config.max_bytes.as_u64() as f64);
+        self.max_events.store(config.max_events, Ordering::Relaxed);
+        self.max_bytes.store(config.max_bytes.as_u64(), Ordering::Relaxed);
+        self.room.notify_waiters();
+        self.resized.notify_waiters();
+    }
+
+    /// The most events that are to be held.
+    #[must_use]
+    pub fn max_events(&self) -> u64 {
+        self.max_events.load(Ordering::Relaxed)
+    }
+
+    /// The bounds have changed.
+    pub fn resized(&self) -> tokio::sync::futures::Notified<'_> {
+        self.resized.notified()
     }
 
     /// Events held.
@@ -59,7 +82,7 @@ impl Buffer {
     /// Whether reading waits for room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.events() >= self.max_events || self.bytes() >= self.max_bytes
+        self.events() >= self.max_events() || self.bytes() >= self.max_bytes.load(Ordering::Relaxed)
     }
 
     /// What `/status` says of it.
@@ -80,8 +103,8 @@ impl Buffer {
             let freed = self.room.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
-            let free = self.max_events.saturating_sub(self.events());
-            if free > 0 && self.bytes() < self.max_bytes {
+            let free = self.max_events().saturating_sub(self.events());
+            if free > 0 && self.bytes() < self.max_bytes.load(Ordering::Relaxed) {
                 return free;
             }
             freed.await;
@@ -165,5 +188,20 @@ mod tests {
         buffer.remove_events(1);
         assert!(is_ready(&mut room));
         assert_eq!((buffer.events(), buffer.bytes()), (9, 0));
+    }
+
+    #[test]
+    fn wider_bounds_let_waiting_readers_go_on() {
+        let buffer = Buffer::new(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 10 });
+        buffer.add_events(10);
+        let mut room = Box::pin(buffer.room());
+        assert!(!is_ready(&mut room));
+        buffer.set_bounds(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 11 });
+        assert!(is_ready(&mut room));
+        buffer.set_bounds(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 5 });
+        let mut room = Box::pin(buffer.room());
+        assert!(!is_ready(&mut room));
+        buffer.remove_events(6);
+        assert!(is_ready(&mut room));
     }
 }

@@ -22,7 +22,7 @@
 //!
 //! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
 //! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
-//! done; [`tail_clock`] estimates how old events are.
+//! done, [`reload`] changes what is [`live`]; [`tail_clock`] estimates how old events are.
 //!
 //! The protocol, its invariants and the reasons are in `docs/architecture.md`.
 
@@ -40,11 +40,13 @@ pub mod dead_letter;
 pub mod event;
 pub mod http;
 pub mod lane;
+pub mod live;
 pub mod log;
 pub mod metrics;
 pub mod peers;
 pub mod queue;
 pub mod raw;
+pub mod reload;
 pub mod sample;
 pub mod settle;
 pub mod sink;

@@ -7,6 +7,7 @@ use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
@@ -14,15 +15,45 @@ use crate::config::{Log, LogFormat};
 /// Crates whose `debug` drowns ours. `log.level` may name one to hear it nevertheless.
 const QUIET: &str = "hyper=info,hyper_util=info,mongodb=info,redis=info,rustls=info,mio=info";
 
+/// What is logged, to be changed while it is.
+pub struct Filter {
+    set: SetFilter,
+    environment: Option<String>,
+}
+
+impl Filter {
+    /// Whether `RUST_LOG` decides, whatever the configuration says.
+    #[must_use]
+    pub fn is_from_environment(&self) -> bool {
+        self.environment.is_some()
+    }
+
+    /// Logs what `log.level` says from now on, unless `RUST_LOG` decides.
+    ///
+    /// # Errors
+    /// The filter cannot be read.
+    pub fn set_level(&self, level: &str) -> anyhow::Result<()> {
+        if !self.is_from_environment() {
+            (self.set)(filter(None, level)?)?;
+        }
+        Ok(())
+    }
+}
+
 /// Starts logging. `RUST_LOG` wins over the configuration, and is taken as it stands.
 ///
 /// # Errors
 /// The filter cannot be read, or logs go elsewhere already.
-pub fn init(config: &Log) -> anyhow::Result<()> {
-    let filter = filter(std::env::var("RUST_LOG").ok().as_deref(), &config.level)?;
+pub fn init(config: &Log) -> anyhow::Result<Filter> {
+    let environment = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    let filter = filter(environment.as_deref(), &config.level)?;
     let ansi = std::io::stderr().is_terminal();
-    subscriber(config.format, filter, ansi, std::io::stderr).try_init().context("logs go elsewhere already")
+    let (subscriber, set) = subscriber(config.format, filter, ansi, std::io::stderr);
+    subscriber.try_init().context("logs go elsewhere already")?;
+    Ok(Filter { set, environment })
 }
+
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
 
 fn filter(environment: Option<&str>, level: &str) -> anyhow::Result<EnvFilter> {
     match environment.map(str::trim) {
@@ -43,16 +74,23 @@ fn subscriber<W>(
     filter: EnvFilter,
     ansi: bool,
     writer: W,
-) -> Box<dyn Subscriber + Send + Sync>
+) -> (Box<dyn Subscriber + Send + Sync>, SetFilter)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_timer(SystemTime).with_writer(writer);
     match format {
-        LogFormat::Text => Box::new(builder.with_ansi(ansi).with_target(false).finish()),
+        LogFormat::Text => {
+            let builder = builder.with_ansi(ansi).with_target(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
         LogFormat::Json => {
-            Box::new(builder.with_ansi(false).json().flatten_event(true).with_current_span(false).finish())
+            let builder = builder.with_ansi(false).json().flatten_event(true).with_current_span(false);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
         }
     }
 }
@@ -65,7 +103,7 @@ mod tests {
     fn logged(format: LogFormat, filter: EnvFilter, log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(format, filter, false, move || writer.clone());
+        let (subscriber, _) = subscriber(format, filter, false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, log);
         lines.text()
     }
@@ -107,6 +145,26 @@ mod tests {
             |environment| logged(LogFormat::Text, filter(Some(environment), "error").unwrap(), chatter);
         assert_eq!(text("debug").lines().count(), 3);
         assert_eq!(text(" "), "");
+    }
+
+    #[test]
+    fn the_level_changes_while_it_runs_unless_the_environment_decides() {
+        for (format, environment, expected) in [
+            (LogFormat::Text, None, 2),
+            (LogFormat::Json, None, 2),
+            (LogFormat::Text, Some("info".to_owned()), 1),
+        ] {
+            let lines = Lines::default();
+            let writer = lines.clone();
+            let (subscriber, set) =
+                subscriber(format, filter(None, "info").unwrap(), false, move || writer.clone());
+            let filter = Filter { set, environment };
+            tracing::subscriber::with_default(subscriber, || {
+                filter.set_level("debug").unwrap();
+                chatter();
+            });
+            assert_eq!(lines.text().lines().count(), expected, "{}", lines.text());
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use tidegate::cli::{Cli, Command, EXIT_CONFIG, check};
-use tidegate::{app, log};
+use tidegate::config::Config;
+use tidegate::log::Filter;
+use tidegate::{app, log, reload};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,11 +21,14 @@ fn main() -> ExitCode {
             return EXIT_CONFIG.into();
         }
     };
-    if let Err(error) = log::init(&config.log) {
-        eprintln!("{error:#}");
-        return EXIT_CONFIG.into();
-    }
-    match run(config) {
+    let filter = match log::init(&config.log) {
+        Ok(filter) => filter,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return EXIT_CONFIG.into();
+        }
+    };
+    match run(cli, config, filter) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -33,13 +38,15 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(config: tidegate::config::Config) -> anyhow::Result<()> {
+async fn run(cli: Cli, config: Config, filter: Filter) -> anyhow::Result<()> {
     // The drivers bring no provider of their own, and rustls panics when there is a choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = CancellationToken::new();
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(watch(signals, stop.clone()));
-    app::run(config, stop).await
+    let reload =
+        reload::Source { asked: signal(SignalKind::hangup())?, load: Box::new(move || cli.load()), filter };
+    app::run(config, reload, stop).await
 }
 
 /// The first signal asks for an orderly end, the second makes one at once.

@@ -45,8 +45,8 @@ pub struct Status {
     started: Instant,
     stopping: AtomicBool,
     history: Mutex<History>,
-    config: Value,
-    config_toml: String,
+    /// The configuration in effect: for programs, and as TOML.
+    config: Mutex<(Value, String)>,
     show_payloads: bool,
 }
 
@@ -70,9 +70,7 @@ impl Status {
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             history: Mutex::default(),
-            // Secrets serialize hidden.
-            config: serde_json::to_value(config).unwrap_or_default(),
-            config_toml: config.redacted_toml(),
+            config: shown(config).into(),
             show_payloads: config.http.show_payloads,
         })
     }
@@ -119,8 +117,13 @@ impl Status {
 
     /// What `/config` says: the configuration in effect, with secrets hidden.
     #[must_use]
-    pub fn config_toml(&self) -> &str {
-        &self.config_toml
+    pub fn config_toml(&self) -> String {
+        self.config.lock().1.clone()
+    }
+
+    /// The configuration in effect is another one now.
+    pub fn set_config(&self, config: &Config) {
+        *self.config.lock() = shown(config);
     }
 
     /// What `/status` says; with the history, from look number `since` on, if one is given.
@@ -143,7 +146,7 @@ impl Status {
             "queues": queues.map(|(queue, recent)| queue.to_json(recent)).collect::<Vec<_>>(),
             "latest_dead_letters": self.letters.to_json(),
             "payloads_shown": self.show_payloads,
-            "config": self.config,
+            "config": self.config.lock().0,
         });
         if let Some(looks) = looks {
             told["history"] = looks;
@@ -171,4 +174,9 @@ fn cut(text: &str, bytes: usize) -> String {
         return text.to_owned();
     }
     format!("{}…", &text[..text.floor_char_boundary(bytes)])
+}
+
+/// The configuration for programs, and as TOML: both hide secrets.
+fn shown(config: &Config) -> (Value, String) {
+    (serde_json::to_value(config).unwrap_or_default(), config.redacted_toml())
 }

@@ -5,6 +5,7 @@
 //! `route_rules` hold the rules across keys; `source` is where routes take values from; `error` words every problem as one line; `secret`
 //! keeps passwords out of everything that is printed; `show` prints the effective configuration.
 
+mod changes;
 mod check;
 mod defaults;
 mod error;
@@ -31,6 +32,7 @@ use bytesize::ByteSize;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use changes::LIVE;
 pub use error::{ConfigError, KeyPath, Problem};
 pub use secret::SecretUrl;
 pub use source::{Amount, Id, Source};

@@ -45,6 +45,15 @@ impl Collections {
         Collections(names)
     }
 
+    /// These, and behind them those that only `config` names: whatever has an id keeps it.
+    #[must_use]
+    pub fn extended(&self, config: &Config) -> Self {
+        let mut names = self.0.clone();
+        let more = Collections::new(config).0.into_iter().filter(|name| !self.0.contains(name));
+        names.extend(more);
+        Collections(names)
+    }
+
     /// The collection of that name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<CollectionId> {
@@ -83,7 +92,12 @@ impl Decoder {
     /// Compiles the routes of a checked configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let collections = Collections::new(config);
+        Self::with_collections(config, Collections::new(config))
+    }
+
+    /// The same, where collections have ids already.
+    #[must_use]
+    pub fn with_collections(config: &Config, collections: Collections) -> Self {
         let mut paths = Paths::default();
         let routes =
             config.routes.iter().filter_map(|route| Route::new(route, &collections, &mut paths)).collect();

@@ -93,5 +93,5 @@ async fn told(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Respon
 }
 
 async fn config(State(shared): State<Shared>) -> String {
-    shared.status.config_toml().to_owned()
+    shared.status.config_toml()
 }

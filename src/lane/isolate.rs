@@ -69,7 +69,8 @@ impl<'q> Reread<'q> {
         Reread {
             queue,
             by_entity,
-            decoder: queue.shared.decoder(),
+            // They mean what they meant when they were folded.
+            decoder: queue.mapping.decoder(),
             size: WindowSize::default(),
             cursor: segments().map(|segment| segment.first).min().unwrap_or(0),
             last: segments().map(|segment| segment.last).max().unwrap_or(-1),
@@ -127,7 +128,7 @@ pub(super) async fn refold(
     }
     let mut again = Pending::new(&queue.ledger);
     let now = Instant::now();
-    let max_bytes = queue.shared.policy.max_bytes;
+    let max_bytes = queue.shared.live.policy().max_bytes;
     let mut rest = vec![0_u64; doubts.len()];
     let mut dead: Vec<Vec<&Rejection>> = doubts.iter().map(|_| Vec::new()).collect();
     let mut reread = Reread::new(queue, &doubts);

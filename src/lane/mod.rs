@@ -11,12 +11,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::pending::Pending;
 use self::settling::settle;
-use crate::batch::Trigger;
+use crate::batch::{Policy, Trigger};
 use crate::buffer::Reserved;
 use crate::change::Chunk;
 use crate::coalesce::Folded;
@@ -48,6 +48,7 @@ pub struct Lane {
     index: usize,
     queue: Arc<Owned>,
     input: mpsc::Receiver<Input>,
+    policy: watch::Receiver<Policy>,
     pending: Pending,
     memory: Reserved,
     in_flight: Option<InFlight>,
@@ -80,6 +81,7 @@ impl Lane {
         let memory = Reserved::new(&queue.shared.buffer, 0);
         Lane {
             index,
+            policy: queue.shared.live.watch_policy(),
             queue,
             input,
             pending,
@@ -97,7 +99,8 @@ impl Lane {
     /// The ownership of the queue has ended; what is held is handed back.
     pub async fn run(mut self) -> Result<(), SourceError> {
         loop {
-            self.send_if_due();
+            let policy = *self.policy.borrow_and_update();
+            self.send_if_due(policy);
             if self.in_flight.is_none() && self.pending.entities() == 0 {
                 self.flushing = false;
                 if self.closed {
@@ -105,7 +108,7 @@ impl Lane {
                 }
             }
             self.tell(false);
-            let due = self.pending.since().map(|since| since + self.queue.shared.policy.max_delay);
+            let due = self.pending.since().map(|since| since + policy.max_delay);
             let idle = self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
@@ -123,6 +126,8 @@ impl Lane {
                         self.flushing = true;
                     }
                 },
+                // Another policy may find due what waits under this one.
+                Ok(()) = self.policy.changed() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if idle && due.is_some() => {}
             }
         }
@@ -130,7 +135,7 @@ impl Lane {
 
     fn fold(&mut self, chunk: &Chunk, unsettled: Unsettled, memory: Reserved) {
         let now = Instant::now();
-        let max_bytes = self.queue.shared.policy.max_bytes;
+        let max_bytes = self.policy.borrow().max_bytes;
         self.pending.take_on(unsettled);
         let mut coalesced = 0;
         for placed in chunk.iter() {
@@ -178,11 +183,10 @@ impl Lane {
     }
 
     /// Sends a batch, if none is in flight and the policy says so.
-    fn send_if_due(&mut self) {
+    fn send_if_due(&mut self, policy: Policy) {
         if self.in_flight.is_some() {
             return;
         }
-        let policy = self.queue.shared.policy;
         let waited = self.pending.waited(Instant::now());
         let entities = self.pending.entities();
         let trigger = match policy.due(entities, self.pending.bytes(), waited) {

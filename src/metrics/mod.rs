@@ -17,6 +17,7 @@ mod weighted;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, with_recorder};
+use parking_lot::RwLock;
 
 pub use self::exporter::Exporter;
 #[cfg(test)]
@@ -84,7 +85,8 @@ pub struct QueueMetrics {
     pub takeovers: Counter,
     /// `foreign_pops_total`
     pub foreign_pops: Tally,
-    persisted: Vec<Tally>,
+    /// By collection.
+    persisted: RwLock<Vec<Tally>>,
     dead_lettered: Vec<Tally>,
     latency: WeightedHistogram,
     queue: String,
@@ -101,8 +103,6 @@ impl QueueMetrics {
     #[must_use]
     pub fn new(queue: &str, collections: &[String]) -> Self {
         let labels = [("queue", queue)];
-        let persisted =
-            |name: &String| tally(Metric::EventsPersisted, &[("queue", queue), ("collection", name)]);
         let dead_lettered = |reason: &Reason| {
             tally(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
         };
@@ -119,16 +119,23 @@ impl QueueMetrics {
             released: tally(Metric::EventsReleased, &labels),
             takeovers: counter(Metric::Takeovers, &labels),
             foreign_pops: tally(Metric::ForeignPops, &labels),
-            persisted: collections.iter().map(persisted).collect(),
+            persisted: collections.iter().map(|name| persisted(queue, name)).collect::<Vec<_>>().into(),
             dead_lettered: Reason::ALL.iter().map(dead_lettered).collect(),
             latency: WeightedHistogram::new(Metric::PersistLatency.bounds()),
             queue: queue.to_owned(),
         }
     }
 
+    /// Registers the metrics of the collections that are new; the others have come in the same order before.
+    pub fn extend(&self, collections: &[String]) {
+        let mut counters = self.persisted.write();
+        let known = counters.len();
+        counters.extend(collections.iter().skip(known).map(|name| persisted(&self.queue, name)));
+    }
+
     /// Counts durable events of a collection.
     pub fn persisted(&self, collection: CollectionId, events: u64) {
-        if let Some(counter) = self.persisted.get(usize::from(collection.0)) {
+        if let Some(counter) = self.persisted.read().get(usize::from(collection.0)) {
             counter.increment(events);
         }
     }
@@ -146,7 +153,7 @@ impl QueueMetrics {
     /// Events durable in MongoDB.
     #[must_use]
     pub fn persisted_total(&self) -> u64 {
-        self.persisted.iter().map(Tally::total).sum()
+        self.persisted.read().iter().map(Tally::total).sum()
     }
 
     /// Dead letters.
@@ -165,6 +172,10 @@ impl QueueMetrics {
     fn render_latency(&self, out: &mut String, name: &str) {
         self.latency.render(out, name, ("queue", &self.queue));
     }
+}
+
+fn persisted(queue: &str, collection: &str) -> Tally {
+    tally(Metric::EventsPersisted, &[("queue", queue), ("collection", collection)])
 }
 
 /// What a statement does to its document.
@@ -196,10 +207,24 @@ impl Op {
     }
 }
 
+/// The metrics of writing to one collection.
+struct CollectionMetrics {
+    writes: [Counter; Op::ALL.len()],
+    duration: Histogram,
+}
+
+impl CollectionMetrics {
+    fn new(name: &str) -> Self {
+        CollectionMetrics {
+            writes: Op::ALL.map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())])),
+            duration: histogram(Metric::WriteDuration, &[("collection", name)]),
+        }
+    }
+}
+
 /// The metrics of writing, for all queues together.
 pub struct WriteMetrics {
-    writes: Vec<[Counter; Op::ALL.len()]>,
-    duration: Vec<Histogram>,
+    collections: RwLock<Vec<CollectionMetrics>>,
     batches: [Counter; Trigger::ALL.len()],
     batch_events: Histogram,
     batch_bytes: Histogram,
@@ -222,15 +247,12 @@ impl WriteMetrics {
         let retries = |dependency, class: Class| {
             counter(Metric::Retries, &[("dependency", dependency), ("class", class.label())])
         };
-        let writes = |name: &String| {
-            Op::ALL.map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())]))
-        };
         WriteMetrics {
-            writes: collections.iter().map(writes).collect(),
-            duration: collections
+            collections: collections
                 .iter()
-                .map(|name| histogram(Metric::WriteDuration, &[("collection", name)]))
-                .collect(),
+                .map(|name| CollectionMetrics::new(name))
+                .collect::<Vec<_>>()
+                .into(),
             batches: Trigger::ALL.map(|trigger| counter(Metric::Batches, &[("trigger", trigger.label())])),
             batch_events: histogram(Metric::BatchSizeEvents, &[]),
             batch_bytes: histogram(Metric::BatchSizeBytes, &[]),
@@ -240,17 +262,24 @@ impl WriteMetrics {
         }
     }
 
+    /// Registers the metrics of the collections that are new; the others have come in the same order before.
+    pub fn extend(&self, collections: &[String]) {
+        let mut metrics = self.collections.write();
+        let known = metrics.len();
+        metrics.extend(collections.iter().skip(known).map(|name| CollectionMetrics::new(name)));
+    }
+
     /// Counts statements that MongoDB applied.
     pub fn writes(&self, collection: CollectionId, op: Op, statements: u64) {
-        if let Some(counters) = self.writes.get(usize::from(collection.0)) {
-            counters[op as usize].increment(statements);
+        if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
+            metrics.writes[op as usize].increment(statements);
         }
     }
 
     /// Tells how long a command took.
     pub fn write_duration(&self, collection: CollectionId, duration: Duration) {
-        if let Some(histogram) = self.duration.get(usize::from(collection.0)) {
-            histogram.record(duration);
+        if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
+            metrics.duration.record(duration);
         }
     }
 

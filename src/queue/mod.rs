@@ -13,15 +13,15 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::ownership::drain;
 pub use self::window_size::WindowSize;
-use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::commit::Tracker;
 use crate::config::Config;
 use crate::dead_letter::{Rejection, render};
-use crate::event::Decoder;
+use crate::live::{Live, Mapping};
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::settle::{Ledger, Outcome};
@@ -34,7 +34,7 @@ use crate::write::Write;
 /// What all queues of an instance share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The configuration.
+    /// The configuration as of the start.
     pub config: Config,
     /// Where events come from.
     pub redis: Redis,
@@ -42,8 +42,8 @@ pub struct Shared {
     pub sink: Sink,
     /// The bound on what is in memory.
     pub buffer: Arc<Buffer>,
-    /// When a lane sends a batch.
-    pub policy: Policy,
+    /// What can change while it runs.
+    pub live: Arc<Live>,
     /// What entities are hashed with.
     pub seed: foldhash::quality::RandomState,
     /// Metrics of writing.
@@ -54,14 +54,6 @@ pub struct Shared {
     pub peers: Arc<Peers>,
 }
 
-impl Shared {
-    /// A decoder for the configured routes.
-    #[must_use]
-    pub fn decoder(&self) -> Decoder {
-        Decoder::new(&self.config)
-    }
-}
-
 /// A queue under one ownership: from takeover until the lease, the connection or the process ends.
 #[derive(Debug)]
 pub struct Owned {
@@ -69,6 +61,10 @@ pub struct Owned {
     pub shared: Arc<Shared>,
     /// Where its events are.
     pub source: Source,
+    /// What its events mean, the same from takeover to end.
+    pub mapping: Arc<Mapping>,
+    /// What a former owner left is settled.
+    pub recovered: CancellationToken,
     /// What keeps its events from being applied twice, if its delivery asks for it.
     pub guard: Option<Guard>,
     /// Its account.

@@ -1,5 +1,7 @@
 //! Owning a queue: standing by, taking over, running until the ownership ends, and again.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +17,12 @@ use crate::backoff::Backoff;
 use crate::commit::Tracker;
 use crate::config::{self, Delivery};
 use crate::lane::Lane;
+use crate::live::Mapping;
 use crate::metrics::QueueMetrics;
 use crate::peers::Share;
 use crate::settle::Ledger;
 use crate::sink::Guard;
-use crate::source::{Keys, List, Pop, Source, SourceError, Waiter, state, version};
+use crate::source::{Keys, List, Pop, Source, SourceError, Waiter, epoch_of, state, version};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
@@ -42,6 +45,10 @@ struct Queue {
     keys: Keys,
     /// The epoch under which this instance owned the queue last.
     previous: Option<i64>,
+    /// What the queue's events meant then.
+    mapping: Arc<Mapping>,
+    /// The epochs of all ownerships with that mapping.
+    mapped: BTreeSet<i64>,
 }
 
 /// Drains a queue whenever this instance owns it, until stopped; then flushes, commits and hands over.
@@ -57,7 +64,8 @@ pub async fn drain(
 ) -> Result<(), SourceError> {
     let config = shared.config.queues[at].clone();
     let keys = Keys::new(&config.key, &shared.config.dead_letter.suffix);
-    let mut queue = Queue { at, config, shared, metrics, status, keys, previous: None };
+    let (mapping, mapped) = (shared.live.mapping(), BTreeSet::new());
+    let mut queue = Queue { at, config, shared, metrics, status, keys, previous: None, mapping, mapped };
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
         queue.status.set_phase(Phase::Connecting);
@@ -119,21 +127,24 @@ impl Queue {
                 None => return Ok(()),
             },
         };
-        let from = match &source {
-            Source::List(list) => list.unsettled().await.start,
-            Source::Pop(_) => 0,
+        let unsettled = match &source {
+            Source::List(list) => list.unsettled().await,
+            Source::Pop(_) => 0..0,
         };
+        self.choose_mapping(&unsettled);
         let buried = match &source {
             Source::List(list) => list.buried().await?.into_iter().collect(),
             Source::Pop(_) => Default::default(),
         };
         let owned = Arc::new(Owned {
             source,
+            mapping: Arc::clone(&self.mapping),
+            recovered: CancellationToken::new(),
             guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| Guard::new(&self.config.key)),
             ledger: Ledger::new(Arc::clone(&self.metrics), Arc::clone(&self.shared.buffer)),
             metrics: Arc::clone(&self.metrics),
             status: Arc::clone(&self.status),
-            tracker: Tracker::new(self.shared.config.lanes.count, from).into(),
+            tracker: Tracker::new(self.shared.config.lanes.count, unsettled.start).into(),
             progress: tokio::sync::Notify::new(),
             committed: tokio::sync::Notify::new(),
             buried: parking_lot::Mutex::new(buried),
@@ -152,6 +163,16 @@ impl Queue {
             tracing::info!(queue = self.config.key, "the queue is flushed and given up");
         }
         Ok(())
+    }
+
+    /// Decides what the queue's events mean from now on: what the newest routes say. But events that this process has
+    /// read and not committed, and perhaps written, mean what they meant when it read them. Their offsets tell.
+    fn choose_mapping(&mut self, unsettled: &Range<i64>) {
+        if unsettled.is_empty() || !self.mapped.contains(&epoch_of(unsettled.start)) {
+            self.mapping = self.shared.live.mapping();
+            self.mapped.clear();
+        }
+        self.mapped.extend(self.previous);
     }
 
     /// Runs an owned queue until stopped, or until it is another instance's turn; then flushes and commits.
@@ -178,9 +199,18 @@ impl Queue {
                 "what could not be flushed is left to the other instance"
             );
         };
+        let new_routes = async {
+            self.shared.live.mapping_other_than(&owned.mapping).await;
+            // Recovery is cut short by nothing but the end, or each ownership would begin it anew.
+            owned.recovered.cancelled().await;
+            tracing::info!(queue = self.config.key, "flushing, to go on with the new routes");
+            leave.cancel();
+            std::future::pending().await
+        };
         tokio::select! {
             ended = run(owned, self.keys.clone(), &leave) => ended,
             () = others_turn => Ok(()),
+            ended = new_routes => ended,
         }
     }
 

@@ -49,6 +49,7 @@ impl Fetcher {
             queue.clock.lock().reset();
             queue.status.renumbered();
         }
+        queue.recovered.cancel();
         queue.status.set_phase(Phase::Active);
         self.read(cursor).await
     }
@@ -56,7 +57,8 @@ impl Fetcher {
     async fn read(&mut self, mut cursor: i64) -> Result<(), SourceError> {
         let popping = matches!(self.queue.source, Source::Pop(_));
         let mut size = WindowSize::default();
-        let mut pause = Pause::new(self.queue.shared.policy.max_delay);
+        let live = Arc::clone(&self.queue.shared.live);
+        let mut pause = Pause::new(live.policy().max_delay);
         // The offset behind the last element known to be there. No more is asked for.
         let mut tail = cursor;
         while let Some(room) = self.room(cursor).await {
@@ -71,7 +73,7 @@ impl Fetcher {
                 cursor = window.end();
                 size.saw(&window);
                 self.send(window).await?;
-                pause.reset();
+                pause = Pause::new(live.policy().max_delay);
             }
             // Popping waits by itself.
             if popping || tail > cursor {
@@ -97,14 +99,18 @@ impl Fetcher {
     /// Dead letters leave the buffer before they are committed, so the distance to the last commit is
     /// bounded, too.
     pub(super) async fn room(&self, cursor: i64) -> Option<usize> {
-        let max_events = i64::try_from(self.queue.shared.config.buffer.max_events).unwrap_or(i64::MAX);
+        let buffer = &self.queue.shared.buffer;
         let room = async {
             loop {
-                let committed = self.queue.committed.notified();
+                let (committed, resized) = (self.queue.committed.notified(), buffer.resized());
+                let max_events = i64::try_from(buffer.max_events()).unwrap_or(i64::MAX);
                 if cursor - self.queue.tracker.lock().committed_to() < max_events {
-                    return self.queue.shared.buffer.room().await;
+                    return buffer.room().await;
                 }
-                committed.await;
+                tokio::select! {
+                    () = committed => {}
+                    () = resized => {}
+                }
             }
         };
         let room = self.stop.run_until_cancelled(room).await?;
@@ -122,7 +128,6 @@ impl Fetcher {
 
 /// How long to wait before looking for new elements again, while read ones wait for their commit.
 struct Pause {
-    shortest: Duration,
     next: Duration,
 }
 
@@ -131,11 +136,7 @@ impl Pause {
 
     fn new(max_delay: Duration) -> Self {
         let shortest = (max_delay / 10).clamp(Duration::from_millis(1), Duration::from_millis(5));
-        Pause { shortest, next: shortest }
-    }
-
-    fn reset(&mut self) {
-        self.next = self.shortest;
+        Pause { next: shortest }
     }
 
     async fn wait(&mut self) {
@@ -158,7 +159,7 @@ pub(super) async fn dispatch(
     mut windows: mpsc::Receiver<Fetched>,
     lanes: Vec<mpsc::Sender<Input>>,
 ) -> Result<(), SourceError> {
-    let mut decoder = queue.shared.decoder();
+    let mut decoder = queue.mapping.decoder();
     while let Some(fetched) = windows.recv().await {
         match fetched {
             Fetched::Window(window, memory) => {

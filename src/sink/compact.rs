@@ -60,12 +60,17 @@ impl Sink {
     /// writes leads to it; how many depends on how long the array may become.
     pub fn grown(&self, write: &Write) -> Vec<Grown> {
         let Update::Fields(fields) = &write.segment.update else { return Vec::new() };
+        let mut yjs = fields.yjs().peekable();
+        if yjs.peek().is_none() {
+            return Vec::new();
+        }
+        let mapping = self.live.mapping();
         let due = |field: &&str| {
-            let limit = self.compaction.limit(write.entity.get().collection, field);
+            let limit = mapping.compaction.limit(write.entity.get().collection, field);
             limit.is_some_and(|limit| fastrand::u32(0..(limit / 4).max(1)) == 0)
         };
         let grown = |field: &str| Grown { entity: write.entity.clone(), field: field.into() };
-        fields.yjs().filter(due).map(grown).collect()
+        yjs.filter(due).map(grown).collect()
     }
 
     /// Merges the updates of those documents that have too many. A failure is not one of any event: there
@@ -88,7 +93,8 @@ impl Sink {
         field: &str,
         entities: &[Entity],
     ) -> Result<(), SinkError> {
-        let Some(limit) = self.compaction.limit(collection, field) else { return Ok(()) };
+        let mapping = self.live.mapping();
+        let Some(limit) = mapping.compaction.limit(collection, field) else { return Ok(()) };
         let filters: Vec<Document> = entities.iter().map(filter).collect();
         let long = doc! {
             "$or": filters.clone(),
@@ -120,7 +126,7 @@ impl Sink {
         filter.insert(updates.clone(), stored.to_vec());
         let length = i32::try_from(merged.len()).unwrap_or(i32::MAX);
         let command = doc! {
-            "update": self.collections.name(collection),
+            "update": self.live.mapping().collections.name(collection),
             "updates": [{"q": filter, "u": {"$set": {updates: merged, count: length}}}],
             "writeConcern": raw_to_document(&self.write_concern),
         };

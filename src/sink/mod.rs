@@ -34,7 +34,7 @@ pub use self::watermark::Found;
 use crate::class::Class;
 use crate::coalesce::Update;
 use crate::config;
-use crate::event::Collections;
+use crate::live::Live;
 use crate::metrics::{Op, WriteMetrics};
 use crate::raw::{self, begin_document, end_document};
 use crate::status::Status;
@@ -50,13 +50,12 @@ const MIN_WIRE_VERSION: i32 = 13;
 #[derive(Debug)]
 pub struct Sink {
     database: Database,
-    collections: Collections,
+    live: Arc<Live>,
     limits: Limits,
     write_concern: Vec<u8>,
     /// Reading back what was written must not see what may yet be rolled back.
     read_concern: &'static str,
     timeout: Duration,
-    compaction: Compaction,
     tombstones: Tombstones,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
     writes_fail: AtomicBool,
@@ -84,22 +83,20 @@ impl Sink {
     pub async fn connect(
         database: Database,
         config: &config::Config,
-        collections: Collections,
+        live: Arc<Live>,
         status: Arc<Status>,
         metrics: Arc<WriteMetrics>,
     ) -> Result<Self, SinkError> {
-        let compaction = Compaction::new(config, &collections);
-        let tombstones = Tombstones::new(config, &collections);
+        let tombstones = Tombstones::new(config, &live.mapping().collections);
         let config = &config.mongodb;
         let mut sink = Sink {
             database,
             tombstones,
-            collections,
+            live,
             limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
             write_concern: write_concern(&config.write_concern),
             read_concern: if config.write_concern == "1" { "local" } else { "majority" },
             timeout: config.timeout,
-            compaction,
             writes_fail: AtomicBool::new(false),
             status,
             metrics,
@@ -194,8 +191,9 @@ impl Sink {
     /// Tries once to apply `writes`, each to another entity; or, `ordered`, one after another up to the
     /// first that is not applied, all of them of one kind. Answers a verdict for each.
     pub async fn write(&self, writes: &[Write], guard: Option<&Guard>, ordered: bool) -> Vec<Verdict> {
+        let mapping = self.live.mapping();
         let encoder = Encoder {
-            collections: &self.collections,
+            collections: &mapping.collections,
             limits: self.limits,
             write_concern: &self.write_concern,
             guard,

@@ -3,7 +3,7 @@
 //! A hard deletion takes the watermark along, so a write that was under way for long finds no trace of it and makes
 //! the document again. A tombstone keeps the watermark for a while.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bson::doc;
 
@@ -32,12 +32,20 @@ impl Tombstones {
     /// What the routes say.
     #[must_use]
     pub fn new(config: &Config, collections: &Collections) -> Self {
-        let routes = config.routes.iter().filter(|route| route.deletes == Deletes::Tombstone);
-        let names = routes.flat_map(|route| route.collection.iter().chain(&route.collections));
         Tombstones {
-            collections: names.filter_map(|name| collections.find(name)).collect(),
+            collections: Self::names(config).into_iter().filter_map(|name| collections.find(name)).collect(),
             ttl_seconds: i64::try_from(config.tombstones.ttl.as_secs()).unwrap_or(i64::from(i32::MAX)),
         }
+    }
+
+    /// The names of the collections that the routes give tombstones.
+    #[must_use]
+    pub fn names(config: &Config) -> BTreeSet<&str> {
+        let routes = config.routes.iter().filter(|route| route.deletes == Deletes::Tombstone);
+        routes
+            .flat_map(|route| route.collection.iter().chain(&route.collections))
+            .map(String::as_str)
+            .collect()
     }
 
     /// Whether a collection has them.
@@ -52,8 +60,9 @@ impl Sink {
     pub(super) async fn ensure_tombstone_indexes(&self) -> Result<(), SinkError> {
         let key = doc! {DELETED_FIELD: 1};
         let expire = self.tombstones.ttl_seconds;
+        let mapping = self.live.mapping();
         for collection in &self.tombstones.collections {
-            let name = self.collections.name(*collection);
+            let name = mapping.collections.name(*collection);
             let create = doc! {
                 "createIndexes": name,
                 "indexes": [{"key": key.clone(), "name": INDEX, "expireAfterSeconds": expire}],

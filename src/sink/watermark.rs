@@ -93,7 +93,7 @@ impl Sink {
     ) -> Result<Vec<Document>, SinkError> {
         let mut out = Vec::new();
         let start = begin_document(&mut out);
-        raw::write_text(&mut out, "find", self.collections.name(collection));
+        raw::write_text(&mut out, "find", self.live.mapping().collections.name(collection));
         raw::write(&mut out, "filter", ValueRef { kind: ElementType::EmbeddedDocument, bytes: filter });
         raw::write_key(&mut out, ElementType::EmbeddedDocument, "projection");
         let projection = begin_document(&mut out);

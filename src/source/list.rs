@@ -55,7 +55,7 @@ impl State {
     /// The highest epoch that any offset or owner in Redis has.
     #[must_use]
     pub fn epoch(&self) -> i64 {
-        let of_offset = |text: &str| text.parse::<i64>().unwrap_or(0) >> INDEX_BITS;
+        let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
         let owner = self.owner.as_ref().and_then(|owner| owner.parse().ok()).unwrap_or(0);
         of_offset(&self.base).max(of_offset(&self.read)).max(owner)
     }
@@ -109,6 +109,12 @@ impl Scripts {
         scripts.read.load_async(connection).await?;
         Ok(scripts)
     }
+}
+
+/// The number of the ownership under which an offset was given out.
+#[must_use]
+pub fn epoch_of(offset: i64) -> i64 {
+    offset >> INDEX_BITS
 }
 
 /// Reads a queue's state.

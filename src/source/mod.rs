@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use self::connect::{Redis, version};
 pub use self::error::SourceError;
 pub use self::keys::Keys;
-pub use self::list::{List, State, sha1, state};
+pub use self::list::{List, State, epoch_of, sha1, state};
 pub use self::members::{Members, Roster};
 pub use self::pop::Pop;
 pub use self::tries::Tries;

@@ -50,7 +50,7 @@ pub(crate) struct Tidegate {
     process: Process,
     address: SocketAddr,
     /// Holds the configuration file.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Launch {
@@ -118,7 +118,7 @@ impl Launch {
                 process.lines().iter().find_map(|line| listening(line)).context("it does not listen yet")
             })
             .await?;
-        Ok(Tidegate { process, address, _folder: folder })
+        Ok(Tidegate { process, address, folder })
     }
 
     /// Starts it and waits until it ends by itself: for configurations that it must refuse.
@@ -161,6 +161,16 @@ impl Tidegate {
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Adds to the front of its configuration file, in place of what was added before, and has it read again.
+    pub(crate) fn reconfigure(&self, addition: &str) -> anyhow::Result<()> {
+        const MARK: &str = "# what was there at the start\n";
+        let file = self.folder.path().join("config.toml");
+        let text = std::fs::read_to_string(&file)?;
+        let text = text.split_once(MARK).map_or(text.as_str(), |(_, text)| text);
+        std::fs::write(&file, format!("{addition}\n{MARK}{text}"))?;
+        self.signal(Signal::SIGHUP)
     }
 
     /// All lines of its log so far.

@@ -1,0 +1,223 @@
+//! Re-reading the configuration on SIGHUP.
+//!
+//! A configuration that is wrong changes nothing. Of one that is right, what can change while the instance runs is
+//! taken over, and the rest is named: it stays as it was until a restart.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::Signal;
+use tracing::Level;
+
+use crate::batch::Policy;
+use crate::buffer::Buffer;
+use crate::config::{Config, ConfigError, LIVE, Log};
+use crate::live::Live;
+use crate::log::Filter;
+use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::sink::Tombstones;
+use crate::status::Status;
+
+/// Where another configuration comes from.
+pub struct Source {
+    /// SIGHUP.
+    pub asked: Signal,
+    /// Loads it as at the start.
+    pub load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    /// What is logged.
+    pub filter: Filter,
+}
+
+/// What follows the configuration.
+pub struct Reloader {
+    /// Where another configuration comes from.
+    pub source: Source,
+    /// The one in effect.
+    pub config: Config,
+    /// Batches and routes.
+    pub live: Arc<Live>,
+    /// Bounds of memory.
+    pub buffer: Arc<Buffer>,
+    /// Shows the configuration.
+    pub status: Arc<Status>,
+    /// Have to know of new collections.
+    pub metrics: (Arc<WriteMetrics>, Vec<Arc<QueueMetrics>>),
+}
+
+impl Reloader {
+    /// Re-reads the configuration whenever asked.
+    ///
+    /// # Errors
+    /// None: it does not end.
+    pub async fn run(mut self) -> std::io::Result<()> {
+        loop {
+            match self.source.asked.recv().await {
+                Some(()) => self.reload(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        let new = match (self.source.load)() {
+            Ok(new) => new,
+            Err(error) => {
+                for line in error.to_string().lines() {
+                    tracing::error!("the configuration stays as it is; the new one is wrong: {line}");
+                }
+                return;
+            }
+        };
+        let plan = Plan::new(&self.config, new);
+        let line = plan.line(self.source.filter.is_from_environment());
+        let refused = !plan.restart.is_empty();
+        let is_heard =
+            || if refused { tracing::enabled!(Level::WARN) } else { tracing::enabled!(Level::INFO) };
+        let tell = || if refused { tracing::warn!("{line}") } else { tracing::info!("{line}") };
+        // Told once, under the old level or the new one, whichever lets it be heard.
+        let heard = is_heard();
+        if heard {
+            tell();
+        }
+        self.apply(plan);
+        if !heard {
+            tell();
+        }
+    }
+
+    fn apply(&mut self, plan: Plan) {
+        let Plan { config, changed, .. } = plan;
+        if changed.contains(&"log.level")
+            && let Err(error) = self.source.filter.set_level(&config.log.level)
+        {
+            tracing::error!("log.level stays as it is: {error:#}");
+        }
+        self.live.set_policy(Policy::from(&config.batch));
+        self.buffer.set_bounds(&config.buffer);
+        if changed.iter().any(|key| matches!(*key, "routes" | "native.collections")) {
+            let mapping = self.live.mapping().followed_by(&config);
+            // Before any event goes there.
+            let names = mapping.collections.names();
+            self.metrics.0.extend(names);
+            self.metrics.1.iter().for_each(|queue| queue.extend(names));
+            self.live.set_mapping(mapping);
+        }
+        self.status.set_config(&config);
+        self.config = config;
+    }
+}
+
+/// What is to become of a new configuration.
+struct Plan {
+    /// The configuration in effect afterwards.
+    config: Config,
+    /// The keys that change.
+    changed: Vec<&'static str>,
+    /// What would have to change and cannot.
+    restart: Vec<String>,
+}
+
+impl Plan {
+    fn new(old: &Config, new: Config) -> Self {
+        let (mut changed, restart): (Vec<_>, Vec<_>) =
+            old.changes(&new).into_iter().partition(|key| LIVE.contains(key));
+        let mut restart: Vec<String> = restart.into_iter().map(str::to_owned).collect();
+        let (before, after) = (Tombstones::names(old), Tombstones::names(&new));
+        let differ: Vec<_> = before.symmetric_difference(&after).map(|name| format!("{name:?}")).collect();
+        let mut config = Config {
+            log: Log { level: new.log.level.clone(), ..old.log.clone() },
+            batch: new.batch.clone(),
+            buffer: new.buffer.clone(),
+            ..old.clone()
+        };
+        if differ.is_empty() {
+            config.routes = new.routes;
+            config.native = new.native;
+        } else {
+            // All who write to a collection have to agree on tombstones, and MongoDB needs an index for them.
+            // Routes and native collections are checked together, so they stay together.
+            changed.retain(|key| {
+                let stays = matches!(*key, "routes" | "native.collections");
+                if stays {
+                    let why = if *key == "routes" {
+                        format!(" (deletes = \"tombstone\" begins or ends for {})", differ.join(", "))
+                    } else {
+                        " (as long as routes do)".to_owned()
+                    };
+                    restart.push(format!("{key}{why}"));
+                }
+                !stays
+            });
+        }
+        Plan { config, changed, restart }
+    }
+
+    fn line(&self, filter_is_fixed: bool) -> String {
+        let shown = |key: &&'static str| match *key {
+            "log.level" if filter_is_fixed => "log.level (RUST_LOG wins)",
+            key => key,
+        };
+        let changed: Vec<_> = self.changed.iter().map(shown).collect();
+        let changed = if changed.is_empty() { "nothing changed".to_owned() } else { changed.join(", ") };
+        match self.restart.is_empty() {
+            true => format!("configuration re-read: {changed}"),
+            false => {
+                format!("configuration re-read: {changed}; needs a restart: {}", self.restart.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Deletes, Route, SecretUrl};
+    use std::time::Duration;
+
+    fn deletion(collection: &str, deletes: Deletes) -> Route {
+        Route {
+            collection: Some(collection.into()),
+            id: "id".into(),
+            delete: true,
+            deletes,
+            ..Route::default()
+        }
+    }
+
+    #[test]
+    fn what_can_change_does_and_the_rest_is_named() {
+        let old = Config::default();
+        let mut new = old.clone();
+        new.log.level = "debug".into();
+        new.batch.max_delay = Duration::from_secs(1);
+        new.routes = vec![deletion("a", Deletes::Hard)];
+        new.redis.url = SecretUrl::new("redis://:hunter2@elsewhere");
+        new.lanes.count = 9;
+        let plan = Plan::new(&old, new.clone());
+        let line = "configuration re-read: batch.max_delay, routes, log.level; needs a restart: redis.url, lanes.count";
+        assert_eq!(plan.line(false), line);
+        assert!(plan.line(true).contains("log.level (RUST_LOG wins)"));
+        assert_eq!(plan.config.changes(&new), ["redis.url", "lanes.count"]);
+        assert_eq!(
+            Plan::new(&plan.config, plan.config.clone()).line(false),
+            "configuration re-read: nothing changed"
+        );
+    }
+
+    #[test]
+    fn tombstones_begin_and_end_with_a_restart() {
+        let with = |deletes| Config { routes: vec![deletion("a", deletes)], ..Config::default() };
+        for (old, new) in [(Deletes::Hard, Deletes::Tombstone), (Deletes::Tombstone, Deletes::Hard)] {
+            let plan = Plan::new(&with(old), with(new));
+            assert_eq!(plan.config, with(old));
+            let why = "routes (deletes = \"tombstone\" begins or ends for \"a\")";
+            assert_eq!(
+                plan.line(false),
+                format!("configuration re-read: nothing changed; needs a restart: {why}")
+            );
+        }
+        // What leaves the tombstones as they are is free to change.
+        let mut more = with(Deletes::Tombstone);
+        more.routes.push(deletion("b", Deletes::Hard));
+        assert_eq!(Plan::new(&with(Deletes::Tombstone), more.clone()).config, more);
+    }
+}
