@@ -179,7 +179,7 @@ impl Encoder<'_> {
         match &segment.update {
             Update::Fields(fields) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, "u");
-                self.update(out, fields, segment.last, self.tombstones.are_in(entity.collection));
+                self.update(out, fields, segment.last, self.tombstones.may_be_in(entity.collection));
                 raw::write_bool(out, "upsert", true);
             }
             Update::Replace(document) => {

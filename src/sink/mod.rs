@@ -131,6 +131,7 @@ impl Sink {
                 }
                 _ => {
                     sink.ensure_tombstone_indexes().await?;
+                    sink.find_former_tombstones().await?;
                     sink.ensure_dead_index().await;
                     Ok(sink)
                 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use bson::doc;
+use bson::{Bson, doc};
 
 use super::{Sink, SinkError, raw_to_document};
 use crate::change::CollectionId;
@@ -17,6 +17,8 @@ use crate::event::path::DELETED_FIELD;
 #[derive(Debug, Clone, Default)]
 pub struct Tombstones {
     collections: HashSet<CollectionId>,
+    /// Those that had them once: some may still be there, and their index.
+    formerly: HashSet<CollectionId>,
     ttl_seconds: i64,
 }
 
@@ -24,6 +26,9 @@ const INDEX: &str = "tidegate_tombstones";
 
 /// MongoDB: an index of that name or key is there with other options.
 const OPTIONS_CONFLICT: i32 = 85;
+
+/// MongoDB: there is no such collection.
+const NAMESPACE_NOT_FOUND: i32 = 26;
 
 /// MongoDB: the user has not the right to.
 const UNAUTHORIZED: i32 = 13;
@@ -34,6 +39,7 @@ impl Tombstones {
     pub fn new(config: &Config, collections: &Collections) -> Self {
         Tombstones {
             collections: Self::names(config).into_iter().filter_map(|name| collections.find(name)).collect(),
+            formerly: HashSet::new(),
             ttl_seconds: i64::try_from(config.tombstones.ttl.as_secs()).unwrap_or(i64::from(i32::MAX)),
         }
     }
@@ -48,7 +54,13 @@ impl Tombstones {
             .collect()
     }
 
-    /// Whether a collection has them.
+    /// Whether a document of a collection may be one.
+    #[must_use]
+    pub fn may_be_in(&self, collection: CollectionId) -> bool {
+        self.are_in(collection) || self.formerly.contains(&collection)
+    }
+
+    /// Whether deletions from a collection leave them.
     #[must_use]
     pub fn are_in(&self, collection: CollectionId) -> bool {
         self.collections.contains(&collection)
@@ -56,6 +68,31 @@ impl Tombstones {
 }
 
 impl Sink {
+    /// Finds the collections whose routes said `deletes = "tombstone"` once and do so no more. What is written over
+    /// one of their tombstones must not be removed as one.
+    pub(super) async fn find_former_tombstones(&mut self) -> Result<(), SinkError> {
+        let collections = self.live.mapping().collections.clone();
+        for name in collections.names() {
+            let Some(collection) = collections.find(name) else { continue };
+            if self.tombstones.are_in(collection) {
+                continue;
+            }
+            // A collection that is not there has no indexes.
+            let indexes = match self.run_document(&doc! {"listIndexes": name}).await {
+                Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | UNAUTHORIZED)) => continue,
+                found => found?,
+            };
+            let indexes = indexes.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+            let is_ours = |index: &Bson| {
+                index.as_document().is_some_and(|index| index.get_str("name").is_ok_and(|name| name == INDEX))
+            };
+            if indexes.is_ok_and(|indexes| indexes.iter().any(is_ours)) {
+                self.tombstones.formerly.insert(collection);
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the indexes by which MongoDB removes tombstones in time.
     pub(super) async fn ensure_tombstone_indexes(&self) -> Result<(), SinkError> {
         let key = doc! {DELETED_FIELD: 1};
