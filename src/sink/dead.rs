@@ -24,7 +24,7 @@ impl Sink {
             "createIndexes": DEAD,
             "indexes": [{"key": {"at": 1}, "name": "at", "expireAfterSeconds": KEPT_SECONDS}],
         };
-        if let Err(error) = self.run_document(&create).await {
+        if let Err(error) = self.ask(&create).await {
             tracing::warn!("records in the collection {DEAD} will not be removed by themselves: {error}");
         }
     }

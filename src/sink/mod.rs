@@ -261,13 +261,22 @@ impl Sink {
         self.run(body).await
     }
 
-    /// Runs a command, within the configured time, and tells the status how it went.
-    async fn run(&self, body: Vec<u8>) -> Result<Document, SinkError> {
+    /// Runs a command, within the configured time, whose failure says nothing of the server.
+    async fn ask(&self, command: &Document) -> Result<Document, SinkError> {
+        self.send(bson::serialize_to_vec(command).map_err(|e| SinkError::transient(e.to_string()))?).await
+    }
+
+    async fn send(&self, body: Vec<u8>) -> Result<Document, SinkError> {
         let command = RawDocumentBuf::from_bytes(body).map_err(|e| SinkError::transient(e.to_string()))?;
-        let result = match timeout(self.timeout, self.database.run_raw_command(command)).await {
+        match timeout(self.timeout, self.database.run_raw_command(command)).await {
             Ok(result) => result.map_err(SinkError::from),
             Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),
-        };
+        }
+    }
+
+    /// Runs a command, within the configured time, and tells the status how it went.
+    async fn run(&self, body: Vec<u8>) -> Result<Document, SinkError> {
+        let result = self.send(body).await;
         match &result {
             Err(error) if error.class() != Class::Data => self.status.mongodb.down(error),
             _ if self.writes_fail.load(Ordering::Relaxed) => {}

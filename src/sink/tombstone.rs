@@ -78,7 +78,7 @@ impl Sink {
                 continue;
             }
             // A collection that is not there has no indexes.
-            let indexes = match self.run_document(&doc! {"listIndexes": name}).await {
+            let indexes = match self.ask(&doc! {"listIndexes": name}).await {
                 Err(error) if matches!(error.code(), Some(NAMESPACE_NOT_FOUND | UNAUTHORIZED)) => continue,
                 found => found?,
             };
@@ -109,8 +109,8 @@ impl Sink {
                 "collMod": name,
                 "index": {"keyPattern": key.clone(), "expireAfterSeconds": expire},
             };
-            let made = match self.run_document(&create).await {
-                Err(error) if error.code() == Some(OPTIONS_CONFLICT) => self.run_document(&change).await,
+            let made = match self.ask(&create).await {
+                Err(error) if error.code() == Some(OPTIONS_CONFLICT) => self.ask(&change).await,
                 made => made,
             };
             made.map_err(|error| match error.code() {
