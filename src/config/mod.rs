@@ -300,6 +300,21 @@ pub struct Tombstones {
 }
 
 impl Route {
+    /// A route that matches the same events, and reads no more of them than that takes.
+    #[must_use]
+    pub fn without_effect(&self) -> Self {
+        Route {
+            when: self.when.clone(),
+            collection: self.collection.clone(),
+            collection_from: self.collection_from.clone(),
+            collections: self.collections.clone(),
+            id: self.id.clone(),
+            id_separator: self.id_separator.clone(),
+            delete: true,
+            ..Route::default()
+        }
+    }
+
     /// The keys that give fields a value from a source, and what they hold.
     #[must_use]
     pub fn sourced_fields(&self) -> [(&'static str, &BTreeMap<String, Source>); 9] {

@@ -8,6 +8,7 @@ mod extract;
 mod field;
 mod native;
 mod operators;
+mod ops;
 mod patch;
 pub mod path;
 mod route;
@@ -18,9 +19,10 @@ use bson::spec::ElementType;
 
 use self::extract::{Extracted, Paths};
 use self::native::Native;
+use self::ops::Ops;
 use self::route::{Match, Route};
-use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op, write_field_op};
-use crate::config::Config;
+use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op};
+use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Value, ValueRef};
 
@@ -81,6 +83,8 @@ pub struct Decoder {
     paths: Paths,
     routes: Vec<Route>,
     native: Option<Native>,
+    /// The routes, each with its own rules for what it reads.
+    parts: Vec<Part>,
     extracted: Extracted,
     extracted_native: Extracted,
     ops: Ops,
@@ -98,6 +102,17 @@ impl Decoder {
     /// The same, where collections have ids already.
     #[must_use]
     pub fn with_collections(config: &Config, collections: Collections) -> Self {
+        let alone = |route: config::Route| {
+            Self::compiled(&Config { routes: vec![route], ..Config::default() }, collections.clone())
+        };
+        let parts = config
+            .routes
+            .iter()
+            .map(|route| Part { probe: alone(route.without_effect()), whole: alone(route.clone()) });
+        Decoder { parts: parts.collect(), ..Self::compiled(config, collections.clone()) }
+    }
+
+    fn compiled(config: &Config, collections: Collections) -> Self {
         let mut paths = Paths::default();
         let routes =
             config.routes.iter().filter_map(|route| Route::new(route, &collections, &mut paths)).collect();
@@ -108,6 +123,7 @@ impl Decoder {
             paths,
             routes,
             native,
+            parts: Vec::new(),
             extracted: Extracted::default(),
             extracted_native: Extracted::default(),
             ops: Ops::default(),
@@ -135,29 +151,57 @@ impl Decoder {
         *route = None;
         let event = std::str::from_utf8(event)
             .map_err(|e| Rejection::new(Reason::NotUtf8, format!("the event is not UTF-8: {e}")))?;
-        let Decoder { collections, paths, routes, native, extracted, extracted_native, ops, id } = self;
+        match self.extracted.extract(&self.paths, event) {
+            Ok(()) => self.decode_extracted(event, route),
+            Err(rejection) if rejection.reason == Reason::BadKey => {
+                self.decode_in_parts(event, rejection, route)
+            }
+            Err(rejection) => Err(rejection),
+        }
+    }
+
+    /// Decodes an event that has a key which is bad where some route reads it. That is another's event,
+    /// perhaps, who reads it otherwise.
+    fn decode_in_parts(
+        &mut self,
+        event: &str,
+        rejection: Rejection,
+        route: &mut Option<usize>,
+    ) -> Result<Change<'_>, Rejection> {
+        let is_its = |part: &mut Part| match part.probe.decode(event.as_bytes()) {
+            Ok(_) => true,
+            Err(other) => !matches!(other.reason, Reason::NoRoute | Reason::MissingId),
+        };
+        *route = self.parts.iter_mut().position(is_its);
+        let Decoder { parts, native, collections, extracted_native, ops, .. } = self;
+        match (*route, native) {
+            (Some(at), _) => parts[at].whole.decode(event.as_bytes()),
+            (None, None) => Err(rejection),
+            (None, Some(native)) => {
+                ops.clear();
+                native.decode(event, collections, extracted_native, ops)?.finish(ops, &mut self.id)
+            }
+        }
+    }
+
+    fn decode_extracted(&mut self, event: &str, route: &mut Option<usize>) -> Result<Change<'_>, Rejection> {
+        let Decoder { collections, routes, native, extracted, extracted_native, ops, id, .. } = self;
         ops.clear();
-        extracted.extract(paths, event)?;
-        let mut decoded = match (by_route(routes, extracted, ops, route)?, native) {
+        let decoded = match (by_route(routes, extracted, ops, route)?, native) {
             (Ok(decoded), _) => decoded,
             (Err(_), Some(native)) => native.decode(event, collections, extracted_native, ops)?,
             (Err(unrouted), None) => return Err(unrouted),
         };
-        ops.check_disjoint()?;
-        if let Some(made) = decoded.made_id {
-            *id = made;
-            decoded.entity.id = id.get();
-        }
-        decoded.entity.shard_key = &ops.shard_key;
-        let effect = match decoded.effect {
-            DecodedEffect::Update => Effect::Update(FieldOps::new(&ops.bytes)),
-            DecodedEffect::Replace(document) => Effect::Replace(document),
-            DecodedEffect::Delete => Effect::Delete,
-        };
-        let change = Change { entity: decoded.entity, effect, ts: decoded.ts };
-        check_size(&change)?;
-        Ok(change)
+        decoded.finish(ops, id)
     }
+}
+
+/// A route by itself, so that no other's rules reach its events.
+#[derive(Debug)]
+struct Part {
+    /// Tells whether an event is the route's, and reads nothing else.
+    probe: Decoder,
+    whole: Decoder,
 }
 
 /// The change that the first matching route makes of an event, or why none matches.
@@ -199,6 +243,25 @@ enum DecodedEffect<'a> {
 }
 
 impl<'a> Decoded<'a> {
+    /// The change, whose operations, shard key and perhaps id are kept elsewhere.
+    fn finish(self, ops: &'a Ops, made_id: &'a mut Value) -> Result<Change<'a>, Rejection> {
+        ops.check_disjoint()?;
+        let mut entity = self.entity;
+        if let Some(made) = self.made_id {
+            *made_id = made;
+            entity.id = made_id.get();
+        }
+        entity.shard_key = &ops.shard_key;
+        let effect = match self.effect {
+            DecodedEffect::Update => Effect::Update(FieldOps::new(&ops.bytes)),
+            DecodedEffect::Replace(document) => Effect::Replace(document),
+            DecodedEffect::Delete => Effect::Delete,
+        };
+        let change = Change { entity, effect, ts: self.ts };
+        check_size(&change)?;
+        Ok(change)
+    }
+
     fn update(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
         Decoded { entity, made_id: None, ts, effect: DecodedEffect::Update }
     }
@@ -223,63 +286,6 @@ impl<'a> Decoded<'a> {
             path::check(key)?;
         }
         Ok(Decoded { entity, made_id: None, ts, effect: DecodedEffect::Replace(document.bytes) })
-    }
-}
-
-/// The operations of one update.
-#[derive(Debug, Default)]
-struct Ops {
-    bytes: Vec<u8>,
-    count: usize,
-    /// The elements of the entity's shard key.
-    shard_key: Vec<u8>,
-    /// Some paths came from the event, so nobody has compared them yet.
-    from_event: bool,
-}
-
-impl Ops {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.shard_key.clear();
-        self.count = 0;
-        self.from_event = false;
-    }
-
-    fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Adds an operation whose path is the configuration's.
-    fn add(&mut self, op: FieldOp<'_>) -> Result<(), Rejection> {
-        if matches!(op.op, Op::Inc | Op::Mul) && op.value.number().is_none() {
-            let verb = if op.op == Op::Inc { "incremented" } else { "multiplied" };
-            let text = format!("{:?} can only be {verb} by a number", op.path);
-            return Err(Rejection::new(Reason::BadNumber, text));
-        }
-        write_field_op(&mut self.bytes, op);
-        self.count += 1;
-        Ok(())
-    }
-
-    /// Adds an operation whose path is the event's.
-    fn add_from_event(&mut self, op: FieldOp<'_>) -> Result<(), Rejection> {
-        path::check(op.path)?;
-        self.from_event = true;
-        self.add(op)
-    }
-
-    fn check_disjoint(&self) -> Result<(), Rejection> {
-        if !self.from_event {
-            return Ok(());
-        }
-        let mut paths = Vec::with_capacity(self.count);
-        for op in FieldOps::new(&self.bytes) {
-            paths.push(op.path);
-            if op.op == Op::Rename {
-                paths.extend(op.value.text());
-            }
-        }
-        path::check_disjoint(&paths)
     }
 }
 

@@ -80,3 +80,31 @@ fn yjs_updates_are_bytes() {
         assert_eq!(told(decoder, &format!(r#"{{"id":1,"u":{update}}}"#)), reason);
     }
 }
+
+/// What one route takes for data may be paths or operators to another.
+#[test]
+fn a_routes_rules_are_for_its_own_events() {
+    let toml = "queues = [{ key = 'q' }]\nnative.collections = ['n']\n\
+        [[routes]]\nwhen = { t = 'typed' }\ncollection = 'c'\nid = 'id'\nset = { u = 'update' }\n\
+        [[routes]]\nwhen = { t = 'merged' }\ncollection = 'c'\nid = 'id'\nmerge = 'value'\n\
+        [[routes]]\nwhen = { t = 'set' }\ncollection = 'c'\nid = 'id'\nset = { v = 'value' }\n";
+    let config: Config = toml::from_str(toml).unwrap();
+    assert_eq!(config.violations(), []);
+    let mut decoder = Decoder::new(&config);
+    for (event, expected) in [
+        (r#"{"collection":"n","id":1,"update":{"$inc":{"a.b":1}}}"#, "n/1: Inc a.b 1"),
+        (r#"{"t":"typed","id":1,"update":{"a":1}}"#, r#"c/1: Set u {"a":1}"#),
+        (r#"{"t":"set","id":1,"value":{"a.b":1}}"#, r#"c/1: Set v {"a.b":1}"#),
+        (r#"{"t":"merged","id":1,"value":{"a":{"b":1}}}"#, "c/1: Set a.b 1"),
+        (r#"{"t":"typed","id":1,"update":{"$inc":1}}"#, r#"bad-key: the key "$inc" starts with "$""#),
+        (
+            r#"{"t":"merged","id":1,"value":{"a.b":1}}"#,
+            r#"bad-key: the key "a.b" contains ".", which would make it a path"#,
+        ),
+    ] {
+        assert_eq!(told(&mut decoder, event), expected, "{event}");
+    }
+    let mut route = None;
+    assert!(decoder.decode_routed(br#"{"t":"set","id":1,"value":{"a.b":1}}"#, &mut route).is_ok());
+    assert_eq!(route, Some(2));
+}
