@@ -108,17 +108,13 @@ impl Peers {
         let keys: Vec<&Keys> = self.queues.iter().map(|(_, keys)| keys).collect();
         while !stop.is_cancelled() {
             // One that cannot write should get no queue, and those it has should go to one that can.
-            if status.mongodb.is_up() {
-                let queues: Vec<(&Keys, bool)> =
-                    self.queues.iter().map(|(place, keys)| (keys, status.queues[*place].is_held())).collect();
-                let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
-                self.views.send_replace(Some(self.shares(&members)));
-                for ((place, _), members) in self.queues.iter().zip(members) {
-                    status.queues[*place].set_members(members);
-                }
-            } else {
-                roster.leave(&self.name, &keys).await?;
-                self.views.send_replace(None);
+            let able = status.mongodb.is_up();
+            let queues: Vec<(&Keys, bool)> =
+                self.queues.iter().map(|(place, keys)| (keys, status.queues[*place].is_held())).collect();
+            let members = roster.heartbeat(&self.name, able, self.ttl, &queues).await?;
+            self.views.send_replace(Some(self.shares(&members)));
+            for ((place, _), members) in self.queues.iter().zip(members) {
+                status.queues[*place].set_members(members);
             }
             stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
         }

@@ -10,17 +10,21 @@ use super::connect::Redis;
 use super::error::SourceError;
 use super::keys::Keys;
 
-/// Forgets instances that were not heard of, notes the caller, and, if it owns the queue, that too. Answers
-/// the owner's name and all instances.
+/// Forgets instances that were not heard of, notes the caller if it is able to drain, and, if it owns the queue,
+/// that too. Answers the owner's name and all instances.
 ///
-/// KEYS instances holder · ARGV name ttl-ms holds
+/// KEYS instances holder · ARGV name ttl-ms holds able
 const HEARTBEAT: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if ARGV[3] == '1' then redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) end
-redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if ARGV[4] == '1' then
+  redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+else
+  redis.call('ZREM', KEYS[1], ARGV[1])
+end
 return { redis.call('GET', KEYS[2]) or '', redis.call('ZRANGE', KEYS[1], 0, -1) }";
 
 /// Who drains a queue.
@@ -52,13 +56,14 @@ impl Roster {
         Ok(Roster { connection, heartbeat })
     }
 
-    /// Says of each queue that `name` drains it, and whether it owns it; answers who else does.
+    /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who else does.
     ///
     /// # Errors
     /// Redis's.
     pub async fn heartbeat(
         &mut self,
         name: &str,
+        able: bool,
         ttl: Duration,
         queues: &[(&Keys, bool)],
     ) -> Result<Vec<Members>, SourceError> {
@@ -66,7 +71,8 @@ impl Roster {
         let mut pipe = redis::pipe();
         for (keys, holds) in queues {
             pipe.cmd("EVALSHA").arg(self.heartbeat.get_hash()).arg(2);
-            pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl).arg(u8::from(*holds));
+            pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl);
+            pipe.arg(u8::from(*holds)).arg(u8::from(able));
         }
         let answers: Vec<(String, BTreeSet<String>)> = pipe.query_async(&mut self.connection).await?;
         let members = |(holder, instances): (String, BTreeSet<String>)| Members {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged};
-use crate::support::{Tidegate, eventually, length, push, unique};
+use crate::support::{Proxy, Tidegate, eventually, length, push, unique};
 
 type Outcome = anyhow::Result<()>;
 
@@ -141,5 +141,27 @@ async fn partitions_are_divided_and_keep_each_documents_order() -> Outcome {
     for document in 0..8 {
         assert_exact(stage.document(format!("doc{document}")).await?.as_ref(), 300);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_mongodb_hands_its_queue_to_who_does_not() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    stage.launch = stage.launch.env("TIDEGATE_MONGODB__TIMEOUT", "1s");
+    let address = stage.mongo.address()?;
+    let proxy = Proxy::start(address).await?;
+    let uri = stage.mongo.uri().replace(&address.to_string(), &proxy.address().to_string());
+    let cut_off = stage.launch.clone().env("TIDEGATE_MONGODB__URI", uri).start().await?;
+    until_held(std::slice::from_ref(&cut_off), &[1]).await;
+    stage.push((0..100).map(|n| logged("doc", n))).await?;
+    stage.settled(&cut_off).await?;
+
+    proxy.refuse();
+    proxy.cut();
+    let both = [cut_off, stage.launch.spawn().await?];
+    stage.push((100..200).map(|n| logged("doc", n))).await?;
+    until_held(&both, &[0, 1]).await;
+    stage.settled(&both[1]).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 200);
     Ok(())
 }
