@@ -5,7 +5,8 @@
 #
 # For routes of your own, mount a file over /etc/tidegate/config.toml.
 
-FROM rust:1-slim-bookworm AS build
+# Not the slim one: it lacks make, which the allocator is built with.
+FROM rust:1-bookworm AS build
 WORKDIR /build
 # Only what the binary is made of, so that a change to tests or docs does not build it again.
 COPY Cargo.toml Cargo.lock ./

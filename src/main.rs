@@ -9,6 +9,10 @@ use tidegate::{app, log, reload};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Large windows come and go; glibc's allocator keeps their memory in pieces, and so resident.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Some(Command::Check(_)) = cli.command {

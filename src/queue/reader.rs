@@ -69,9 +69,9 @@ impl Fetcher {
             tail = depth.tail;
             self.queue.clock.lock().sample(tail, std::time::Instant::now());
             self.queue.status.saw(depth);
+            size.saw(&window);
             if !window.is_empty() {
                 cursor = window.end();
-                size.saw(&window);
                 self.send(window).await?;
                 pause = Pause::new(live.policy().max_delay);
             }

@@ -1,18 +1,16 @@
-//! How many events to read at once, bounded in count and, by what recent ones weighed, in bytes.
+//! How many events to read at once, bounded in count and, by what they are likely to weigh, in bytes.
 
-use crate::source::Window;
+use crate::source::{MAX_WINDOW, Window};
 
 /// Adapts the size of windows. Redis has no `LRANGE` bounded in bytes, so the first windows are small and
-/// grow while events stay small.
+/// grow while events stay small: those read, and those seen behind them.
 #[derive(Debug)]
 pub struct WindowSize {
     events: usize,
 }
 
-/// Windows of this size move as many events a second as larger ones, and cost less memory.
-const MAX_EVENTS: usize = 2000;
 /// What a window may weigh, if its events are like the last window's.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 impl Default for WindowSize {
     fn default() -> Self {
@@ -27,15 +25,14 @@ impl WindowSize {
         self.events
     }
 
-    /// Learns from a window.
+    /// Learns from a window, be it empty.
     pub fn saw(&mut self, window: &Window) {
-        let largest = window.iter().map(|(_, event)| event.len()).max().unwrap_or(0);
-        self.learn(window.len(), largest);
+        self.learn(window.len(), window.largest());
     }
 
-    /// Learns from a window's events, and the bytes of the largest.
+    /// Learns from a number of events, and the bytes of the largest.
     fn learn(&mut self, events: usize, largest: usize) {
-        let by_bytes = (MAX_BYTES / largest.max(1)).clamp(1, MAX_EVENTS);
+        let by_bytes = (MAX_BYTES / largest.max(1)).clamp(1, MAX_WINDOW);
         let grown = if events >= self.events { self.events * 2 } else { self.events };
         self.events = grown.min(by_bytes);
     }
@@ -51,10 +48,10 @@ mod tests {
         for _ in 0..20 {
             size.learn(size.events(), 150);
         }
-        assert_eq!(size.events(), MAX_EVENTS);
-        size.learn(MAX_EVENTS, 8 * 1024);
-        assert_eq!(size.events(), 512);
-        size.learn(512, 20 * 1024 * 1024);
+        assert_eq!(size.events(), MAX_WINDOW);
+        size.learn(MAX_WINDOW, 8 * 1024);
+        assert_eq!(size.events(), 256);
+        size.learn(256, 20 * 1024 * 1024);
         assert_eq!(size.events(), 1);
         size.learn(1, 100);
         assert_eq!(size.events(), 2);

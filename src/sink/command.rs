@@ -110,35 +110,41 @@ pub struct Encoder<'a> {
 /// The document's watermarks, as a pipeline's expression.
 const WATERMARKS: &str = "$_tidegate";
 
+/// What a command may weigh, unless its only statement is larger. The driver makes copy upon copy of a command, of
+/// which no bound knows; and another round trip is little beside the time that so many bytes take.
+const COMMAND_BYTES: usize = 1 << 20;
+
 /// Bytes of a command besides its statements, amply.
 const COMMAND_ROOM: usize = 16 * 1024;
 
 impl Encoder<'_> {
-    /// The commands for `writes`: as few as collections, kinds and limits allow.
-    #[must_use]
-    pub fn commands(&self, writes: &[Write]) -> Vec<Command> {
-        let mut commands: Vec<Command> = Vec::new();
+    /// The commands for `writes`: as few as collections, kinds and limits allow. Each is encoded when it is
+    /// asked for, so that one at a time is in memory.
+    pub fn commands<'w>(&'w self, writes: &'w [Write]) -> impl Iterator<Item = Command> + 'w {
+        let mut writes = writes.iter().enumerate();
         let mut open: Vec<Open> = Vec::new();
         let mut statement = Vec::new();
-        for (at, write) in writes.iter().enumerate() {
-            let entity = write.entity.get();
-            let kind = self.kind(entity.collection, &write.segment);
-            statement.clear();
-            self.statement(&mut statement, entity, &write.segment);
-            let found = open.iter().position(|o| o.collection == entity.collection && o.kind == kind);
-            let mut slot = found.unwrap_or_else(|| {
-                open.push(self.open(entity.collection, kind));
-                open.len() - 1
-            });
-            if !open[slot].has_room(statement.len(), self.limits) {
-                let full = std::mem::replace(&mut open[slot], self.open(entity.collection, kind));
-                commands.push(full.close());
-                slot = slot.min(open.len() - 1);
+        std::iter::from_fn(move || {
+            for (at, write) in writes.by_ref() {
+                let entity = write.entity.get();
+                let kind = self.kind(entity.collection, &write.segment);
+                statement.clear();
+                self.statement(&mut statement, entity, &write.segment);
+                let found = open.iter().position(|o| o.collection == entity.collection && o.kind == kind);
+                let slot = found.unwrap_or_else(|| {
+                    open.push(self.open(entity.collection, kind));
+                    open.len() - 1
+                });
+                let full = !open[slot].has_room(statement.len(), self.limits);
+                let full =
+                    full.then(|| std::mem::replace(&mut open[slot], self.open(entity.collection, kind)));
+                open[slot].add(at, &statement);
+                if full.is_some() {
+                    return full.map(Open::close);
+                }
             }
-            open[slot].add(at, &statement);
-        }
-        commands.extend(open.into_iter().map(Open::close));
-        commands
+            open.pop().map(Open::close)
+        })
     }
 
     /// The command for one segment alone.
@@ -376,7 +382,7 @@ impl Open {
     fn has_room(&self, statement: usize, limits: Limits) -> bool {
         self.writes.is_empty()
             || (self.writes.len() < limits.max_statements
-                && self.body.len() + statement + COMMAND_ROOM <= limits.max_bytes)
+                && self.body.len() + statement + COMMAND_ROOM <= limits.max_bytes.min(COMMAND_BYTES))
     }
 
     fn add(&mut self, write: usize, statement: &[u8]) {

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::error::SourceError;
 use super::keys::Keys;
 use super::script;
-use super::{Depth, Letter, Window};
+use super::{Depth, Letter, MAX_WINDOW, Window};
 use crate::commit::Checkpoint;
 
 /// Bits of an offset below the epoch.
@@ -208,19 +208,22 @@ impl List {
         pipe.arg(&[&self.keys.queue, &self.keys.owner, &self.keys.base, &self.keys.read, &self.keys.head]);
         pipe.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(end);
         pipe.arg(if raise && count > 0 { (*offset + end).to_string() } else { String::new() });
+        let samples = Samples::behind(end);
+        pipe.arg(samples.stride).arg(samples.first).arg(samples.last);
         // The window is nobody's until the script has agreed.
-        let (events, length): (Vec<Vec<u8>>, i64) = if count > 0 {
+        type Fence = (i64, usize);
+        let (events, (length, ahead)): (Vec<Vec<u8>>, Fence) = if count > 0 {
             pipe.query_async(connection).await?
         } else {
-            let (length,): (i64,) = pipe.query_async(connection).await?;
-            (Vec::new(), length)
+            let (fence,): (Fence,) = pipe.query_async(connection).await?;
+            (Vec::new(), fence)
         };
         let elements = fenced(length)?;
         if events.len() != count {
             return Err(SourceError::ForeignPop);
         }
         let depth = Depth { elements, tail: *offset + i64::try_from(elements).unwrap_or(0) };
-        Ok((Window::new(cursor, events), depth))
+        Ok((Window::new(cursor, events).with_ahead(ahead), depth))
     }
 
     /// Remembers, for the next takeover, that elements are not where they were.
@@ -352,6 +355,25 @@ impl List {
     /// A handle to the connection for commands that do not depend on where elements are.
     pub(super) async fn connection(&self) -> MultiplexedConnection {
         self.control.lock().await.connection.clone()
+    }
+}
+
+/// Which elements are looked at before they are asked for, so that a window of large ones is not asked for in the
+/// size that was right for small ones. A run of large elements longer than the stride is always seen.
+struct Samples {
+    stride: i64,
+    first: i64,
+    last: i64,
+}
+
+impl Samples {
+    /// Samples the elements that may be in the next window, which begins at `index`.
+    fn behind(index: i64) -> Self {
+        // Redis walks to an index. Far from the head it is asked to do so less often.
+        const FAR: i64 = 20_000;
+        let stride = if index < FAR { 64 } else { 256 };
+        let most = i64::try_from(MAX_WINDOW).unwrap_or(i64::MAX);
+        Samples { stride, first: index + fastrand::i64(0..stride), last: index.saturating_add(most - 1) }
     }
 }
 

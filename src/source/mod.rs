@@ -23,18 +23,35 @@ pub use self::tries::Tries;
 pub use self::waiter::Waiter;
 use crate::commit::Checkpoint;
 
+/// The most events that are read at once: windows of this size move as many events a second as larger ones, and
+/// cost less memory.
+pub const MAX_WINDOW: usize = 2000;
+
 /// Events read at once: elements at consecutive offsets.
 #[derive(Debug, Clone, Default)]
 pub struct Window {
     first: i64,
     events: Arc<Vec<Vec<u8>>>,
+    ahead: usize,
 }
 
 impl Window {
     /// Events at consecutive offsets from `first` on.
     #[must_use]
     pub fn new(first: i64, events: Vec<Vec<u8>>) -> Self {
-        Window { first, events: Arc::new(events) }
+        Window { first, events: Arc::new(events), ahead: 0 }
+    }
+
+    /// The same window, behind which an element of so many bytes was seen.
+    #[must_use]
+    fn with_ahead(self, ahead: usize) -> Self {
+        Window { ahead, ..self }
+    }
+
+    /// Bytes of the largest event among it and what was seen behind it.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        self.events.iter().map(Vec::len).max().unwrap_or(0).max(self.ahead)
     }
 
     /// The number of events.

@@ -32,33 +32,42 @@ end
 return 1";
 
 /// Whether the caller owns the queue and its head is the element that was there; sets `read` to the end of
-/// the elements that the `LRANGE` before it answered, if it answered any. Answers the length.
+/// the elements that the `LRANGE` before it answered, if it answered any. Answers the length, and the bytes of
+/// the largest of some of the elements behind the window: every `stride`th from a random one on, and
+/// no more than they tell in 1 MiB.
 ///
 /// `read` must be exact: an offset that was never given out may, after Redis lost data, belong to another
 /// event than the one applied under it. So no more is asked for than is known to be there.
 ///
-/// KEYS queue owner base read head · ARGV epoch ttl-ms base elements-needed read
+/// KEYS queue owner base read head · ARGV epoch ttl-ms base elements-needed read stride first-sample last-sample
 pub(super) const READ: &str = r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0 } end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { -1, 0 } end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local length = redis.call('LLEN', KEYS[1])
 if length < tonumber(ARGV[4]) then
   redis.call('SET', KEYS[5], '!')
-  return -2
+  return { -2, 0 }
 end
 local first = redis.call('LINDEX', KEYS[1], 0)
 local head = redis.call('GET', KEYS[5])
 if head and head ~= '' then
   if not first or redis.sha1hex(first) ~= head then
     redis.call('SET', KEYS[5], '!')
-    return -2
+    return { -2, 0 }
   end
 elseif first then
   redis.call('SET', KEYS[5], redis.sha1hex(first))
 end
 if ARGV[5] ~= '' then redis.call('SET', KEYS[4], ARGV[5]) end
-return length";
+local largest, total = 0, 0
+for i = tonumber(ARGV[7]), math.min(tonumber(ARGV[8]), length - 1), tonumber(ARGV[6]) do
+  local bytes = #redis.call('LINDEX', KEYS[1], i)
+  largest = math.max(largest, bytes)
+  total = total + bytes
+  if total > 1048576 then break end
+end
+return { length, largest }";
 
 /// Remembers that elements are not where they were, for the next takeover.
 ///

@@ -77,6 +77,31 @@ async fn ten_times_what_mongodb_takes() -> Outcome {
     Ok(())
 }
 
+/// A window sized for small events would be hundreds of MiB of the large ones behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_events_behind_small_ones() -> Outcome {
+    const BUFFER: u64 = 16 * MIB;
+    const SMALL: usize = 20_032;
+    const LARGE: usize = 1_000;
+    let stage = stage("buffer.max_bytes = \"16MiB\"\n").await?;
+    let text = "x".repeat(256 << 10);
+    stage.push((0..SMALL).map(|n| logged(&format!("doc{}", n % 50), n / 50))).await?;
+    // Few at a time: the test holds them, too.
+    for first in (0..LARGE).step_by(50) {
+        let large = |n: usize| {
+            update(&format!("large{}", n % 50), json!({"$set": {"text": text}, "$inc": {"count": 1}}))
+        };
+        stage.push((first..first + 50).map(large)).await?;
+    }
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    let peak = tidegate.peak_resident_bytes()?;
+    println!("at most {} MiB resident", peak / MIB);
+    assert!(peak < BUFFER + BESIDES, "{peak} bytes were resident");
+    assert_eq!(metrics.sum("tidegate_events_persisted_total", &[]), (SMALL + LARGE) as f64);
+    Ok(())
+}
+
 /// What is pushed while MongoDB is away costs about one write a document, not one an event.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_folded_while_mongodb_is_away() -> Outcome {
