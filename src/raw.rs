@@ -4,6 +4,7 @@
 //! spliced into a command. Layout: <https://bsonspec.org/spec.html>.
 
 use bson::spec::ElementType;
+use smallvec::SmallVec;
 
 /// The generic subtype of binaries.
 const GENERIC: u8 = 0;
@@ -21,8 +22,11 @@ pub struct ValueRef<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value {
     kind: ElementType,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
+
+/// Numbers, dates, ObjectIds and short texts take no allocation.
+type Bytes = SmallVec<[u8; 16]>;
 
 impl Value {
     /// The value, borrowed.
@@ -42,7 +46,7 @@ impl Value {
     #[must_use]
     pub fn binary(bytes: &[u8]) -> Self {
         let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX).to_le_bytes();
-        Value { kind: ElementType::Binary, bytes: [&len[..], &[GENERIC], bytes].concat() }
+        Value { kind: ElementType::Binary, bytes: [&len[..], &[GENERIC], bytes].concat().into() }
     }
 
     /// The number of encoded bytes.
@@ -60,16 +64,16 @@ impl Value {
 
 impl From<ValueRef<'_>> for Value {
     fn from(value: ValueRef<'_>) -> Self {
-        Value { kind: value.kind, bytes: value.bytes.to_vec() }
+        Value { kind: value.kind, bytes: value.bytes.into() }
     }
 }
 
 impl From<Number> for Value {
     fn from(number: Number) -> Self {
         let (kind, bytes) = match number {
-            Number::Int32(n) => (ElementType::Int32, n.to_le_bytes().to_vec()),
-            Number::Int64(n) => (ElementType::Int64, n.to_le_bytes().to_vec()),
-            Number::Double(n) => (ElementType::Double, n.to_le_bytes().to_vec()),
+            Number::Int32(n) => (ElementType::Int32, Bytes::from_slice(&n.to_le_bytes())),
+            Number::Int64(n) => (ElementType::Int64, Bytes::from_slice(&n.to_le_bytes())),
+            Number::Double(n) => (ElementType::Double, Bytes::from_slice(&n.to_le_bytes())),
         };
         Value { kind, bytes }
     }
@@ -161,7 +165,7 @@ pub fn array_of(value: ValueRef<'_>) -> Value {
     let start = begin_document(&mut bytes);
     write_indexed(&mut bytes, 0, value);
     end_document(&mut bytes, start);
-    Value { kind: ElementType::Array, bytes }
+    Value { kind: ElementType::Array, bytes: bytes.into() }
 }
 
 /// Writes an array element under its index.

@@ -149,7 +149,9 @@ impl Segment {
 /// The pending update of one entity.
 #[derive(Debug)]
 pub struct PendingUpdate {
-    segments: VecDeque<Segment>,
+    first: Option<Segment>,
+    /// Mostly none, which takes no allocation.
+    rest: VecDeque<Segment>,
     bytes: usize,
 }
 
@@ -167,12 +169,12 @@ impl PendingUpdate {
     #[must_use]
     pub fn new(placed: &Placed<'_>) -> Self {
         let segment = Segment::new(placed);
-        PendingUpdate { bytes: segment.bytes(), segments: VecDeque::from([segment]) }
+        PendingUpdate { bytes: segment.bytes(), first: Some(segment), rest: VecDeque::new() }
     }
 
     /// Folds a change in. Updates of more than `max_bytes` are split rather than grown.
     pub fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> Folded {
-        let Some(last) = self.segments.back_mut() else {
+        let Some(last) = self.rest.back_mut().or(self.first.as_mut()) else {
             *self = PendingUpdate::new(placed);
             return Folded::Opened;
         };
@@ -183,13 +185,14 @@ impl PendingUpdate {
         }
         let segment = Segment::new(placed);
         self.bytes += segment.bytes();
-        self.segments.push_back(segment);
+        self.rest.push_back(segment);
         Folded::Opened
     }
 
     /// Takes the first segment to write it. The rest, if any, must wait until it is written.
     pub fn take_first(&mut self) -> Option<Segment> {
-        let mut segment = self.segments.pop_front()?;
+        let mut segment = self.first.take()?;
+        self.first = self.rest.pop_front();
         self.bytes -= segment.bytes();
         if let Update::Fields(fields) = &mut segment.update {
             fields.seal();
@@ -200,25 +203,25 @@ impl PendingUpdate {
     /// All segments, in the order in which they must be written.
     #[must_use]
     pub fn into_segments(self) -> VecDeque<Segment> {
-        self.segments
+        self.first.into_iter().chain(self.rest).collect()
     }
 
     /// The offset of the first event covered.
     #[must_use]
     pub fn first(&self) -> Option<i64> {
-        self.segments.front().map(|segment| segment.first)
+        self.first.as_ref().map(|segment| segment.first)
     }
 
     /// The earliest time that the events covered by the first segment give.
     #[must_use]
     pub fn ts(&self) -> Option<i64> {
-        self.segments.front().and_then(|segment| segment.ts)
+        self.first.as_ref().and_then(|segment| segment.ts)
     }
 
     /// Number of events covered.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.events).sum()
+        self.first.iter().chain(&self.rest).map(|segment| segment.events).sum()
     }
 
     /// Bytes pending.

@@ -53,8 +53,9 @@ fn fold(changes: &[Make]) -> Vec<String> {
         }
     }
     let pending = pending.unwrap();
-    assert_eq!(pending.bytes(), pending.segments.iter().map(Segment::bytes).sum::<usize>());
-    pending.into_segments().iter().map(|s| format!("{}-{}: {}", s.first, s.last, told(&s.update))).collect()
+    let (bytes, segments) = (pending.bytes(), pending.into_segments());
+    assert_eq!(bytes, segments.iter().map(Segment::bytes).sum::<usize>());
+    segments.iter().map(|s| format!("{}-{}: {}", s.first, s.last, told(&s.update))).collect()
 }
 
 fn told(update: &Update) -> String {

@@ -20,6 +20,7 @@ pub(super) struct Slot(usize);
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     root: Node,
+    nodes: usize,
     slots: usize,
     /// Refuse events with top-level keys that no path begins with.
     strict: bool,
@@ -27,6 +28,8 @@ pub(super) struct Paths {
 
 #[derive(Debug, Default)]
 struct Node {
+    /// Its place among all nodes of its tree.
+    number: usize,
     children: Vec<(Box<str>, Node)>,
     slot: Option<(Slot, Keys)>,
 }
@@ -42,7 +45,8 @@ impl Paths {
         let mut node = &mut self.root;
         for component in path.split('.') {
             let at = node.children.iter().position(|(key, _)| **key == *component).unwrap_or_else(|| {
-                node.children.push((component.into(), Node::default()));
+                node.children.push((component.into(), Node { number: self.nodes, ..Node::default() }));
+                self.nodes += 1;
                 node.children.len() - 1
             });
             node = &mut node.children[at].1;
@@ -75,6 +79,8 @@ impl Node {
 pub(super) struct Extracted {
     out: Output,
     slots: Vec<Option<Place>>,
+    /// Nodes that were come across, by number.
+    seen: Vec<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +99,8 @@ impl Extracted {
         self.out.clear();
         self.slots.clear();
         self.slots.resize(paths.slots, None);
+        self.seen.clear();
+        self.seen.resize(paths.nodes, false);
         match event.trim_start().as_bytes().first() {
             None => return Err(Rejection::new(Reason::NotJson, "the event is empty")),
             Some(b'{') => {}
@@ -187,16 +195,14 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = vec![false; self.node.children.len()];
         while let Some(found) = map.next_key_seed(ChildKey { node: self.node, strict: self.strict })? {
             match found {
-                Found::Child(at) if seen[at] => {
-                    let key = &self.node.children[at].0;
-                    let text = format!("the key {key:?} occurs twice");
-                    return Err(self.into.out.stop(Rejection::new(Reason::DuplicateKey, text)));
-                }
                 Found::Child(at) => {
-                    seen[at] = true;
+                    let (key, child) = &self.node.children[at];
+                    if std::mem::replace(&mut self.into.seen[child.number], true) {
+                        let text = format!("the key {key:?} occurs twice");
+                        return Err(self.into.out.stop(Rejection::new(Reason::DuplicateKey, text)));
+                    }
                     map.next_value_seed(self.value(at))?;
                 }
                 Found::Unnamed => {
