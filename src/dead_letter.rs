@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::trace::Traceparent;
+
 /// The closed set of reasons, as the metric's label; the dead letter itself carries a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -133,6 +135,19 @@ impl Rejection {
     }
 }
 
+/// An event that can never be applied, on its way to the dead letters.
+#[derive(Debug, Clone, Copy)]
+pub struct Dead<'a> {
+    /// Its offset in the queue.
+    pub offset: i64,
+    /// The event; empty where it is not at hand.
+    pub event: &'a [u8],
+    /// Why.
+    pub rejection: &'a Rejection,
+    /// The trace that it belongs to.
+    pub traceparent: Option<Traceparent>,
+}
+
 /// The JSON object that is kept of a dead letter.
 #[derive(Serialize)]
 struct DeadLetter<'a> {
@@ -146,18 +161,23 @@ struct DeadLetter<'a> {
     code: Option<i32>,
     offset: i64,
     queue: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     at: String,
 }
 
 /// Renders a dead letter. An event that is JSON is kept as it is, any other as base64.
 #[must_use]
-pub fn render(event: &[u8], rejection: &Rejection, offset: i64, queue: &str, now: bson::DateTime) -> String {
+pub fn render(dead: &Dead<'_>, queue: &str, now: bson::DateTime) -> String {
+    let Dead { offset, event, rejection, traceparent } = dead;
     // One nested too deep for us is for whoever reads the letter.
     let text = std::str::from_utf8(event).ok().filter(|_| rejection.reason != Reason::TooDeep);
     let json = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let event_json = json.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
     let event_base64 = event_json.is_none().then(|| STANDARD.encode(event));
-    DeadLetter { event: event_json, event_base64, ..DeadLetter::new(rejection, offset, queue, now) }.json()
+    let traceparent = traceparent.as_ref().map(Traceparent::as_str);
+    let letter = DeadLetter::new(rejection, *offset, queue, now);
+    DeadLetter { event: event_json, event_base64, traceparent, ..letter }.json()
 }
 
 /// Renders a dead letter whose event is put in by Redis.
@@ -176,6 +196,7 @@ impl<'a> DeadLetter<'a> {
             code: rejection.code,
             offset,
             queue,
+            traceparent: None,
             at: now.try_to_rfc3339_string().unwrap_or_default(),
         }
     }
@@ -192,7 +213,8 @@ mod tests {
 
     fn rendered(event: &[u8], rejection: &Rejection) -> serde_json::Value {
         let now = bson::DateTime::from_millis(0);
-        serde_json::from_str(&render(event, rejection, 7, "q", now)).unwrap()
+        let dead = Dead { offset: 7, event, rejection, traceparent: None };
+        serde_json::from_str(&render(&dead, "q", now)).unwrap()
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
 //! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
 //! done, [`reload`] changes what is [`live`]; [`tail_clock`] estimates how old events are.
+//! A [`trace`] goes along with the events that belong to one.
 //!
 //! The protocol, its invariants and the reasons are in `docs/architecture.md`.
 
@@ -53,5 +54,6 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod tail_clock;
+pub mod trace;
 pub mod write;
 pub mod yjs;

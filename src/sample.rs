@@ -15,6 +15,7 @@ use crate::config::{Config, Delivery};
 use crate::event::{Collections, Decoder};
 use crate::raw::{self, begin_document, end_document};
 use crate::sink::{Guard, preview};
+use crate::trace::Traceparent;
 
 /// Any offset would do.
 const OFFSET: i64 = 1;
@@ -68,6 +69,9 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
             Err(rejection) => {
                 all_routed = false;
                 writeln!(out, "  dead letter: {}: {}", rejection.reason.label(), rejection.text)?;
+                if let Some(trace) = decoder.traceparent(event, route) {
+                    writeln!(out, "  traceparent {}", Traceparent::from(trace))?;
+                }
             }
             Ok(change) => {
                 let entity = change.entity;
@@ -83,6 +87,9 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
                     write!(out, ", {field} {value}")?;
                 }
                 writeln!(out)?;
+                if let Some(trace) = change.traceparent {
+                    writeln!(out, "  traceparent {}", Traceparent::from(trace))?;
+                }
                 let placed = Placed { offset: OFFSET, hash: 0, change };
                 for command in preview(&placed, &collections, config, guard.as_ref()) {
                     let command = Bson::Document(command);

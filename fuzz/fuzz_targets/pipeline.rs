@@ -10,12 +10,13 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::buffer::Buffer;
 use tidegate::change::{Chunk, Placed};
 use tidegate::config::Config;
-use tidegate::dead_letter;
+use tidegate::dead_letter::{self, Dead};
 use tidegate::event::{Collections, Decoder};
 use tidegate::lane::pending::Pending;
 use tidegate::metrics::QueueMetrics;
 use tidegate::settle::Ledger;
 use tidegate::sink::{Encoder, Guard, Limits, Tombstones};
+use tidegate::trace::Traceparent;
 use tokio::time::Instant;
 
 /// Small, so that updates are split into segments.
@@ -48,7 +49,9 @@ fn fold(config: &Config, ledger: &Arc<Ledger>, input: &[u8]) -> Pending {
             }
             Err(rejection) => {
                 let now = bson::DateTime::from_millis(0);
-                let letter = dead_letter::render(event, &rejection, offset, "q", now);
+                let traceparent = decoder.traceparent(event, None).map(Traceparent::from);
+                let dead = Dead { offset, event, rejection: &rejection, traceparent };
+                let letter = dead_letter::render(&dead, "q", now);
                 serde_json::from_str::<serde_json::Value>(&letter).expect("a dead letter is JSON");
             }
         }

@@ -8,6 +8,7 @@ use bson::spec::ElementType;
 
 pub use self::field_op::{FieldOp, FieldOps, Op, write_field_op};
 use crate::raw::{Value, ValueRef};
+use crate::trace::{self, TraceRef};
 
 /// A collection, by its place in the list of configured ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +116,8 @@ pub struct Change<'a> {
     pub effect: Effect<'a>,
     /// The event's own time, milliseconds since the Unix epoch. Untrusted.
     pub ts: Option<i64>,
+    /// The trace it belongs to.
+    pub traceparent: Option<TraceRef<'a>>,
 }
 
 /// The changes of one window that belong to one lane.
@@ -131,6 +134,8 @@ struct Head {
     ts: Option<i64>,
     collection: CollectionId,
     effect: EffectKind,
+    /// Its trace is behind its body.
+    traced: bool,
     id_kind: ElementType,
     id_start: usize,
     key_start: usize,
@@ -160,6 +165,10 @@ impl Chunk {
         let body_start = self.bytes.len();
         let (effect, body) = change.effect.parts();
         self.bytes.extend_from_slice(body);
+        let body_end = self.bytes.len();
+        if let Some(trace) = change.traceparent {
+            self.bytes.extend_from_slice(trace.bytes());
+        }
         self.heads.push(Head {
             offset: placed.offset,
             hash: placed.hash,
@@ -170,7 +179,8 @@ impl Chunk {
             id_start,
             key_start,
             body_start,
-            body_end: self.bytes.len(),
+            body_end,
+            traced: change.traceparent.is_some(),
         });
     }
 
@@ -186,7 +196,10 @@ impl Chunk {
             };
             let shard_key = &self.bytes[head.key_start..head.body_start];
             let entity = EntityRef { collection: head.collection, id, shard_key };
-            Placed { offset: head.offset, hash: head.hash, change: Change { entity, effect, ts: head.ts } }
+            let trace = || self.bytes.get(head.body_end..head.body_end + trace::LEN);
+            let traceparent = if head.traced { trace().and_then(TraceRef::new) } else { None };
+            let change = Change { entity, effect, ts: head.ts, traceparent };
+            Placed { offset: head.offset, hash: head.hash, change }
         })
     }
 
@@ -228,7 +241,10 @@ mod tests {
         write_field_op(&mut body, FieldOp { op: Op::Inc, path: "n", value: one.get() });
         write_field_op(&mut body, FieldOp { op: Op::Unset, path: "a.b", value: ValueRef::NULL });
         let entity = EntityRef { collection: CollectionId(3), id: id.get(), shard_key: b"key" };
-        let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: Some(5) };
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let traceparent = TraceRef::new(text.as_bytes());
+        let effect = Effect::Update(FieldOps::new(&body));
+        let change = Change { entity, effect, ts: Some(5), traceparent };
 
         let mut chunk = Chunk::default();
         chunk.push(Placed {
@@ -239,7 +255,7 @@ mod tests {
         chunk.push(Placed {
             offset: 12,
             hash: 1,
-            change: Change { effect: Effect::Delete, ts: None, ..change },
+            change: Change { effect: Effect::Delete, ts: None, traceparent: None, ..change },
         });
 
         let placed: Vec<_> = chunk.iter().collect();
@@ -252,5 +268,7 @@ mod tests {
             [(Op::Inc, "n".to_owned(), Some(Number::Int32(1))), (Op::Unset, "a.b".to_owned(), None)]
         );
         assert!(matches!(placed[1].change.effect, Effect::Delete));
+        assert_eq!((placed[0].change.traceparent, placed[1].change.traceparent), (traceparent, None));
+        assert!(traceparent.is_some());
     }
 }

@@ -25,6 +25,7 @@ pub(crate) use wrong::{Wrong, with_wrong_rule};
 use std::collections::VecDeque;
 
 use crate::change::{Effect, Placed};
+use crate::trace::Traces;
 
 /// One write: what the entity's events from `first` to `last` come to.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Segment {
     pub events: u64,
     /// The earliest time that the events covered give, milliseconds since the Unix epoch.
     pub ts: Option<i64>,
+    /// The traces that the events covered belong to.
+    pub traces: Traces,
     /// What to write.
     pub update: Update,
 }
@@ -74,7 +77,9 @@ impl Segment {
             Effect::Delete => Update::Delete,
         };
         let Placed { offset, change, .. } = placed;
-        Segment { first: *offset, last: *offset, events: 1, ts: change.ts, update }
+        let mut traces = Traces::default();
+        traces.add(change.traceparent);
+        Segment { first: *offset, last: *offset, events: 1, ts: change.ts, traces, update }
     }
 
     /// The offset from which the document's watermark forbids this write.
@@ -99,6 +104,11 @@ impl Segment {
         }
     }
 
+    /// Bytes that are held in memory.
+    fn held(&self) -> usize {
+        self.bytes() + self.traces.bytes()
+    }
+
     /// Covers one more event; what it writes is the caller's to fold.
     fn cover(&mut self, placed: &Placed<'_>) {
         self.last = placed.offset;
@@ -107,6 +117,7 @@ impl Segment {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
+        self.traces.add(placed.change.traceparent);
     }
 
     /// Folds a change in, if MongoDB could not tell the difference.
@@ -169,7 +180,7 @@ impl PendingUpdate {
     #[must_use]
     pub fn new(placed: &Placed<'_>) -> Self {
         let segment = Segment::new(placed);
-        PendingUpdate { bytes: segment.bytes(), first: Some(segment), rest: VecDeque::new() }
+        PendingUpdate { bytes: segment.held(), first: Some(segment), rest: VecDeque::new() }
     }
 
     /// Folds a change in. Updates of more than `max_bytes` are split rather than grown.
@@ -178,13 +189,13 @@ impl PendingUpdate {
             *self = PendingUpdate::new(placed);
             return Folded::Opened;
         };
-        let before = last.bytes();
+        let before = last.held();
         if last.fold(placed, max_bytes) {
-            self.bytes = self.bytes - before + last.bytes();
+            self.bytes = self.bytes - before + last.held();
             return Folded::In;
         }
         let segment = Segment::new(placed);
-        self.bytes += segment.bytes();
+        self.bytes += segment.held();
         self.rest.push_back(segment);
         Folded::Opened
     }
@@ -193,7 +204,7 @@ impl PendingUpdate {
     pub fn take_first(&mut self) -> Option<Segment> {
         let mut segment = self.first.take()?;
         self.first = self.rest.pop_front();
-        self.bytes -= segment.bytes();
+        self.bytes -= segment.held();
         if let Update::Fields(fields) = &mut segment.update {
             fields.seal();
         }

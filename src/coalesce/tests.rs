@@ -44,7 +44,8 @@ fn fold(changes: &[Make]) -> Vec<String> {
         };
         let entity = EntityRef { collection: CollectionId(0), id: ValueRef::NULL, shard_key: &[] };
         let offset = i64::try_from(at).unwrap() + 1;
-        let placed = Placed { offset, hash: 0, change: Change { entity, effect, ts: None } };
+        let placed =
+            Placed { offset, hash: 0, change: Change { entity, effect, ts: None, traceparent: None } };
         match &mut pending {
             None => pending = Some(PendingUpdate::new(&placed)),
             Some(pending) => {

@@ -211,6 +211,9 @@ pub struct Route {
     /// Path to the event's time: milliseconds since the epoch, or RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ts: Option<String>,
+    /// Path to the event's trace, a W3C `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// Field to what it becomes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub set: BTreeMap<String, Source>,

@@ -74,6 +74,7 @@ impl Route {
         let single = [
             ("collection_from", &self.collection_from),
             ("ts", &self.ts),
+            ("traceparent", &self.traceparent),
             ("merge", &self.merge),
             ("patch", &self.patch),
             ("replace", &self.replace),
@@ -268,6 +269,7 @@ mod tests {
             when = { "" = 1, "a..b" = 2 }
             id = ""
             ts = "ts."
+            traceparent = "a..b"
             collection_from = ".kind"
             collections = ["a"]
             set = { a = "" }
@@ -283,6 +285,7 @@ mod tests {
         `routes[0].id`: "" is no path: a component is empty
         `routes[0].collection_from`: ".kind" is no path: a component is empty
         `routes[0].ts`: "ts." is no path: a component is empty
+        `routes[0].traceparent`: "a..b" is no path: a component is empty
         `routes[0].merge`: "" is no path: a component is empty
         `routes[0].when.""`: "" is no path: a component is empty
         `routes[0].when."a..b"`: "a..b" is no path: a component is empty

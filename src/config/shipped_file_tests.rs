@@ -96,6 +96,7 @@ fn it_shows_every_key() {
         id: Id::default(),
         id_separator: path(),
         ts: path(),
+        traceparent: path(),
         set: field(),
         unset: vec![String::new()],
         inc: [("x".to_owned(), Amount::Int(1))].into(),

@@ -6,11 +6,14 @@
 use std::fmt;
 
 use bson::spec::ElementType;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::transcode::{Keys, Output, Transcode, has_wide_integer};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
+use crate::trace::TraceRef;
 
 /// The place of one path's value among an event's extracted values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,10 @@ struct Node {
     number: usize,
     children: Vec<(Box<str>, Node)>,
     slot: Option<(Slot, Keys)>,
+    /// The slot for the trace that may be here.
+    trace: Option<Slot>,
+    /// A value is read here, or below, that is more than a trace. Else nothing here may refuse the event.
+    has_data: bool,
 }
 
 impl Paths {
@@ -42,15 +49,7 @@ impl Paths {
 
     /// Adds a dotted path; the same path always has the same slot, under the stricter of its rules.
     pub(super) fn add(&mut self, path: &str, keys: Keys) -> Slot {
-        let mut node = &mut self.root;
-        for component in path.split('.') {
-            let at = node.children.iter().position(|(key, _)| **key == *component).unwrap_or_else(|| {
-                node.children.push((component.into(), Node { number: self.nodes, ..Node::default() }));
-                self.nodes += 1;
-                node.children.len() - 1
-            });
-            node = &mut node.children[at].1;
-        }
+        let node = self.root.below(path, true, &mut self.nodes);
         if let Some((slot, rule)) = &mut node.slot {
             if *rule == Keys::Data || keys == Keys::Merge {
                 *rule = keys;
@@ -63,12 +62,38 @@ impl Paths {
         slot
     }
 
+    /// Adds a dotted path to an event's trace. Whatever is there, it does not have the event refused.
+    pub(super) fn add_trace(&mut self, path: &str) -> Slot {
+        let slots = &mut self.slots;
+        *self.root.below(path, false, &mut self.nodes).trace.get_or_insert_with(|| {
+            *slots += 1;
+            Slot(*slots - 1)
+        })
+    }
+
     fn takes_arrays(&self) -> bool {
-        self.root.children.iter().any(|(key, _)| key.bytes().all(|b| b.is_ascii_digit()))
+        let is_place =
+            |(key, node): &(Box<str>, Node)| node.has_data && key.bytes().all(|b| b.is_ascii_digit());
+        self.root.children.iter().any(is_place)
     }
 }
 
 impl Node {
+    /// The node at a dotted path, made if there is none.
+    fn below(&mut self, path: &str, has_data: bool, nodes: &mut usize) -> &mut Node {
+        let mut node = self;
+        for component in path.split('.') {
+            let at = node.children.iter().position(|(key, _)| **key == *component).unwrap_or_else(|| {
+                node.children.push((component.into(), Node { number: *nodes, ..Node::default() }));
+                *nodes += 1;
+                node.children.len() - 1
+            });
+            node = &mut node.children[at].1;
+            node.has_data |= has_data;
+        }
+        node
+    }
+
     fn child(&self, key: &str) -> Option<usize> {
         self.children.iter().position(|(k, _)| **k == *key)
     }
@@ -132,6 +157,34 @@ impl Extracted {
         ValueRef { kind: place.kind, bytes: &self.out.bytes[place.start..place.end] }
     }
 
+    /// The trace in a slot, if there is a valid one.
+    #[must_use]
+    pub(super) fn trace(&self, slot: Slot) -> Option<TraceRef<'_>> {
+        TraceRef::new(self.get(slot)?.text()?.as_bytes())
+    }
+
+    fn add_trace(&mut self, slot: Slot, text: &str) {
+        let start = self.out.bytes.len();
+        raw::write_text_value(&mut self.out.bytes, text);
+        self.slots[slot.0] = Some(Place { kind: ElementType::String, start, end: self.out.bytes.len() });
+    }
+
+    /// Takes the traces from a value that is read for nothing else, whatever else is in it.
+    fn take_traces(&mut self, node: &Node, json: &str) {
+        // A trace has no characters that are ever escaped.
+        let text = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
+        if let Some(slot) = node.trace
+            && let Some(text) = text.filter(|text| TraceRef::new(text.as_bytes()).is_some())
+        {
+            self.add_trace(slot, text);
+        }
+        if !node.children.is_empty() {
+            let mut json = serde_json::Deserializer::from_str(json);
+            // What is wrong with it is nobody's concern.
+            let _ = Descend { node, into: self, strict: false }.deserialize(&mut json);
+        }
+    }
+
     /// Fills the slots below a value that was transcoded whole.
     fn fill_below(&mut self, node: &Node, parent: Place) -> Result<(), Rejection> {
         if !matches!(parent.kind, ElementType::EmbeddedDocument | ElementType::Array) {
@@ -145,7 +198,7 @@ impl Extracted {
             let kind = value.kind;
             let start = value.bytes.as_ptr() as usize - self.out.bytes.as_ptr() as usize;
             let place = Place { kind, start, end: start + value.bytes.len() };
-            if let Some((slot, _)) = child.slot {
+            for slot in child.slot.map(|(slot, _)| slot).into_iter().chain(child.trace) {
                 self.slots[slot.0] = Some(place);
             }
             self.fill_below(child, place)?;
@@ -199,7 +252,7 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
             match found {
                 Found::Child(at) => {
                     let (key, child) = &self.node.children[at];
-                    if std::mem::replace(&mut self.into.seen[child.number], true) {
+                    if std::mem::replace(&mut self.into.seen[child.number], true) && child.has_data {
                         let text = format!("the key {key:?} occurs twice");
                         return Err(self.into.out.stop(Rejection::new(Reason::DuplicateKey, text)));
                     }
@@ -250,7 +303,12 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
         Ok(())
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        if let Some(slot) = self.node.trace
+            && TraceRef::new(text.as_bytes()).is_some()
+        {
+            self.into.add_trace(slot, text);
+        }
         Ok(())
     }
 }
@@ -301,102 +359,25 @@ impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if !self.node.has_data {
+            let json = <&RawValue>::deserialize(deserializer)?;
+            self.into.take_traces(self.node, json.get());
+            return Ok(());
+        }
         let Some((slot, keys)) = self.node.slot else {
             return Descend { node: self.node, into: self.into, strict: false }.deserialize(deserializer);
         };
         let start = self.into.out.bytes.len();
         let kind = Transcode { out: &mut self.into.out, keys, depth: 0 }.deserialize(deserializer)?;
         let place = Place { kind, start, end: self.into.out.bytes.len() };
-        self.into.slots[slot.0] = Some(place);
+        for slot in [slot].into_iter().chain(self.node.trace) {
+            self.into.slots[slot.0] = Some(place);
+        }
         if !self.node.children.is_empty()
             && let Err(rejection) = self.into.fill_below(self.node, place)
         {
             return Err(self.into.out.stop(rejection));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(paths: &Paths, slots: &[Slot], event: &str) -> Vec<Option<String>> {
-        let mut extracted = Extracted::default();
-        extracted.extract(paths, event).unwrap();
-        slots.iter().map(|slot| extracted.get(*slot)?.text().map(str::to_owned)).collect()
-    }
-
-    fn reason(paths: &Paths, event: &str) -> Reason {
-        Extracted::default().extract(paths, event).unwrap_err().reason
-    }
-
-    #[test]
-    fn values_are_found_at_any_depth_and_in_arrays() {
-        let mut paths = Paths::default();
-        let slots = ["type", "payload.docId", "payload.list.1", "absent.x"].map(|p| paths.add(p, Keys::Data));
-        let event = r#"{"skip":{"deep":[[{}]]},"type":"T","payload":{"docId":"d","list":["a","b"],"x":1}}"#;
-        assert_eq!(
-            texts(&paths, &slots, event),
-            [Some("T".into()), Some("d".into()), Some("b".into()), None]
-        );
-        assert_eq!(texts(&paths, &slots, r#"{"payload":"scalar"}"#), [None, None, None, None]);
-    }
-
-    #[test]
-    fn a_value_and_a_value_inside_it_are_both_found() {
-        let mut paths = Paths::default();
-        let whole = paths.add("p", Keys::Merge);
-        let inner = paths.add("p.in.id", Keys::Data);
-        let mut extracted = Extracted::default();
-        extracted.extract(&paths, r#"{"p":{"in":{"id":"x"},"n":1}}"#).unwrap();
-        assert_eq!(extracted.get(inner).unwrap().text(), Some("x"));
-        assert_eq!(extracted.get(whole).unwrap().kind, ElementType::EmbeddedDocument);
-    }
-
-    #[test]
-    fn a_stricter_rule_below_a_laxer_one_is_kept() {
-        let mut paths = Paths::default();
-        paths.add("p", Keys::Data);
-        paths.add("p.m", Keys::Merge);
-        assert_eq!(reason(&paths, r#"{"p":{"m":{"x":{"a.b":1}}}}"#), Reason::BadKey);
-    }
-
-    #[test]
-    fn what_is_no_event_is_refused_with_its_reason() {
-        let mut paths = Paths::default();
-        paths.add("a.b", Keys::Data);
-        for (event, expected) in [
-            ("", Reason::NotJson),
-            ("  ", Reason::NotJson),
-            ("{", Reason::NotJson),
-            ("{\"a\":1} x", Reason::NotJson),
-            ("hello", Reason::NotJson),
-            ("[1,2]", Reason::BadEvent),
-            ("\"text\"", Reason::BadEvent),
-            ("17", Reason::BadEvent),
-            ("null", Reason::BadEvent),
-            (r#"{"a":{"b":1},"a":2}"#, Reason::DuplicateKey),
-            (r#"{"a":{"b":123456789012345678901234567890}}"#, Reason::BadNumber),
-            (r#"{"a":{"b":1e999}}"#, Reason::BadNumber),
-        ] {
-            assert_eq!(reason(&paths, event), expected, "{event}");
-        }
-        let deep = format!("{}{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
-        assert!(matches!(reason(&paths, &deep), Reason::NotJson | Reason::TooDeep));
-    }
-
-    #[test]
-    fn arrays_are_events_where_paths_ask_for_them() {
-        let mut paths = Paths::default();
-        let slots = ["0", "1.id"].map(|p| paths.add(p, Keys::Data));
-        assert_eq!(texts(&paths, &slots, r#"["save",{"id":"x"}]"#), [Some("save".into()), Some("x".into())]);
-    }
-
-    #[test]
-    fn strict_paths_refuse_other_top_level_keys() {
-        let mut paths = Paths::strict();
-        paths.add("id", Keys::Data);
-        assert_eq!(reason(&paths, r#"{"id":"a","upsert":false}"#), Reason::BadEvent);
     }
 }

@@ -13,6 +13,7 @@ mod patch;
 pub mod path;
 mod route;
 mod source;
+mod trace;
 mod transcode;
 
 use bson::spec::ElementType;
@@ -21,10 +22,12 @@ use self::extract::{Extracted, Paths};
 use self::native::Native;
 use self::ops::Ops;
 use self::route::{Match, Route};
+use self::trace::Places;
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op};
 use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Value, ValueRef};
+use crate::trace::TraceRef;
 
 /// The largest BSON document MongoDB stores, bytes.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
@@ -85,6 +88,7 @@ pub struct Decoder {
     native: Option<Native>,
     /// The routes, each with its own rules for what it reads.
     parts: Vec<Part>,
+    traces: Places,
     extracted: Extracted,
     extracted_native: Extracted,
     ops: Ops,
@@ -109,7 +113,11 @@ impl Decoder {
             .routes
             .iter()
             .map(|route| Part { probe: alone(route.without_effect()), whole: alone(route.clone()) });
-        Decoder { parts: parts.collect(), ..Self::compiled(config, collections.clone()) }
+        Decoder {
+            parts: parts.collect(),
+            traces: Places::new(config),
+            ..Self::compiled(config, collections.clone())
+        }
     }
 
     fn compiled(config: &Config, collections: Collections) -> Self {
@@ -124,6 +132,7 @@ impl Decoder {
             routes,
             native,
             parts: Vec::new(),
+            traces: Places::default(),
             extracted: Extracted::default(),
             extracted_native: Extracted::default(),
             ops: Ops::default(),
@@ -158,6 +167,11 @@ impl Decoder {
             }
             Err(rejection) => Err(rejection),
         }
+    }
+
+    /// The trace of an event that was refused, by `route` where one took it; none where it cannot be read.
+    pub fn traceparent(&mut self, event: &[u8], route: Option<usize>) -> Option<TraceRef<'_>> {
+        self.traces.find(event, route)
     }
 
     /// Decodes an event that has a key which is bad where some route reads it. That is another's event,
@@ -233,6 +247,7 @@ struct Decoded<'a> {
     /// The entity's id, where it is not the event's own value; then the one there is none.
     made_id: Option<Value>,
     ts: Option<i64>,
+    traceparent: Option<TraceRef<'a>>,
     effect: DecodedEffect<'a>,
 }
 
@@ -257,17 +272,17 @@ impl<'a> Decoded<'a> {
             DecodedEffect::Replace(document) => Effect::Replace(document),
             DecodedEffect::Delete => Effect::Delete,
         };
-        let change = Change { entity, effect, ts: self.ts };
+        let change = Change { entity, effect, ts: self.ts, traceparent: self.traceparent };
         check_size(&change)?;
         Ok(change)
     }
 
     fn update(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
-        Decoded { entity, made_id: None, ts, effect: DecodedEffect::Update }
+        Decoded { entity, made_id: None, ts, traceparent: None, effect: DecodedEffect::Update }
     }
 
     fn delete(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
-        Decoded { entity, made_id: None, ts, effect: DecodedEffect::Delete }
+        Decoded { entity, made_id: None, ts, traceparent: None, effect: DecodedEffect::Delete }
     }
 
     fn replace(
@@ -285,7 +300,8 @@ impl<'a> Decoded<'a> {
         for (key, _) in raw::elements(document.bytes) {
             path::check(key)?;
         }
-        Ok(Decoded { entity, made_id: None, ts, effect: DecodedEffect::Replace(document.bytes) })
+        let effect = DecodedEffect::Replace(document.bytes);
+        Ok(Decoded { entity, made_id: None, ts, traceparent: None, effect })
     }
 }
 
@@ -362,6 +378,10 @@ fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
 #[cfg(test)]
 mod example_tests;
 #[cfg(test)]
+mod extract_tests;
+#[cfg(test)]
 mod route_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace_tests;

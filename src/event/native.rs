@@ -5,6 +5,7 @@ use bson::spec::ElementType;
 use super::extract::{Extracted, Paths, Slot};
 use super::operators::read_update;
 use super::patch::read_patch;
+use super::trace::NATIVE;
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, entity_id, event_time, merge};
 use crate::change::EntityRef;
@@ -23,6 +24,7 @@ pub(super) struct Native {
     patch: Slot,
     replace: Slot,
     delete: Slot,
+    traceparent: Slot,
     allowed: Vec<String>,
 }
 
@@ -38,6 +40,7 @@ impl Native {
             patch: paths.add("patch", Keys::Data),
             replace: paths.add("replace", Keys::Document),
             delete: paths.add("delete", Keys::Data),
+            traceparent: paths.add_trace(NATIVE),
             paths,
             allowed: allowed.to_vec(),
         }
@@ -70,7 +73,7 @@ impl Native {
 
         let effects =
             [self.update, self.merge, self.patch, self.replace, self.delete].map(|slot| extracted.get(slot));
-        match effects {
+        let decoded = match effects {
             [Some(update), None, None, None, None] => {
                 read_update(update, ops)?;
                 Ok(Decoded::update(entity, ts))
@@ -91,6 +94,7 @@ impl Native {
             _ => Err(bad(
                 "a native event needs one of \"update\", \"merge\", \"patch\", \"replace\", \"delete\"",
             )),
-        }
+        };
+        decoded.map(|decoded| Decoded { traceparent: extracted.trace(self.traceparent), ..decoded })
     }
 }

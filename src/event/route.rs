@@ -2,7 +2,7 @@
 
 use bson::spec::ElementType;
 
-use super::extract::{Extracted, Paths};
+use super::extract::{Extracted, Paths, Slot};
 use super::field::{Field, Yjs, fields};
 use super::patch::read_patch;
 use super::source::{At, Id, Source, Taken};
@@ -24,6 +24,7 @@ pub(super) struct Route {
     id: Id,
     shard_key: Vec<(String, Source)>,
     ts: Option<At>,
+    traceparent: Option<Slot>,
     effect: RouteEffect,
 }
 
@@ -87,6 +88,7 @@ impl Route {
             collection,
             id: Id::new(&route.id, route.id_separator.as_deref().unwrap_or(ID_SEPARATOR), paths)?,
             ts: route.ts.as_ref().map(|path| At::new(paths, path, Keys::Data)),
+            traceparent: route.traceparent.as_ref().map(|path| paths.add_trace(path)),
             effect,
         })
     }
@@ -145,7 +147,8 @@ impl Route {
                 Decoded::update(entity, ts)
             }
         };
-        Ok(Match::Change(Decoded { made_id, ..decoded }))
+        let traceparent = self.traceparent.and_then(|slot| extracted.trace(slot));
+        Ok(Match::Change(Decoded { made_id, traceparent, ..decoded }))
     }
 
     fn target(&self, extracted: &Extracted) -> Result<CollectionId, Rejection> {

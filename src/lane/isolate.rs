@@ -13,13 +13,14 @@ use super::pending::Pending;
 use crate::backoff::Backoff;
 use crate::change::Placed;
 use crate::coalesce::{PendingUpdate, Update};
-use crate::dead_letter::{Reason, Rejection};
+use crate::dead_letter::{Dead, Reason, Rejection};
 use crate::event::Decoder;
 use crate::queue::{Owned, WindowSize};
 use crate::settle::Outcome;
 use crate::sink::{Found, Verdict};
 use crate::source::{SourceError, Window};
 use crate::status::LaneStatus;
+use crate::trace::Traceparent;
 use crate::write::Write;
 
 /// A write whose events must be looked at one by one.
@@ -133,18 +134,19 @@ pub(super) async fn refold(
     let mut dead: Vec<Vec<&Rejection>> = doubts.iter().map(|_| Vec::new()).collect();
     let mut reread = Reread::new(queue, &doubts);
     while let Some(window) = reread.window().await? {
-        let mut letters: Vec<(i64, Vec<u8>, &Rejection)> = Vec::new();
+        let mut letters: Vec<(Vec<u8>, Dead<'_>)> = Vec::new();
         reread.changes(&window, &doubts, |at, placed, event| {
             if doubts[at].applied_to.is_none_or(|applied| placed.offset > applied) {
                 again.fold(placed, now, max_bytes);
                 rest[at] += 1;
             } else if let Some(rejection) = recorded.get(&placed.offset) {
-                letters.push((placed.offset, event.to_vec(), rejection));
+                let traceparent = placed.change.traceparent.map(Traceparent::from);
+                let letter = Dead { offset: placed.offset, event: &[], rejection, traceparent };
+                letters.push((event.to_vec(), letter));
                 dead[at].push(rejection);
             }
         });
-        let letters: Vec<_> =
-            letters.iter().map(|(offset, event, why)| (*offset, &event[..], *why)).collect();
+        let letters: Vec<_> = letters.iter().map(|(event, letter)| Dead { event, ..*letter }).collect();
         if !letters.is_empty() {
             queue.bury(&letters).await?;
         }
@@ -230,7 +232,7 @@ async fn one_by_one(
             };
             match fate {
                 Fate::Applied => queue.persisted(writes.remove(0)),
-                Fate::AppliedBefore => writes.remove(0).unsettled.settle(Outcome::Deduplicated),
+                Fate::AppliedBefore => queue.found(writes.remove(0)),
                 Fate::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
                 Fate::Unknown => stuck = true,
             }
@@ -280,14 +282,15 @@ async fn bury(
 ) -> Result<(), SourceError> {
     let event = events.front().map(Vec::as_slice).unwrap_or_default();
     let offset = write.segment.first;
+    let dead = Dead { offset, event, rejection, traceparent: write.segment.traces.latest() };
     if queue.guard.is_some() {
         let mut backoff = Backoff::default();
-        while let Err(error) = queue.shared.sink.record_dead(&queue.key, offset, rejection).await {
+        while let Err(error) = queue.shared.sink.record_dead(&queue.key, &dead).await {
             queue.shared.metrics.retried_mongodb(error.class());
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         }
     }
-    queue.bury(&[(offset, event, rejection)]).await?;
+    queue.bury(&[dead]).await?;
     write.unsettled.settle(Outcome::Dead(rejection.reason));
     Ok(())
 }

@@ -220,7 +220,8 @@ mod tests {
         let mut body = Vec::new();
         write_field_op(&mut body, FieldOp { op, path: "a.b", value: one.get() });
         let entity = EntityRef { collection: CollectionId(0), id: id.get(), shard_key: &[] };
-        let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None };
+        let change =
+            Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None, traceparent: None };
         // A hash that collides often.
         let hash = u64::from(id.get().bytes[0] % 3);
         pending.fold(&Placed { offset, hash, change }, Instant::now(), 1 << 20)
@@ -271,7 +272,8 @@ mod tests {
             let path = format!("field{}", offset % 10);
             write_field_op(&mut body, FieldOp { op, path: &path, value: text.get() });
             let entity = EntityRef { collection: CollectionId(0), id: id.get(), shard_key: &[] };
-            let change = Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None };
+            let change =
+                Change { entity, effect: Effect::Update(FieldOps::new(&body)), ts: None, traceparent: None };
             pending.unsettled.absorb(pending.unsettled.ledger().receive(1));
             pending.fold(&Placed { offset, hash: 0, change }, Instant::now(), 1 << 20);
             pending.bytes()

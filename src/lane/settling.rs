@@ -8,7 +8,6 @@ use crate::backoff::Backoff;
 use crate::coalesce::Update;
 use crate::dead_letter::Rejection;
 use crate::queue::Owned;
-use crate::settle::Outcome;
 use crate::sink::{Found, Grown, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
@@ -135,7 +134,7 @@ async fn examine(
         let has_dead = recorded.range(segment.first..=segment.last).next().is_some();
         match (found, rejection) {
             (Found::Watermark(w), _) if w >= segment.last && !has_dead => {
-                write.unsettled.settle(Outcome::Deduplicated);
+                queue.found(write);
             }
             (Found::Watermark(w), _) if w >= segment.guard() => {
                 examined.applied_in_part.push(Doubt::applied_to(write, w));

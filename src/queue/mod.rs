@@ -20,7 +20,7 @@ pub use self::window_size::WindowSize;
 use crate::buffer::Buffer;
 use crate::commit::Tracker;
 use crate::config::Config;
-use crate::dead_letter::{Rejection, render};
+use crate::dead_letter::{Dead, render};
 use crate::live::{Live, Mapping};
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
@@ -29,6 +29,7 @@ use crate::sink::{Guard, Sink};
 use crate::source::{Letter, Redis, Source, SourceError};
 use crate::status::{QueueStatus, Status};
 use crate::tail_clock::TailClock;
+use crate::trace;
 use crate::write::Write;
 
 /// What all queues of an instance share.
@@ -97,7 +98,19 @@ impl Owned {
         if let Some(latency) = self.age(write.segment.ts, write.segment.first) {
             self.metrics.persisted_after(latency, events);
         }
+        self.log_traces(&write, true);
         write.unsettled.settle(Outcome::Persisted(write.entity.get().collection));
+    }
+
+    /// Settles a write that was found to be durable already.
+    pub fn found(&self, write: Write) {
+        self.log_traces(&write, false);
+        write.unsettled.settle(Outcome::Deduplicated);
+    }
+
+    fn log_traces(&self, write: &Write, now: bool) {
+        let collection = self.mapping.collections.name(write.entity.get().collection);
+        trace::log_write(&self.key, collection, &write.segment, now);
     }
 
     /// How long ago an event came into being, by its own time or else by when its offset did.
@@ -116,17 +129,19 @@ impl Owned {
         ts.and_then(age_by_clock).max(self.age(None, offset))
     }
 
-    /// Records dead letters: offset, event, reason. Their events are settled only afterwards.
+    /// Records dead letters. Their events are settled only afterwards.
     ///
     /// # Errors
     /// The ownership has ended.
-    pub async fn bury(&self, letters: &[(i64, &[u8], &Rejection)]) -> Result<(), SourceError> {
+    pub async fn bury(&self, letters: &[Dead<'_>]) -> Result<(), SourceError> {
         let now = bson::DateTime::now();
         let kept: Vec<Letter> = letters
             .iter()
-            .map(|(offset, event, rejection)| {
-                tracing::debug!(queue = self.key, offset, reason = %rejection, "dead letter");
-                Letter { offset: *offset, json: render(event, rejection, *offset, &self.key, now) }
+            .map(|dead| {
+                let Dead { offset, rejection, traceparent, .. } = dead;
+                let traceparent = traceparent.map(tracing::field::display);
+                tracing::debug!(queue = self.key, offset, traceparent, reason = %rejection, "dead letter");
+                Letter { offset: *offset, json: render(dead, &self.key, now) }
             })
             .collect();
         self.source.bury(&kept).await?;

@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 use super::Owned;
 use super::window_size::WindowSize;
 use crate::buffer::Reserved;
-use crate::change::{Chunk, Placed};
+use crate::change::{Change, Chunk, Placed};
+use crate::dead_letter::Dead;
 use crate::lane::Input;
 use crate::settle::Outcome;
 use crate::source::{Source, SourceError, Waiter, Window};
 use crate::status::Phase;
+use crate::trace::{self, Traceparent};
 
 /// What is fetched.
 pub(super) enum Fetched {
@@ -193,6 +195,9 @@ async fn decode(
     let mut chunks: Vec<Chunk> = (0..lanes).map(|_| Chunk::default()).collect();
     let mut rejected = Vec::new();
     let mut settled_before = 0;
+    // Else nobody asks for the traces of writes.
+    let keeps_traces = trace::is_logged();
+    let mut route = None;
     {
         let buried = queue.buried.lock();
         for (offset, event) in window.iter() {
@@ -200,12 +205,17 @@ async fn decode(
                 settled_before += 1;
                 continue;
             }
-            match decoder.decode(event) {
+            match decoder.decode_routed(event, &mut route) {
                 Ok(change) => {
+                    let traceparent = change.traceparent.filter(|_| keeps_traces);
+                    let change = Change { traceparent, ..change };
                     let hash = change.entity.hash(&queue.shared.seed);
                     chunks[lane_of(hash, lanes)].push(Placed { offset, hash, change });
                 }
-                Err(rejection) => rejected.push((offset, event, rejection)),
+                Err(rejection) => {
+                    let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
+                    rejected.push((offset, event, rejection, traceparent));
+                }
             }
         }
     }
@@ -213,10 +223,17 @@ async fn decode(
         unsettled.split(settled_before).settle(Outcome::Deduplicated);
     }
     if !rejected.is_empty() {
-        let letters: Vec<_> =
-            rejected.iter().map(|(offset, event, rejection)| (*offset, *event, rejection)).collect();
+        let letters: Vec<_> = rejected
+            .iter()
+            .map(|(offset, event, rejection, traceparent)| Dead {
+                offset: *offset,
+                event,
+                rejection,
+                traceparent: *traceparent,
+            })
+            .collect();
         queue.bury(&letters).await?;
-        for (_, _, rejection) in &rejected {
+        for Dead { rejection, .. } in &letters {
             unsettled.split(1).settle(Outcome::Dead(rejection.reason));
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::reader::{Fetched, Fetcher, ended};
 use super::window_size::WindowSize;
-use crate::dead_letter::{Reason, Rejection, render_without_event};
+use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
 use crate::settle::Outcome;
 use crate::source::{List, SourceError, Tries};
 use crate::status::Phase;
@@ -73,7 +73,8 @@ impl Fetcher {
         let letter = render_without_event(&rejection, offset, &queue.key, bson::DateTime::now());
         list.set_aside(&letter).await?;
         // The event itself is read by nobody any more.
-        queue.shared.status.letters.record(&queue.key, &[(offset, b"", &rejection)]);
+        let dead = Dead { offset, event: b"", rejection: &rejection, traceparent: None };
+        queue.shared.status.letters.record(&queue.key, &[dead]);
         queue.ledger.receive(1).settle(Outcome::Dead(rejection.reason));
         queue.tracker.lock().restart(offset + 1);
         tracing::error!(queue = queue.key, offset, "an event was set aside as a dead letter: {text}");

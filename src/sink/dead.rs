@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bson::{Bson, Document, doc};
 
 use super::{Sink, SinkError};
-use crate::dead_letter::{Reason, Rejection};
+use crate::dead_letter::{Dead, Reason, Rejection};
 
 /// The collection that holds the records.
 pub const DEAD: &str = "tidegate_dead";
@@ -33,22 +33,21 @@ impl Sink {
     ///
     /// # Errors
     /// MongoDB's: it is not on record.
-    pub async fn record_dead(
-        &self,
-        queue: &str,
-        offset: i64,
-        rejection: &Rejection,
-    ) -> Result<(), SinkError> {
-        let record = doc! {
+    pub async fn record_dead(&self, queue: &str, dead: &Dead<'_>) -> Result<(), SinkError> {
+        let Dead { offset, rejection, traceparent, .. } = dead;
+        let mut record = doc! {
             "reason": &rejection.text,
             "class": rejection.reason.label(),
             "code": rejection.code,
             "at": bson::DateTime::now(),
         };
+        if let Some(trace) = traceparent {
+            record.insert("traceparent", trace.as_str());
+        }
         // Like an epoch, it must stay known whatever the writes' concern is.
         let command = doc! {
             "update": DEAD,
-            "updates": [{"q": {"_id": id(queue, offset)}, "u": {"$set": record}, "upsert": true}],
+            "updates": [{"q": {"_id": id(queue, *offset)}, "u": {"$set": record}, "upsert": true}],
             "writeConcern": {"w": "majority"},
         };
         let reply = self.run_document(&command).await?;

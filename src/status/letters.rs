@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::cut;
-use crate::dead_letter::Rejection;
+use crate::dead_letter::Dead;
+use crate::trace::Traceparent;
 
 /// Letters kept. With the bounds below, that is at most 50 KiB.
 const KEPT: usize = 20;
@@ -31,6 +32,7 @@ struct Letter {
     code: Option<i32>,
     reason: String,
     event: Option<String>,
+    traceparent: Option<Traceparent>,
     at: SystemTime,
     recorded: Instant,
 }
@@ -40,10 +42,10 @@ impl Letters {
         Letters { with_events, latest: Mutex::default() }
     }
 
-    /// Remembers dead letters of a queue: offset, event (empty where it is not at hand), reason.
-    pub fn record(&self, queue: &str, letters: &[(i64, &[u8], &Rejection)]) {
+    /// Remembers dead letters of a queue.
+    pub fn record(&self, queue: &str, letters: &[Dead<'_>]) {
         let mut latest = self.latest.lock();
-        for (offset, event, rejection) in &letters[letters.len().saturating_sub(KEPT)..] {
+        for Dead { offset, event, rejection, traceparent } in &letters[letters.len().saturating_sub(KEPT)..] {
             if latest.len() == KEPT {
                 latest.pop_front();
             }
@@ -58,6 +60,7 @@ impl Letters {
                     // One byte more than is shown, so that the cut is seen.
                     cut(&String::from_utf8_lossy(&event[..event.len().min(EVENT + 1)]), EVENT)
                 }),
+                traceparent: *traceparent,
                 at: SystemTime::now(),
                 recorded: Instant::now(),
             });
@@ -85,6 +88,9 @@ impl Letters {
             if let Some(code) = letter.code {
                 shown["code"] = code.into();
             }
+            if let Some(trace) = &letter.traceparent {
+                shown["traceparent"] = trace.as_str().into();
+            }
             if let Some(event) = &letter.event {
                 shown["event"] = event.as_str().into();
             }
@@ -97,24 +103,39 @@ impl Letters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dead_letter::Reason;
+    use crate::dead_letter::{Reason, Rejection};
+    use crate::trace::TraceRef;
 
     fn unique() -> Rejection {
         let text = "a unique index refuses the document: E11000 dup key: { email: \"ann@example.org\" }";
         Rejection { reason: Reason::UniqueIndex, text: text.into(), code: Some(11000) }
     }
 
+    fn dead<'a>(offset: i64, event: &'a [u8], rejection: &'a Rejection) -> Dead<'a> {
+        Dead { offset, event, rejection, traceparent: None }
+    }
+
+    #[test]
+    fn a_trace_is_shown_where_there_is_one() {
+        let letters = Letters::new(false);
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let traceparent = TraceRef::new(text.as_bytes()).map(Traceparent::from);
+        letters.record("q", &[dead(0, b"", &unique()), Dead { traceparent, ..dead(1, b"", &unique()) }]);
+        let shown = letters.to_json();
+        assert_eq!((&shown[0]["traceparent"], shown[1].get("traceparent")), (&json!(text), None));
+    }
+
     #[test]
     fn values_are_shown_only_where_they_may_be() {
         let event: &[u8] = br#"{"email":"ann@example.org"}"#;
         let hidden = Letters::new(false);
-        hidden.record("q", &[(7 << 36, event, &unique())]);
+        hidden.record("q", &[dead(7 << 36, event, &unique())]);
         let shown = hidden.to_json();
         assert!(!shown.to_string().contains("ann@"), "{shown}");
         assert_eq!(shown[0]["reason"], "a unique index refuses the document");
         assert_eq!((&shown[0]["code"], &shown[0]["offset"]), (&json!(11000), &json!("481036337152")));
         let open = Letters::new(true);
-        open.record("q", &[(0, event, &unique())]);
+        open.record("q", &[dead(0, event, &unique())]);
         assert_eq!(open.to_json()[0]["event"], r#"{"email":"ann@example.org"}"#);
         assert!(open.to_json()[0]["reason"].as_str().unwrap().contains("ann@example.org"));
     }
@@ -124,7 +145,7 @@ mod tests {
         let letters = Letters::new(true);
         let event = vec![b'\xc3'; 1 << 20];
         let rejection = Rejection::new(Reason::NotUtf8, "é".repeat(10_000));
-        let flood: Vec<_> = (0..5000).map(|n| (n, &event[..], &rejection)).collect();
+        let flood: Vec<_> = (0..5000).map(|n| dead(n, &event[..], &rejection)).collect();
         letters.record("q", &flood);
         letters.record("q", &flood[..1]);
         let shown = letters.to_json();

@@ -23,6 +23,7 @@ mod sharing;
 mod stage;
 mod support;
 mod tombstones;
+mod traces;
 mod yjs;
 
 mod support_proxy;

@@ -154,6 +154,9 @@ function letterRow(letter) {
     make("span", { class: "reason" }, cut(letter.reason, 600)),
     make("span", { class: "more" }, `${letter.class}${code}`),
   ];
+  if (letter.traceparent !== undefined) {
+    reason.push(make("span", { class: "more trace" }, letter.traceparent));
+  }
   if (letter.event !== undefined) {
     reason.push(make("pre", { tabindex: "0", "aria-label": "The event" }, cut(letter.event, 4000)));
   }
