@@ -16,6 +16,7 @@ mod outages;
 mod overload;
 mod ownership;
 mod page;
+mod producers;
 mod reload;
 mod sentinel;
 mod shard_key;

@@ -13,37 +13,58 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// The programs of a folder of `tests`.
-    pub(crate) fn programs(name: &str) -> anyhow::Result<Self> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("node-{name}"));
-        // Packages are looked for beside the program, so both are in the build folder.
-        std::fs::create_dir_all(&folder)?;
-        // Tests are processes of their own.
-        let lock = std::fs::File::create(folder.join("lock"))?;
-        lock.lock()?;
-        let manifest = std::fs::read(source.join("package.json"))?;
-        let installed = std::fs::read(folder.join("installed.json")).unwrap_or_default();
-        for entry in std::fs::read_dir(&source)? {
-            let entry = entry?;
-            std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
-        }
-        if installed != manifest {
-            let npm = ["install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"];
-            run(Command::new("npm").args(npm).current_dir(&folder), b"")
-                .context("npm could not install the packages; Node and npm are needed (make servers)")?;
-            std::fs::write(folder.join("installed.json"), manifest)?;
-        }
+    /// The programs of a folder of the repository.
+    pub(crate) fn programs(folder: &str) -> anyhow::Result<Self> {
+        let npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"];
+        let folder = installed("node", folder, "package.json", &npm)
+            .context("npm could not install the packages; Node and npm are needed (make servers)")?;
         Ok(Node { folder })
     }
 
     /// What a program prints, given this on its standard input.
     pub(crate) fn run(&self, program: &str, args: &[&str], input: &[u8]) -> anyhow::Result<String> {
-        run(Command::new("node").arg(program).args(args).current_dir(&self.folder), input)
+        run(self.command(program).args(args), input)
+    }
+
+    /// A program, to be given arguments.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("node");
+        command.arg(program).current_dir(&self.folder);
+        command
     }
 }
 
-fn run(command: &mut Command, input: &[u8]) -> anyhow::Result<String> {
+/// Copies the programs of a folder of the repository into the build folder, and has what their `manifest` names
+/// installed beside them, once.
+pub(crate) fn installed(
+    kind: &str,
+    folder: &str,
+    manifest: &str,
+    installer: &[&str],
+) -> anyhow::Result<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    // Packages are looked for beside the program, so both are in the build folder.
+    let name = format!("{kind}-{}", folder.replace('/', "-"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder)?;
+    // Tests are processes of their own.
+    let lock = std::fs::File::create(folder.join("lock"))?;
+    lock.lock()?;
+    let wanted = std::fs::read(source.join(manifest))?;
+    let present = std::fs::read(folder.join("installed")).unwrap_or_default();
+    for entry in std::fs::read_dir(&source)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), folder.join(entry.file_name()))?;
+    }
+    if present != wanted {
+        run(Command::new(installer[0]).args(&installer[1..]).current_dir(&folder), b"")?;
+        std::fs::write(folder.join("installed"), wanted)?;
+    }
+    Ok(folder)
+}
+
+/// What a command prints, given this on its standard input.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> anyhow::Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut child = command
         .stdin(Stdio::piped())

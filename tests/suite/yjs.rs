@@ -50,7 +50,7 @@ async fn page(stage: &Stage) -> anyhow::Result<Option<Document>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_two_clients_type_at_once_is_what_a_client_loads() -> Outcome {
-    let node = Node::programs("yjs")?;
+    let node = Node::programs("tests/yjs")?;
     let (events, seen) = typed(&node, 1500)?;
     let stage = Setting::new().with(ROUTE).stage().await?;
     stage.push(&events).await?;
@@ -68,7 +68,7 @@ async fn what_two_clients_type_at_once_is_what_a_client_loads() -> Outcome {
 /// Update by update, through crashes, and with an array that is compacted all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compaction_loses_nothing_whatever_dies() -> Outcome {
-    let node = Node::programs("yjs")?;
+    let node = Node::programs("tests/yjs")?;
     let (events, seen) = typed(&node, 400)?;
     let stage = Setting::new().with(ROUTE).with("[batch]\nmax_delay = \"0ms\"\n").stage().await?;
     let mut tidegate = stage.launch.start().await?;
@@ -102,7 +102,7 @@ async fn compaction_loses_nothing_whatever_dies() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_update_is_a_dead_letter() -> Outcome {
-    let node = Node::programs("yjs")?;
+    let node = Node::programs("tests/yjs")?;
     let (events, seen) = typed(&node, 50)?;
     let stage = Setting::new().with(ROUTE).stage().await?;
     let deep = [&[1, 1, 1, 0, 8, 1, 1, b't', 1][..], &[117, 1].repeat(800), &[126, 0]].concat();
