@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use tidegate::dead_letter::Reason;
 use tidegate::event::Decoder;
 use tidegate::sink::{DEAD, EPOCHS};
+use tidegate::trace::TraceRef;
 
 use self::events::{Events, GOOD_DOCUMENTS, GOOD_EVERY, good_document};
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact};
@@ -52,6 +53,7 @@ struct Letter<'a> {
     code: Option<i32>,
     offset: i64,
     queue: String,
+    traceparent: Option<String>,
     at: String,
 }
 
@@ -65,6 +67,7 @@ fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawVa
 struct Letters {
     by_class: BTreeMap<String, usize>,
     count: usize,
+    traced: usize,
     refused_by_mongodb: u64,
     last: i64,
 }
@@ -104,6 +107,7 @@ async fn hostile_events_harm_nobody() -> Outcome {
     println!("dead letters: {:#?}", letters.by_class);
     // Otherwise nothing but the decoder was put to the test.
     assert!(letters.count < total * 3 / 4, "only {} events were persisted", total - letters.count);
+    assert!(letters.traced > 0, "no dead letter has a trace");
     for reason in
         [Reason::NotJson, Reason::BadKey, Reason::TypeMismatch, Reason::UniqueIndex, Reason::Validation]
     {
@@ -178,6 +182,9 @@ impl Letters {
         ensure!(Reason::ALL.iter().any(|reason| reason.label() == letter.class), "no such class");
         ensure!(letter.class != Reason::Crash.label(), "it was taken for one that kills");
         ensure!(!letter.reason.is_empty() && letter.queue == queue && letter.at.ends_with('Z'));
+        let trace = letter.traceparent.as_deref();
+        ensure!(trace.is_none_or(|trace| TraceRef::new(trace.as_bytes()).is_some()), "no valid trace");
+        self.traced += usize::from(trace.is_some());
         ensure!(letter.offset > self.last, "it comes after offset {}", self.last);
         let number = usize::try_from(letter.offset & ((1 << INDEX_BITS) - 1))?;
         let pushed = events.event(number);

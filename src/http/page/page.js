@@ -155,7 +155,7 @@ function letterRow(letter) {
     make("span", { class: "more" }, `${letter.class}${code}`),
   ];
   if (letter.traceparent !== undefined) {
-    reason.push(make("span", { class: "more trace" }, letter.traceparent));
+    reason.push(make("span", { class: "more" }, letter.traceparent));
   }
   if (letter.event !== undefined) {
     reason.push(make("pre", { tabindex: "0", "aria-label": "The event" }, cut(letter.event, 4000)));
