@@ -42,6 +42,21 @@ pub struct Policy {
     pub max_bytes: usize,
     /// Wait of the oldest change.
     pub max_delay: Duration,
+    /// The same while a backlog is read whose changes fold.
+    pub backlog_delay: Duration,
+}
+
+/// What is pending in a lane.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// Entities.
+    pub ops: usize,
+    /// Events, folded into their updates.
+    pub events: u64,
+    /// Bytes of the updates.
+    pub bytes: usize,
+    /// Wait of the oldest change.
+    pub waited: Duration,
 }
 
 impl From<&config::Batch> for Policy {
@@ -50,25 +65,37 @@ impl From<&config::Batch> for Policy {
             max_ops: batch.max_ops,
             max_bytes: usize::try_from(batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
             max_delay: batch.max_delay,
+            backlog_delay: batch.backlog_delay,
         }
     }
 }
 
 impl Policy {
-    /// Why `ops` entities with `bytes`, the oldest of which has waited `waited`, are to be sent now.
+    /// Why what is held is to be sent now. `behind` says that many more events wait to be read.
     #[must_use]
-    pub fn due(&self, ops: usize, bytes: usize, waited: Duration) -> Option<Trigger> {
-        if ops == 0 {
+    pub fn due(&self, held: Held, behind: bool) -> Option<Trigger> {
+        if held.ops == 0 {
             None
-        } else if ops >= self.max_ops {
-            Some(Trigger::Ops)
-        } else if bytes >= self.max_bytes {
+        } else if held.bytes >= self.max_bytes {
             Some(Trigger::Bytes)
-        } else if waited >= self.max_delay {
+        } else if behind && held.waited < self.patience(held, behind) {
+            None
+        } else if held.ops >= self.max_ops {
+            Some(Trigger::Ops)
+        } else if held.waited >= self.max_delay {
             Some(Trigger::Delay)
         } else {
             None
         }
+    }
+
+    /// How long the oldest change may wait for company.
+    #[must_use]
+    pub fn patience(&self, held: Held, behind: bool) -> Duration {
+        // What comes next out of a backlog will be for the same documents, if what came was. Whether it was, shows
+        // only after a while.
+        let folds = held.events >= 2 * held.ops as u64;
+        if behind && folds { self.max_delay.max(self.backlog_delay) } else { self.max_delay }
     }
 }
 
@@ -76,14 +103,38 @@ impl Policy {
 mod tests {
     use super::*;
 
+    const POLICY: Policy = Policy {
+        max_ops: 10,
+        max_bytes: 1000,
+        max_delay: Duration::from_millis(50),
+        backlog_delay: Duration::from_millis(500),
+    };
+
+    fn held(ops: usize, events: u64, bytes: usize, ms: u64) -> Held {
+        Held { ops, events, bytes, waited: Duration::from_millis(ms) }
+    }
+
     #[test]
     fn the_first_bound_reached_sends() {
-        let policy = Policy { max_ops: 10, max_bytes: 1000, max_delay: Duration::from_millis(50) };
-        let due = |ops, bytes, ms| policy.due(ops, bytes, Duration::from_millis(ms));
+        let due = |ops, bytes, ms| POLICY.due(held(ops, ops as u64, bytes, ms), false);
         assert_eq!(due(0, 0, 1000), None);
         assert_eq!(due(9, 999, 49), None);
         assert_eq!(due(10, 1, 0), Some(Trigger::Ops));
         assert_eq!(due(1, 1000, 0), Some(Trigger::Bytes));
         assert_eq!(due(1, 1, 50), Some(Trigger::Delay));
+    }
+
+    #[test]
+    fn a_backlog_that_folds_is_worth_waiting_for() {
+        let due = |ops, events, ms| POLICY.due(held(ops, events, 1, ms), true);
+        assert_eq!(due(10, 10, 49), None);
+        assert_eq!(due(10, 19, 50), Some(Trigger::Ops));
+        assert_eq!(due(9, 10, 50), Some(Trigger::Delay));
+        assert_eq!(due(10, 20, 499), None);
+        assert_eq!(due(10, 20, 500), Some(Trigger::Ops));
+        assert_eq!(due(1, 20, 500), Some(Trigger::Delay));
+        assert_eq!(POLICY.due(held(1, 20, 1000, 0), true), Some(Trigger::Bytes));
+        let impatient = Policy { backlog_delay: Duration::ZERO, ..POLICY };
+        assert_eq!(impatient.due(held(10, 20, 1, 50), true), Some(Trigger::Ops));
     }
 }

@@ -3,11 +3,9 @@
 //! Invariant: no path in the map is another's parent, as MongoDB demands of one update. So an operation
 //! whose very path is there already, the common case, conflicts with nothing else and costs one look-up.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use bson::spec::ElementType;
 
+use super::by_path::ByPath;
 use super::elements::Elements;
 use super::known::Known;
 use super::number;
@@ -24,7 +22,7 @@ pub enum FieldUpdate {
     /// `$push` with `$each`
     Push(Elements),
     /// `$push` with `$each` and these modifiers, a document.
-    PushWith(Elements, Value),
+    PushWith(Box<(Elements, Value)>),
     /// `$addToSet` with `$each`
     AddToSet(Elements),
     /// `$pullAll`
@@ -46,7 +44,7 @@ impl FieldUpdate {
             Op::Set => FieldUpdate::Known(Known::Value(op.value.into())),
             Op::Unset => FieldUpdate::Known(Known::Missing),
             Op::Push | Op::PushEach => FieldUpdate::Push(Elements::of(op)),
-            Op::PushWith => FieldUpdate::PushWith(Elements::of(op), modifiers(op.value)),
+            Op::PushWith => FieldUpdate::PushWith(Box::new((Elements::of(op), modifiers(op.value)))),
             Op::AddToSet => FieldUpdate::AddToSet(Elements::of(op)),
             Op::PullAll => FieldUpdate::PullAll(Elements::of(op)),
             Op::Yjs => FieldUpdate::Yjs(Elements::of(op)),
@@ -60,7 +58,7 @@ impl FieldUpdate {
         Some(match self {
             FieldUpdate::Known(Known::Missing) => Op::Unset.operator(),
             FieldUpdate::Known(_) => Op::Set.operator(),
-            FieldUpdate::Push(_) | FieldUpdate::PushWith(..) | FieldUpdate::Yjs(_) => Op::Push.operator(),
+            FieldUpdate::Push(_) | FieldUpdate::PushWith(_) | FieldUpdate::Yjs(_) => Op::Push.operator(),
             FieldUpdate::AddToSet(_) => Op::AddToSet.operator(),
             FieldUpdate::PullAll(_) => Op::PullAll.operator(),
             FieldUpdate::Other(op, _) => op.operator(),
@@ -73,7 +71,7 @@ impl FieldUpdate {
             FieldUpdate::Known(known) => known.bytes(),
             FieldUpdate::Other(_, value) => value.len(),
             FieldUpdate::RenameTarget => 0,
-            FieldUpdate::PushWith(elements, modifiers) => elements.bytes() + modifiers.len(),
+            FieldUpdate::PushWith(with) => with.0.bytes() + with.1.len(),
             FieldUpdate::Push(elements)
             | FieldUpdate::AddToSet(elements)
             | FieldUpdate::PullAll(elements)
@@ -115,8 +113,8 @@ impl FieldUpdate {
             | (FieldUpdate::Yjs(_), Op::Yjs) => true,
             // What is sorted or cut at last is all that was pushed, one way or the other.
             (FieldUpdate::Push(_), Op::PushWith) => raw::find(op.value.bytes, "$position").is_none(),
-            (FieldUpdate::PushWith(_, before), Op::PushWith) => {
-                raw::find(op.value.bytes, "$position").is_none() && *before == modifiers(op.value)
+            (FieldUpdate::PushWith(before), Op::PushWith) => {
+                raw::find(op.value.bytes, "$position").is_none() && before.1 == modifiers(op.value)
             }
             (FieldUpdate::Other(before, value), _) => {
                 *before == op.op && number::combined(value.get(), op).is_some()
@@ -135,9 +133,10 @@ impl FieldUpdate {
             (FieldUpdate::Known(known), _) => known.apply("", op, false),
             (FieldUpdate::Push(elements), Op::PushWith) => {
                 elements.push_op(op);
-                *self = FieldUpdate::PushWith(std::mem::take(elements), modifiers(op.value));
+                *self = FieldUpdate::PushWith(Box::new((std::mem::take(elements), modifiers(op.value))));
             }
-            (FieldUpdate::Push(elements) | FieldUpdate::PushWith(elements, _), _)
+            (FieldUpdate::PushWith(with), _) => with.0.push_op(op),
+            (FieldUpdate::Push(elements), _)
             | (FieldUpdate::AddToSet(elements), Op::AddToSet)
             | (FieldUpdate::PullAll(elements) | FieldUpdate::Yjs(elements), _) => elements.push_op(op),
             (FieldUpdate::Other(before, value), _) if *before == op.op => {
@@ -169,7 +168,7 @@ fn is_top(path: &str) -> bool {
 /// Pending operations, by path.
 #[derive(Debug, Default)]
 pub struct Fields {
-    by_path: BTreeMap<Box<str>, FieldUpdate>,
+    by_path: ByPath<FieldUpdate>,
     bytes: usize,
 }
 
@@ -245,8 +244,8 @@ impl Fields {
 
     /// Whether no operation's path is this one, above or below it.
     fn is_apart(&self, path: &str) -> bool {
-        !self.by_path.contains_key(path)
-            && !ancestors(path).any(|parent| self.by_path.contains_key(parent))
+        !self.by_path.contains(path)
+            && !ancestors(path).any(|parent| self.by_path.contains(parent))
             && self.below(path).next().is_none()
     }
 
@@ -288,7 +287,7 @@ impl Fields {
             self.bytes = self.bytes - before + known.bytes();
             return;
         }
-        let superseded: Vec<Box<str>> = self.below(op.path).map(|(path, _)| path.clone()).collect();
+        let superseded: Vec<String> = self.below(op.path).map(|(path, _)| path.to_owned()).collect();
         for path in superseded {
             if let Some(update) = self.by_path.remove(&path) {
                 self.bytes -= path.len() + update.bytes() + FIELD_OVERHEAD;
@@ -299,14 +298,14 @@ impl Fields {
 
     fn insert(&mut self, path: &str, update: FieldUpdate) {
         self.bytes += path.len() + update.bytes() + FIELD_OVERHEAD;
-        self.by_path.insert(path.into(), update);
+        self.by_path.insert(path, update);
     }
 
     /// The operations on paths below `path`.
-    fn below(&self, path: &str) -> impl Iterator<Item = (&Box<str>, &FieldUpdate)> {
+    fn below(&self, path: &str) -> impl Iterator<Item = (&str, &FieldUpdate)> {
         // All of them, and some siblings such as "a-b" under "a", sort behind it and share its text.
         self.by_path
-            .range::<str, _>((Bound::Excluded(path), Bound::Unbounded))
+            .behind(path)
             .take_while(move |(other, _)| other.starts_with(path))
             .filter(move |(other, _)| other.as_bytes()[path.len()] == b'.')
     }
@@ -330,7 +329,7 @@ impl Fields {
 
     /// The operations, in the order of their paths.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldUpdate)> {
-        self.by_path.iter().map(|(path, update)| (&**path, update))
+        self.by_path.iter()
     }
 
     /// Bytes, about as many as they take in memory.

@@ -23,7 +23,7 @@ pub enum Known {
     /// An array that elements were pushed to.
     Array(Elements),
     /// An object that operations reached into.
-    Object(Object),
+    Object(Box<Object>),
 }
 
 /// An object taken apart. A field that was removed keeps its place.
@@ -39,7 +39,7 @@ const FIELD_OVERHEAD: usize = 64;
 impl Known {
     /// An object without fields.
     pub(super) fn empty() -> Self {
-        Known::Object(Object::default())
+        Known::Object(Box::default())
     }
 
     /// An encoded document.
@@ -71,7 +71,7 @@ impl Known {
             return self.apply_here(op, inserts);
         }
         if let Known::Value(value) = self {
-            *self = Known::Object(Object::of(value.get()));
+            *self = Known::Object(Box::new(Object::of(value.get())));
         }
         if matches!(self, Known::Missing) && creates(op, inserts) {
             *self = Known::empty();

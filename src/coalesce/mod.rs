@@ -9,6 +9,7 @@
 //! place only where no document could have made MongoDB refuse the earlier one: a refusal is a dead
 //! letter, and must not vanish.
 
+mod by_path;
 mod elements;
 mod fields;
 mod known;
@@ -24,7 +25,9 @@ pub(crate) use wrong::{Wrong, with_wrong_rule};
 
 use std::collections::VecDeque;
 
-use crate::change::{Effect, Placed};
+use smallvec::SmallVec;
+
+use crate::change::{Effect, FieldOp, Placed};
 use crate::trace::Traces;
 
 /// One write: what the entity's events from `first` to `last` come to.
@@ -128,10 +131,12 @@ impl Segment {
         }
         match (&mut self.update, effect) {
             (Update::Fields(fields), Effect::Update(ops)) => {
-                if !ops.clone().all(|op| fields.accepts(op)) {
+                // Whether all are accepted is known before any is applied; they are read once for both.
+                let ops: SmallVec<[FieldOp<'_>; 8]> = ops.collect();
+                if !ops.iter().all(|op| fields.accepts(*op)) {
                     return false;
                 }
-                ops.for_each(|op| fields.apply(op));
+                ops.into_iter().for_each(|op| fields.apply(op));
             }
             (Update::Replace(document), Effect::Update(ops)) => {
                 if !ops.clone().all(|op| document.accepts(op.path, op)) {

@@ -86,8 +86,8 @@ fn told(update: &Update) -> String {
                     | FieldUpdate::Yjs(elements)
                     | FieldUpdate::AddToSet(elements)
                     | FieldUpdate::PullAll(elements) => array(elements),
-                    FieldUpdate::PushWith(elements, modifiers) => {
-                        format!("{} {}", array(elements), json(&|out| write(out, "v", modifiers.get())))
+                    FieldUpdate::PushWith(with) => {
+                        format!("{} {}", array(&with.0), json(&|out| write(out, "v", with.1.get())))
                     }
                     FieldUpdate::RenameTarget => return None,
                 };

@@ -3,10 +3,11 @@
 use super::Config;
 
 /// The keys that a running instance follows when it re-reads its configuration.
-pub const LIVE: [&str; 8] = [
+pub const LIVE: [&str; 9] = [
     "batch.max_ops",
     "batch.max_bytes",
     "batch.max_delay",
+    "batch.backlog_delay",
     "buffer.max_bytes",
     "buffer.max_events",
     "native.collections",
@@ -34,6 +35,7 @@ impl Config {
             ("batch.max_ops", a.batch.max_ops == b.batch.max_ops),
             ("batch.max_bytes", a.batch.max_bytes == b.batch.max_bytes),
             ("batch.max_delay", a.batch.max_delay == b.batch.max_delay),
+            ("batch.backlog_delay", a.batch.backlog_delay == b.batch.backlog_delay),
             ("buffer.max_bytes", a.buffer.max_bytes == b.buffer.max_bytes),
             ("buffer.max_events", a.buffer.max_events == b.buffer.max_events),
             ("lanes.count", a.lanes == b.lanes),

@@ -36,7 +36,12 @@ impl Default for Mongodb {
 
 impl Default for Batch {
     fn default() -> Self {
-        Batch { max_ops: 1000, max_bytes: ByteSize::mib(8), max_delay: Duration::from_millis(50) }
+        Batch {
+            max_ops: 1000,
+            max_bytes: ByteSize::mib(8),
+            max_delay: Duration::from_millis(50),
+            backlog_delay: Duration::from_secs(1),
+        }
     }
 }
 

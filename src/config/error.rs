@@ -175,7 +175,9 @@ fn expectation(key: &KeyPath, serde: &str) -> String {
         ("routes" | "queues", "") => "a list of tables",
         ("routes", _) if serde == "a map" => "a table",
         ("routes" | "queues", _) => return expected_type(serde),
-        (_, "timeout" | "ttl" | "max_delay" | "deadline") => "a duration such as \"50ms\" or \"10s\"",
+        (_, "timeout" | "ttl" | "max_delay" | "backlog_delay" | "deadline") => {
+            "a duration such as \"50ms\" or \"10s\""
+        }
         (_, "max_bytes") => "a size such as \"8MiB\", or a number of bytes",
         (_, "max_ops" | "max_events" | "count") => "a whole number",
         (_, "listen") => "an address and port such as \"127.0.0.1:9464\"",

@@ -33,7 +33,7 @@ pub(super) enum Form {
 }
 
 /// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 27] = [
+pub(super) const KEYS: [(&str, Form); 28] = [
     ("redis.url", Form::Text),
     ("redis.url_file", Form::Text),
     ("redis.sentinels", Form::Toml),
@@ -48,6 +48,7 @@ pub(super) const KEYS: [(&str, Form); 27] = [
     ("batch.max_ops", Form::Number),
     ("batch.max_bytes", Form::Text),
     ("batch.max_delay", Form::Text),
+    ("batch.backlog_delay", Form::Text),
     ("buffer.max_bytes", Form::Text),
     ("buffer.max_events", Form::Number),
     ("lanes.count", Form::Number),

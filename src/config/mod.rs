@@ -155,6 +155,9 @@ pub struct Batch {
     /// Wait of the oldest change.
     #[serde(with = "humantime_serde")]
     pub max_delay: Duration,
+    /// Wait of the oldest change while a backlog is read whose changes fold.
+    #[serde(with = "humantime_serde")]
+    pub backlog_delay: Duration,
 }
 
 /// `[buffer]`: read ahead of MongoDB, per instance.

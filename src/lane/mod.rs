@@ -49,6 +49,7 @@ pub struct Lane {
     queue: Arc<Owned>,
     input: mpsc::Receiver<Input>,
     policy: watch::Receiver<Policy>,
+    behind: watch::Receiver<bool>,
     pending: Pending,
     memory: Reserved,
     in_flight: Option<InFlight>,
@@ -82,6 +83,7 @@ impl Lane {
         Lane {
             index,
             policy: queue.shared.live.watch_policy(),
+            behind: queue.behind.subscribe(),
             queue,
             input,
             pending,
@@ -100,7 +102,8 @@ impl Lane {
     pub async fn run(mut self) -> Result<(), SourceError> {
         loop {
             let policy = *self.policy.borrow_and_update();
-            self.send_if_due(policy);
+            let behind = *self.behind.borrow_and_update();
+            self.send_if_due(policy, behind);
             if self.in_flight.is_none() && self.pending.entities() == 0 {
                 self.flushing = false;
                 if self.closed {
@@ -108,7 +111,8 @@ impl Lane {
                 }
             }
             self.tell(false);
-            let due = self.pending.since().map(|since| since + policy.max_delay);
+            let patience = policy.patience(self.pending.held(Instant::now()), behind);
+            let due = self.pending.since().map(|since| since + patience);
             let idle = self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
@@ -128,6 +132,7 @@ impl Lane {
                 },
                 // Another policy may find due what waits under this one.
                 Ok(()) = self.policy.changed() => {}
+                Ok(()) = self.behind.changed() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if idle && due.is_some() => {}
             }
         }
@@ -183,14 +188,13 @@ impl Lane {
     }
 
     /// Sends a batch, if none is in flight and the policy says so.
-    fn send_if_due(&mut self, policy: Policy) {
+    fn send_if_due(&mut self, policy: Policy, behind: bool) {
         if self.in_flight.is_some() {
             return;
         }
-        let waited = self.pending.waited(Instant::now());
-        let entities = self.pending.entities();
-        let trigger = match policy.due(entities, self.pending.bytes(), waited) {
-            None if self.flushing && entities > 0 => Trigger::Drain,
+        let held = self.pending.held(Instant::now());
+        let trigger = match policy.due(held, behind) {
+            None if self.flushing && held.ops > 0 => Trigger::Drain,
             None => return,
             Some(trigger) => trigger,
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
+use crate::batch::Held;
 use crate::change::{Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
 use crate::settle::{Ledger, Unsettled};
@@ -182,10 +183,11 @@ impl Pending {
         self.oldest().map(|entry| entry.since)
     }
 
-    /// How long the oldest entity has waited.
+    /// What the batch policy goes by.
     #[must_use]
-    pub fn waited(&self, now: Instant) -> Duration {
-        self.since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    pub fn held(&self, now: Instant) -> Held {
+        let waited = self.since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        Held { ops: self.entities(), events: self.events(), bytes: self.bytes, waited }
     }
 
     /// Entities with a pending update.

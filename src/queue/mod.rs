@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +78,8 @@ pub struct Owned {
     pub tracker: Mutex<Tracker>,
     /// Something was settled or read.
     pub progress: Notify,
+    /// Many more events wait to be read, and there is memory for them.
+    pub behind: watch::Sender<bool>,
     /// Something was committed.
     pub committed: Notify,
     /// Offsets of dead letters recorded and not committed.
@@ -106,6 +108,11 @@ impl Owned {
     pub fn found(&self, write: Write) {
         self.log_traces(&write, false);
         write.unsettled.settle(Outcome::Deduplicated);
+    }
+
+    /// Tells the lanes whether there is a backlog.
+    fn set_behind(&self, behind: bool) {
+        self.behind.send_if_modified(|was| std::mem::replace(was, behind) != behind);
     }
 
     fn log_traces(&self, write: &Write, now: bool) {

@@ -146,6 +146,7 @@ impl Queue {
             status: Arc::clone(&self.status),
             tracker: Tracker::new(self.shared.config.lanes.count, unsettled.start).into(),
             progress: tokio::sync::Notify::new(),
+            behind: tokio::sync::watch::Sender::new(false),
             committed: tokio::sync::Notify::new(),
             buried: parking_lot::Mutex::new(buried),
             clock: parking_lot::Mutex::new(TailClock::default()),

@@ -13,9 +13,12 @@ use crate::change::{Change, Chunk, Placed};
 use crate::dead_letter::Dead;
 use crate::lane::Input;
 use crate::settle::Outcome;
-use crate::source::{Source, SourceError, Waiter, Window};
+use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 use crate::trace::{self, Traceparent};
+
+/// More events than these to be read are a backlog: some windows.
+const BACKLOG: i64 = 4 * MAX_WINDOW as i64;
 
 /// What is fetched.
 pub(super) enum Fetched {
@@ -71,6 +74,7 @@ impl Fetcher {
             tail = depth.tail;
             self.queue.clock.lock().sample(tail, std::time::Instant::now());
             self.queue.status.saw(depth);
+            self.queue.set_behind(!popping && tail - window.end().max(cursor) > BACKLOG);
             size.saw(&window);
             if !window.is_empty() {
                 cursor = window.end();
@@ -106,7 +110,12 @@ impl Fetcher {
             loop {
                 let (committed, resized) = (self.queue.committed.notified(), buffer.resized());
                 let max_events = i64::try_from(buffer.max_events()).unwrap_or(i64::MAX);
-                if cursor - self.queue.tracker.lock().committed_to() < max_events {
+                let is_near = cursor - self.queue.tracker.lock().committed_to() < max_events;
+                if !is_near || buffer.is_full() {
+                    // Only writing makes room.
+                    self.queue.set_behind(false);
+                }
+                if is_near {
                     return buffer.room().await;
                 }
                 tokio::select! {

@@ -342,7 +342,7 @@ fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields, revive: bool) {
                 elements.write(out);
             }
             FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => each(out, path, elements, None),
-            FieldUpdate::PushWith(elements, modifiers) => each(out, path, elements, Some(modifiers.get())),
+            FieldUpdate::PushWith(with) => each(out, path, &with.0, Some(with.1.get())),
             FieldUpdate::RenameTarget => {}
         }
     }
