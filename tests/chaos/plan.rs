@@ -137,11 +137,16 @@ impl Fault {
         !matches!(self, Restart | StallOwnerLateWrites | UselessLease | Link(Mongo, _))
     }
 
-    /// Deletions are hard: a write that reaches MongoDB after its owner is no more may bring a deleted document back,
-    /// as documented. So they are left to rounds in which no write can be late. And a deletion of which nobody knows
-    /// whether Redis has it would leave nothing to judge by.
-    fn allows_deletions(self) -> bool {
-        matches!(self, KillTidegate | Restart | KillMongo)
+    /// What a hard deletion leaves can be undone by a write that reaches MongoDB after its owner is no more, as
+    /// documented. So they are for rounds in which no write can be late, and tombstones for the others. Where Redis
+    /// loses what it acknowledged, it may forget an applied deletion, and bring back what came before it: nothing
+    /// would be left to judge by.
+    fn deletions(self) -> Option<Deletions> {
+        match self {
+            KillTidegate | Restart | KillMongo => Some(Deletions::Hard),
+            CutTail | PromoteLagging => None,
+            _ => Some(Deletions::Tombstone),
+        }
     }
 }
 
@@ -176,6 +181,13 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What is left of documents that are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletions {
+    Hard,
+    Tombstone,
+}
+
 /// One round.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -184,8 +196,8 @@ pub(crate) struct Plan {
     pub(crate) fault: Fault,
     pub(crate) instances: usize,
     pub(crate) entities: usize,
-    /// Whether documents are deleted and made anew.
-    pub(crate) deletes: bool,
+    /// Whether documents are deleted and made anew, and how.
+    pub(crate) deletions: Option<Deletions>,
     /// The network fails for the owner alone.
     pub(crate) owner_only: bool,
     /// What the owner has written last is applied, but unanswered, when it strikes.
@@ -224,7 +236,7 @@ impl Plan {
             instances: if fault.needs_two() { 2 } else { rng.usize(1..=2) },
             // A server that syncs every document is slow.
             entities: rng.usize(if fault.kills_mongo() { 200..=250 } else { 200..=500 }),
-            deletes: fault.allows_deletions(),
+            deletions: fault.deletions(),
             owner_only: rng.bool(),
             unanswered: fault.may_find_writes_unanswered() && rng.bool(),
             taken_over: !fault.redis_keeps_its_word() && rng.bool(),
@@ -249,6 +261,18 @@ impl Plan {
     /// The daemon's configuration.
     pub(crate) fn config(&self, queue: &str) -> String {
         let Self { redis_timeout, mongodb_timeout, max_delay, max_ops, max_events, lanes, .. } = self;
+        // Native deletions are hard, but a route may take them.
+        let tombstones = match self.deletions {
+            Some(Deletions::Tombstone) => {
+                "[[routes]]\n\
+                 when = { delete = true }\n\
+                 collection = \"documents\"\n\
+                 id = \"id\"\n\
+                 delete = true\n\
+                 deletes = \"tombstone\"\n"
+            }
+            Some(Deletions::Hard) | None => "",
+        };
         format!(
             "native.collections = [\"documents\", \"probes\"]\n\
              lease.ttl = \"1s\"\n\
@@ -259,7 +283,8 @@ impl Plan {
              batch = {{ max_delay = \"{}ms\", max_ops = {max_ops} }}\n\
              buffer.max_events = {max_events}\n\
              [[queues]]\n\
-             key = \"{queue}\"\n",
+             key = \"{queue}\"\n\
+             {tombstones}",
             redis_timeout.as_millis(),
             mongodb_timeout.as_millis(),
             max_delay.as_millis(),

@@ -6,6 +6,8 @@ use bson::{Bson, Document};
 
 use crate::workload::{Fate, Pushed, Record, document_id};
 
+/// What a tombstone has.
+const DELETED: &str = "_tidegateDeleted";
 /// Of what went wrong, so many cases are told.
 const TOLD: usize = 10;
 
@@ -68,11 +70,35 @@ impl Verdict {
     }
 }
 
+/// A deletion takes what came before it. Of one whose fate is unknown nobody knows that either: it is taken for done if
+/// the document makes sense then, and only then.
 fn of_entity(events: &[Pushed], document: Option<&Document>) -> Verdict {
+    let is_certain = |event: &Pushed| event.deletes && event.fate == Fate::Acknowledged;
+    let certain = events.iter().rposition(is_certain).map_or(0, |at| at + 1);
+    let verdict = alive_from(certain, events, document);
+    if verdict.is_good(true) {
+        return verdict;
+    }
+    let mut uncertain = (certain..events.len()).filter(|at| events[*at].deletes);
+    let good = uncertain.find_map(|at| {
+        let other = alive_from(at + 1, events, document);
+        other.is_good(true).then_some(other)
+    });
+    good.unwrap_or(verdict)
+}
+
+/// The verdict if what was pushed before `alive_from` is deleted.
+fn alive_from(alive_from: usize, events: &[Pushed], document: Option<&Document>) -> Verdict {
     let mut verdict = Verdict::default();
+    let tombstone = document.filter(|document| document.contains_key(DELETED));
+    if let Some(tombstone) = tombstone
+        && tombstone.keys().any(|key| !["_id", DELETED, "_tidegate"].contains(&key.as_str()))
+    {
+        verdict.foreign += 1;
+        verdict.told.push(format!("is a tombstone, and yet it is {tombstone}"));
+    }
+    let document = document.filter(|_| tombstone.is_none());
     let log = document.map(log).unwrap_or_default();
-    // A deletion takes what came before it, and leaves a document only if more came.
-    let alive_from = events.iter().rposition(|event| event.deletes).map_or(0, |at| at + 1);
     let is_dead = alive_from == events.len();
     if is_dead && document.is_some() {
         verdict.foreign += 1;
@@ -87,7 +113,9 @@ fn of_entity(events: &[Pushed], document: Option<&Document>) -> Verdict {
             continue;
         };
         applied[n] += 1;
-        if applied[n] > 1 {
+        if events[n].deletes {
+            verdict.foreign += 1;
+        } else if applied[n] > 1 {
             verdict.doubled += 1;
         } else if latest.replace(n.max(latest.unwrap_or(0))).is_some_and(|latest| latest > n) {
             verdict.out_of_order += 1;
@@ -140,6 +168,7 @@ mod tests {
     const OK: Pushed = Pushed { fate: Fate::Acknowledged, deletes: false };
     const PERHAPS: Pushed = Pushed { fate: Fate::Unknown, deletes: false };
     const DELETE: Pushed = Pushed { fate: Fate::Acknowledged, deletes: true };
+    const PERHAPS_DELETE: Pushed = Pushed { fate: Fate::Unknown, deletes: true };
 
     /// Lost, doubled, out of order, foreign, torn.
     fn counts(events: &[Pushed], log: &[i64]) -> [usize; 5] {
@@ -175,6 +204,36 @@ mod tests {
         assert!(nothing.is_good(true), "{nothing:?}");
         let gone = judge(&Record(vec![vec![OK, OK]]), &BTreeMap::new());
         assert_eq!(gone.lost, 2);
+    }
+
+    #[test]
+    fn a_deletion_of_which_nobody_knows_may_have_been_done() {
+        let events = [OK, OK, PERHAPS_DELETE, PERHAPS, OK, OK];
+        for log in [&[0, 1, 3, 4, 5][..], &[0, 1, 4, 5], &[3, 4, 5], &[4, 5]] {
+            assert_eq!(counts(&events, log), [0; 5], "{log:?}");
+        }
+        for log in [&[1, 3, 4, 5][..], &[4], &[0, 1, 2, 4, 5], &[4, 5, 0, 1], &[4, 5, 5]] {
+            assert_ne!(counts(&events, log), [0; 5], "{log:?}");
+        }
+        // What an acknowledged one has deleted stays deleted.
+        assert_eq!(counts(&[OK, DELETE, OK, PERHAPS_DELETE, OK], &[0, 2, 4])[3], 1);
+        assert_eq!(counts(&[OK, PERHAPS_DELETE, OK, DELETE, OK], &[4]), [0; 5]);
+        let perhaps_gone = judge(&Record(vec![vec![OK, PERHAPS_DELETE]]), &BTreeMap::new());
+        assert!(perhaps_gone.is_good(true), "{perhaps_gone:?}");
+    }
+
+    #[test]
+    fn a_tombstone_is_no_document() {
+        let verdict = |events: &[Pushed], document: Document| {
+            let documents = [("e0".to_owned(), document)].into();
+            judge(&Record(vec![events.to_vec()]), &documents)
+        };
+        let tombstone = doc! { DELETED: bson::DateTime::MIN, "_tidegate": { "q": 2 } };
+        assert!(verdict(&[OK, DELETE], tombstone.clone()).is_good(true));
+        assert_eq!(verdict(&[OK, DELETE, OK], tombstone.clone()).lost, 1);
+        let mut revived = tombstone.clone();
+        revived.extend(doc! { "log": [2_i64], "count": 1 });
+        assert!(!verdict(&[OK, DELETE, OK], revived).is_good(true));
     }
 
     #[test]

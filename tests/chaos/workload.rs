@@ -73,7 +73,7 @@ impl Workload {
             let producer = Producer {
                 index: index as usize,
                 entities: plan.entities,
-                deletes: plan.deletes,
+                deletes: plan.deletions.is_some(),
                 rng: plan.stream(Stream::Producer(index)),
                 queue: workload.queue.clone(),
                 url: Arc::clone(&workload.url),
