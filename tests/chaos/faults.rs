@@ -44,6 +44,14 @@ pub(crate) async fn inject(world: &mut World, plan: &Plan) -> anyhow::Result<Ove
             world.mongo.restart().await?;
             Ok(over(world))
         }
+        Fault::FillMongo => {
+            leave_unanswered(world, plan).await?;
+            world.mongo.limit_disk(Some(1 << rng.u32(12..22)))?;
+            world.mongo.until_full().await?;
+            last(world, plan, &mut rng).await?;
+            world.mongo.restart().await?;
+            Ok(over(world))
+        }
         Fault::KillRedis => {
             leave_unanswered(world, plan).await?;
             world.redis.kill()?;

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     UselessLease,
     /// SIGKILL of MongoDB.
     KillMongo,
+    /// No room for what MongoDB writes, and a restart when there is.
+    FillMongo,
     /// SIGKILL of Redis, which syncs every write.
     KillRedis,
     /// SIGKILL of both.
@@ -61,14 +63,14 @@ pub(crate) enum Trouble {
 }
 
 use Fault::{
-    CutTail, KillBoth, KillMongo, KillRedis, KillTidegate, Link, PromoteCurrent, PromoteLagging, Restart,
-    StallOwner, StallOwnerLateWrites, UselessLease,
+    CutTail, FillMongo, KillBoth, KillMongo, KillRedis, KillTidegate, Link, PromoteCurrent, PromoteLagging,
+    Restart, StallOwner, StallOwnerLateWrites, UselessLease,
 };
 use Side::{Mongo, Redis};
 use Trouble::{Cut, Delay, HoldRequests, LoseBoth, LoseReplies, LoseRequests, Trickle};
 
 /// Every fault comes once in so many rounds, those of processes twice.
-pub(crate) const DECK: [Fault; 36] = [
+pub(crate) const DECK: [Fault; 38] = [
     KillTidegate,
     KillTidegate,
     Restart,
@@ -81,6 +83,8 @@ pub(crate) const DECK: [Fault; 36] = [
     UselessLease,
     KillMongo,
     KillMongo,
+    FillMongo,
+    FillMongo,
     KillRedis,
     KillRedis,
     KillBoth,
@@ -118,8 +122,9 @@ impl Fault {
         matches!(self, KillRedis | KillBoth | CutTail)
     }
 
+    /// The same of MongoDB. One whose disk is full does not end in order either.
     pub(crate) fn kills_mongo(self) -> bool {
-        matches!(self, KillMongo | KillBoth)
+        matches!(self, KillMongo | FillMongo | KillBoth)
     }
 
     pub(crate) fn has_replica(self) -> bool {
@@ -159,6 +164,7 @@ impl fmt::Display for Fault {
             StallOwnerLateWrites => "owner stopped, its writes arrive late",
             UselessLease => "lease made useless",
             KillMongo => "MongoDB killed",
+            FillMongo => "MongoDB's disk full",
             KillRedis => "Redis killed, AOF always",
             KillBoth => "Redis and MongoDB killed",
             CutTail => "Redis killed, AOF tail cut",
@@ -343,7 +349,7 @@ fn a_deck_has_every_fault_and_a_seed_has_one_sequence() {
     assert_eq!(deal(7, 0..80), deal(7, 0..80));
     assert_eq!(deal(7, 0..80)[50..], deal(7, 50..80));
     assert_ne!(deal(7, 0..80), deal(8, 0..80));
-    let mut faults: Vec<_> = (36..72).map(|round| Plan::draw(3, round).fault).collect();
+    let mut faults: Vec<_> = (38..76).map(|round| Plan::draw(3, round).fault).collect();
     faults.sort_unstable();
     assert_eq!(faults, DECK);
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use bson::{Document, doc};
 use serde_json::json;
 
 use crate::stage::{PATIENCE, Setting, assert_exact, logged, update};
-use crate::support::push;
+use crate::support::{Metrics, push};
 
 type Outcome = anyhow::Result<()>;
 
@@ -196,5 +197,56 @@ async fn a_redis_with_a_full_disk_is_away_until_there_is_room() -> Outcome {
         assert_exact(stage.document("doc").await?.as_ref(), pushed);
     }
     assert!(tidegate.log().iter().any(|line| line.contains("redis is down") && line.contains("MISCONF")));
+    Ok(())
+}
+
+/// A server that met the end of its disk refuses everything until it is started again, if it has not ended itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mongodb_with_a_full_disk_is_away_until_it_is_restarted_with_room() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    let mut tidegate = stage.start().await?;
+    for round in 1..=2 {
+        stage.mongo.limit_disk(Some(100_000))?;
+        stage.mongo.until_full().await?;
+        let events = (round - 1) * 500..round * 500;
+        stage.push(events.map(|n| logged(&format!("doc{}", n % 5), n / 5))).await?;
+        tidegate.readiness(503, PATIENCE).await?;
+        // It goes on trying.
+        let retries = |metrics: &Metrics| {
+            let retries = metrics.sum("tidegate_retries_total", &[("class", "transient")]);
+            ensure!(retries >= 4.0 * round as f64, "{retries} retries");
+            Ok(())
+        };
+        tidegate.metrics_when(PATIENCE, "more retries", retries).await?;
+        assert_eq!(tidegate.get("/readyz").await?.0, 503);
+
+        stage.mongo.restart().await?;
+        tidegate.readiness(200, PATIENCE).await?;
+        stage.settled(&tidegate).await?;
+        for id in 0..5 {
+            let document = stage.document(format!("doc{id}")).await?;
+            assert_exact(document.as_ref(), round * 100);
+        }
+    }
+    assert_eq!(stage.dead_letters().await?.len(), 0);
+    let log = tidegate.log();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((lines("mongodb is down"), lines("mongodb is back after")), (2, 2), "{log:#?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_of_mongodb_that_is_full_at_the_start() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    stage.push([logged("doc", 0)]).await?;
+    stage.mongo.limit_disk(Some(100_000))?;
+    stage.mongo.until_full().await?;
+    let mut tidegate = stage.launch.spawn().await?;
+    tidegate.logged("mongodb is down", PATIENCE).await?;
+    assert_eq!(tidegate.get("/readyz").await?.0, 503);
+    stage.mongo.restart().await?;
+    tidegate.readiness(200, PATIENCE).await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 1);
     Ok(())
 }

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::names::unique;
 use super::port;
-use super::process::{Process, command, on_path};
+use super::process::{Process, command_on_a_small_disk, on_path};
+use super::wait::try_eventually;
 
 /// Names a server to use instead of starting one.
 const SHARED: &str = "TIDEGATE_TEST_MONGODB_URI";
@@ -155,6 +156,25 @@ impl Mongo {
         self.signal(Signal::SIGCONT)
     }
 
+    /// Its disk is full as soon as one of its files is to have more than so many bytes, or gets more behind those. None:
+    /// there is room again. A server that has met the end of its disk needs a restart.
+    pub(crate) fn limit_disk(&mut self, bytes: Option<u64>) -> anyhow::Result<()> {
+        self.own()?.process.as_ref().context("MongoDB is not running")?.limit_file_size(bytes)
+    }
+
+    /// Fills what is left of its disk: waits until it refuses a write, or has ended.
+    pub(crate) async fn until_full(&self) -> anyhow::Result<()> {
+        let filler = self.database("filler").await?.collection("filler");
+        let padding = "x".repeat(10_000);
+        try_eventually(START_LIMIT, "MongoDB's disk to be full", async || {
+            match filler.insert_one(doc! { "padding": &padding }).await {
+                Ok(_) => Err("there is room"),
+                Err(_) => Ok(()),
+            }
+        })
+        .await
+    }
+
     fn signal(&mut self, signal: Signal) -> anyhow::Result<()> {
         self.own()?.process.as_ref().context("MongoDB is not running")?.signal(signal)
     }
@@ -198,7 +218,7 @@ impl Own {
         let port = self.port.to_string();
         let command = match &self.program {
             Program::Mongod(program) => {
-                let mut command = command(program);
+                let mut command = command_on_a_small_disk(program);
                 command
                     .args(["--bind_ip", "127.0.0.1", "--port", &port, "--nounixsocket", "--dbpath"])
                     .arg(folder);
@@ -210,7 +230,7 @@ impl Own {
                 // An empty file instead of whatever it would find in the working or home directory.
                 let config = folder.join("secantusd.toml");
                 std::fs::write(&config, "")?;
-                let mut command = command(program);
+                let mut command = command_on_a_small_disk(program);
                 command
                     .args(["--host", "127.0.0.1", "--port", &port, "--storage-path"])
                     .arg(folder.join("data"));

@@ -189,6 +189,13 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     }
 }
 
+/// The same, for a program to which a file that reaches its limit is to be an error, as on a full disk, and not the end.
+pub(crate) fn command_on_a_small_disk(program: impl AsRef<OsStr>) -> Command {
+    let mut command = command("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program);
+    command
+}
+
 /// Where a program is, if it is on the PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

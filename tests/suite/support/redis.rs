@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::names::unique;
 use super::port;
-use super::process::{Process, command, on_path};
+use super::process::{Process, command_on_a_small_disk, on_path};
 
 /// Names a server to use instead of starting one.
 const SHARED: &str = "TIDEGATE_TEST_REDIS_URL";
@@ -166,9 +166,7 @@ impl Own {
     async fn run(&mut self) -> anyhow::Result<()> {
         let program =
             on_path("redis-server").context("no redis-server on the PATH: run `make servers` first")?;
-        // A file that reaches its limit is to be an error, as on a full disk, and not the end.
-        let mut command = command("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program);
+        let mut command = command_on_a_small_disk(program);
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
         command.arg("--dir").arg(self.folder.path());
         match self.aof {
