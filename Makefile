@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law fuzz model chaos lint microbench dashboards build servers screenshots clean
+.PHONY: help demo test law fuzz model chaos overload lint microbench dashboards build servers screenshots clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ ROUNDS ?= 200
 chaos: servers ## kill, stall and cut off everything under load: ROUNDS=n; SEED=n FIRST=n FAULT=text to repeat some
 	@CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),$(shell date +%s)) CHAOS_FIRST=$(or $(FIRST),0) CHAOS_FAULT='$(FAULT)' \
 	$(CARGO) test --locked --test chaos campaign -- --exact --nocapture
+
+OVERLOAD_SECONDS ?= 180
+overload: servers ## push ten times what MongoDB takes, for OVERLOAD_SECONDS: memory stays bounded, nothing is lost
+	@OVERLOAD_SECONDS=$(OVERLOAD_SECONDS) $(CARGO) test --locked --test suite ten_times_what_mongodb_takes -- --nocapture
 
 lint: ## check formatting, clippy and docs, with warnings denied
 	$(CARGO) fmt --all --check
