@@ -106,12 +106,18 @@ impl Peers {
     ) -> Result<(), SourceError> {
         let mut roster = Roster::open(redis).await?;
         let keys: Vec<&Keys> = self.queues.iter().map(|(_, keys)| keys).collect();
+        let mut first = true;
         while !stop.is_cancelled() {
             // One that cannot write should get no queue, and those it has should go to one that can.
             let able = status.mongodb.is_up();
             let queues: Vec<(&Keys, bool)> =
                 self.queues.iter().map(|(place, keys)| (keys, status.queues[*place].is_held())).collect();
             let members = roster.heartbeat(&self.name, able, self.ttl, &queues).await?;
+            // Whoever waits for Redis to come back need not wait longer. Told once a connection: how the others' fare
+            // is theirs to tell.
+            if std::mem::take(&mut first) {
+                status.redis.up();
+            }
             self.views.send_replace(Some(self.shares(&members)));
             for ((place, _), members) in self.queues.iter().zip(members) {
                 status.queues[*place].set_members(members);

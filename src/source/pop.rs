@@ -92,7 +92,7 @@ impl Pop {
                 // What such a pop took may be lost: that is what at-most-once means.
                 popping.connection = None;
                 self.status.redis.down(&error);
-                tokio::time::sleep(popping.backoff.wait()).await;
+                self.status.redis.back_or(popping.backoff.wait()).await;
                 Vec::new()
             }
         };

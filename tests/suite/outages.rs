@@ -1,6 +1,6 @@
 //! Servers that are away for a while.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use bson::{Document, doc};
@@ -82,6 +82,28 @@ async fn redis_restarted_under_load() -> Outcome {
     let log = tidegate.log();
     let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
     assert_eq!((lines("redis is down"), lines("redis is back after")), (3, 3), "{log:#?}");
+    Ok(())
+}
+
+/// By then a wait between two attempts may take ten seconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_that_was_away_for_long_is_noticed_at_once() -> Outcome {
+    let mut stage = Setting::new().own_servers().stage().await?;
+    let tidegate = stage.start().await?;
+    stage.redis.kill()?;
+    let waits_for_long = |metrics: &Metrics| {
+        let retries = metrics.sum("tidegate_retries_total", &[("dependency", "redis")]);
+        ensure!(retries >= 8.0, "{retries} retries");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "long waits", waits_for_long).await?;
+    stage.redis.restart().await?;
+    let back = Instant::now();
+    stage.push([logged("doc", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+    println!("recovered in {:?}", back.elapsed());
+    assert_exact(stage.document("doc").await?.as_ref(), 1);
     Ok(())
 }
 
