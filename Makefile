@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law fuzz model chaos overload lint microbench dashboards build servers screenshots clean
+.PHONY: help demo test law fuzz model chaos overload lint microbench dashboards build servers screenshots clean bench
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ lint: ## check formatting, clippy and docs, with warnings denied
 
 microbench: ## measure decode, route, fold and encode in nanoseconds an event
 	$(CARGO) bench --locked --bench pipeline
+
+bench: ROUNDS :=
+bench: ## measure tidegate against bare loops and other workers: QUICK=1 for two minutes, ONLY=hot,latency for some steps
+	@scripts/servers.sh demo
+	@QUICK=$(QUICK) ONLY=$(ONLY) ROUNDS=$(ROUNDS) $(CARGO) bench --locked --bench throughput
 
 dashboards: ## check the dashboards against Grafana's schema; needs npm
 	@scripts/dashboards.sh

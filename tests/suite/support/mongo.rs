@@ -100,6 +100,12 @@ impl Mongo {
         Ok((Ipv4Addr::LOCALHOST, own.port).into())
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        let own = self.own.as_ref().context("a shared MongoDB is no process of ours")?;
+        Ok(own.process.as_ref().context("MongoDB is not running")?.id())
+    }
+
     /// What it is, for people.
     pub(crate) fn name(&self) -> &'static str {
         match self.own.as_ref().map(|own| &own.program) {

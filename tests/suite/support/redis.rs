@@ -87,6 +87,12 @@ impl Redis {
         Ok((Ipv4Addr::LOCALHOST, own.port).into())
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> anyhow::Result<u32> {
+        let own = self.own.as_ref().context("a shared Redis is no process of ours")?;
+        Ok(own.process.as_ref().context("Redis is not running")?.id())
+    }
+
     /// The folder of its data.
     pub(crate) fn folder(&self) -> anyhow::Result<&Path> {
         Ok(self.own.as_ref().context("a shared Redis has its own folder")?.folder.path())

@@ -1,0 +1,113 @@
+//! Everybody who can drain a workload, in turn, round after round.
+
+use super::daemon::{self, BEST, DEFAULT};
+use super::peers::Peer;
+use super::plan::Plan;
+use super::servers::Servers;
+use super::stats::{Run, Series};
+use super::workload::{Spread, Workload};
+use super::{bare, report};
+
+pub(crate) const BARE_DRAIN: &str = "bare drain";
+pub(crate) const BARE_UPSERTS: &str = "bare upserts";
+pub(crate) const TIDEGATE: &str = "tidegate";
+pub(crate) const TIDEGATE_BEST: &str = "tidegate, best";
+
+/// What came of a workload.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    pub(crate) workload: Workload,
+    pub(crate) series: Vec<Series>,
+    /// Who could not be measured, and why.
+    pub(crate) skipped: Vec<String>,
+}
+
+impl Comparison {
+    pub(crate) fn series(&self, name: &str) -> Option<&Series> {
+        self.series.iter().find(|series| series.name == name)
+    }
+
+    /// How much faster one is than another.
+    pub(crate) fn ratio(&self, of: &str, to: &str) -> Option<f64> {
+        Some(self.series(of)?.against(self.series(to)?))
+    }
+
+    /// The limit that this workload runs into.
+    pub(crate) fn limit(&self) -> &'static str {
+        match self.workload.spread {
+            Spread::Distinct => BARE_UPSERTS,
+            _ => BARE_DRAIN,
+        }
+    }
+}
+
+enum Contender<'a> {
+    BareDrain,
+    BareUpserts,
+    Tidegate(&'static str, daemon::Settings),
+    Peer(&'a Peer),
+}
+
+impl Contender<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::BareDrain => BARE_DRAIN,
+            Self::BareUpserts => BARE_UPSERTS,
+            Self::Tidegate(name, _) => name,
+            Self::Peer(peer) => peer.name,
+        }
+    }
+
+    async fn run(&self, servers: &mut Servers, workload: &Workload) -> anyhow::Result<Run> {
+        match self {
+            Self::BareDrain => bare::drain(servers, workload).await,
+            Self::BareUpserts => bare::upserts(servers, workload).await,
+            Self::Tidegate(_, settings) => daemon::drain(servers, workload, settings).await,
+            Self::Peer(peer) => peer.drain(servers).await,
+        }
+    }
+}
+
+/// Measures a workload, against `peers` too.
+pub(crate) async fn measure(
+    plan: &Plan,
+    servers: &mut Servers,
+    workload: Workload,
+    peers: &[Peer],
+) -> anyhow::Result<Comparison> {
+    println!("\n{}: {} events of {}", workload.name, report::count(workload.events), workload.says);
+    servers.keep(&workload, workload.events).await?;
+    let mut contenders = vec![Contender::BareDrain];
+    if let Spread::Distinct = workload.spread {
+        contenders.push(Contender::BareUpserts);
+    }
+    contenders.push(Contender::Tidegate(TIDEGATE, DEFAULT));
+    contenders.push(Contender::Tidegate(TIDEGATE_BEST, BEST));
+    let mut skipped = Vec::new();
+    for peer in peers {
+        match peer.missing() {
+            None => contenders.push(Contender::Peer(peer)),
+            Some(reason) => {
+                let line = format!("{} is left out: {reason}", peer.name);
+                println!("  {line}");
+                skipped.push(line);
+            }
+        }
+    }
+    let mut series: Vec<Series> = contenders
+        .iter()
+        .map(|contender| Series { name: contender.name().to_owned(), runs: Vec::new() })
+        .collect();
+    for round in 1..=plan.rounds {
+        for (contender, series) in contenders.iter().zip(&mut series) {
+            let run = contender.run(servers, &workload).await?;
+            println!(
+                "  round {round}  {:<24} {:>12} events/s",
+                series.name,
+                report::count(run.rate() as u64)
+            );
+            series.runs.push(run);
+        }
+    }
+    Ok(Comparison { workload, series, skipped })
+}

@@ -1,0 +1,75 @@
+//! Tidegate: the real binary, as users run it.
+
+use super::servers::{QUEUE, Servers};
+use super::stats::Run;
+use super::support::{Launch, Tidegate};
+use super::workload::Workload;
+
+/// Keys of the configuration, from the environment.
+pub(crate) type Settings = &'static [(&'static str, &'static str)];
+
+pub(crate) const DEFAULT: Settings = &[];
+/// What serves throughput best on two cores.
+pub(crate) const BEST: Settings = &[("TIDEGATE_LANES__COUNT", "2"), ("TIDEGATE_BATCH__MAX_OPS", "5000")];
+
+/// As in the shipped configuration file, with a route for small events behind it.
+const CONFIG: &str = r#"
+[[queues]]
+key = "collabQueue"
+
+[[routes]]
+when = { type = "UPDATE_CONTENT" }
+collection = "documents"
+id = "payload.docId"
+ts = "ts"
+set = { text = "payload.text", updatedBy = "payload.userId" }
+inc = { edits = 1 }
+
+[[routes]]
+when = { type = "EDIT" }
+collection = "documents"
+id = "payload.docId"
+set = { text = "payload.text" }
+inc = { edits = 1 }
+"#;
+/// Sent first, so that everything is connected and every collection there when the clock starts.
+const FIRST: &str = r#"{"type":"EDIT","payload":{"docId":"first","text":""}}"#;
+
+/// Starts it on an empty queue and waits until it waits for events.
+pub(crate) async fn start(
+    servers: &mut Servers,
+    database: &str,
+    settings: Settings,
+) -> anyhow::Result<Tidegate> {
+    servers.clear().await?;
+    let mut launch = Launch::config(CONFIG).redis(&servers.redis).mongodb(&servers.mongo, database);
+    for (name, value) in settings {
+        launch = launch.env(name, *value);
+    }
+    let tidegate = launch.start().await?;
+    servers.taken().await?;
+    servers.push(FIRST).await?;
+    servers.drained().await?;
+    Ok(tidegate)
+}
+
+/// From the moment when the events are there until the last one has left the list, which is after it is durable.
+pub(crate) async fn drain(
+    servers: &mut Servers,
+    workload: &Workload,
+    settings: Settings,
+) -> anyhow::Result<Run> {
+    let database = servers.database();
+    let tidegate = start(servers, database.name(), settings).await?;
+    servers.stage(workload.events).await?;
+    let before = servers.cpu(tidegate.id())?;
+    let began = servers.release().await?;
+    servers.drained().await?;
+    let run = servers.run(workload.events, began, before, tidegate.id())?;
+    // With the first one.
+    servers.check(&database, workload.events + 1).await?;
+    let exited = tidegate.terminate().await?;
+    anyhow::ensure!(exited.status.success(), "tidegate ended with {} on {QUEUE}", exited.status);
+    database.drop().await?;
+    Ok(run)
+}

@@ -1,0 +1,80 @@
+//! How fast it is, against what the servers alone allow and against what people run today: `make bench`.
+//!
+//! Everything happens on this machine, in one run and in turn, so that what the machine does meanwhile concerns all
+//! alike: ratios hold where figures do not. `QUICK=1` takes less than two minutes, `ONLY=hot,latency` some of the steps,
+//! `ROUNDS=n` says how often. docs/performance.md tells what is measured, and how.
+
+#[path = "../../tests/suite/support/mod.rs"]
+mod support;
+
+mod bare;
+mod compare;
+mod cpu;
+mod daemon;
+mod goals;
+mod machine;
+mod peers;
+mod plan;
+mod report;
+mod results;
+mod servers;
+mod stats;
+mod workload;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+
+use self::plan::Plan;
+use self::results::Results;
+use self::servers::Servers;
+use self::workload::Workload;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nbench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// All there is to measure: the workloads by their names, and more.
+const STEPS: &[&str] = &["hot", "one", "zipf", "distinct", "large", "small"];
+
+#[tokio::main]
+async fn run() -> anyhow::Result<()> {
+    let plan = Plan::from_env(STEPS)?;
+    let began = Instant::now();
+    let folder = folder()?;
+    let mut servers = Servers::start().await?;
+    let about = format!("{}. {} on the same machine.\n", machine::describe(), servers.describe().await?);
+    let mut results = Results::default();
+    for workload in Workload::all(&plan) {
+        if plan.wants(workload.name) {
+            // The others are about tidegate and its limits.
+            let peers = if workload.name == "hot" { peers::all(&plan, &folder)? } else { Vec::new() };
+            let comparison = compare::measure(&plan, &mut servers, workload, &peers).await?;
+            results.comparisons.push(comparison);
+            report::write(&folder, &plan, &about, &results)?;
+        }
+    }
+    let text = report::write(&folder, &plan, &about, &results)?;
+    println!(
+        "\n{text}\nThis is {}; it took {:.0} s",
+        folder.join("report.md").display(),
+        began.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// `bench` in the folder of whatever is built.
+fn folder() -> anyhow::Result<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target folder")?;
+    let folder = target.join("bench");
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}

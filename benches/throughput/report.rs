@@ -1,0 +1,125 @@
+//! The report: what the terminal shows and `report.md` says.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::compare::Comparison;
+use super::goals::goals;
+use super::plan::Plan;
+use super::results::Results;
+use super::stats::Series;
+
+/// Writes `report.md`, from what was measured so far, and returns it.
+pub(crate) fn write(folder: &Path, plan: &Plan, about: &str, results: &Results) -> anyhow::Result<String> {
+    let text = text(plan, about, results);
+    std::fs::write(folder.join("report.md"), &text)?;
+    Ok(text)
+}
+
+fn text(plan: &Plan, about: &str, results: &Results) -> String {
+    let mut text = String::new();
+    if plan.quick {
+        text += "**A quick run**: few events, few rounds. Its figures are rough.\n\n";
+    }
+    text += about;
+    let rounds = match plan.rounds {
+        1 => "One round".to_owned(),
+        rounds => format!("Medians of {rounds} rounds, in which everything takes its turn"),
+    };
+    let _ = write!(text, "\n{rounds}; a ratio is the median of the rounds' ratios.\n");
+    let goals = goals(results);
+    if !goals.is_empty() {
+        text += "\n### Goals\n\n";
+        let rows = goals.iter().map(|goal| {
+            let verdict = if goal.met { "reached" } else { "**missed**" };
+            vec![goal.says.into(), goal.wanted.clone(), goal.reached.clone(), verdict.into()]
+        });
+        table(&mut text, &["", "Goal", "Measured", ""], rows);
+    }
+    for comparison in &results.comparisons {
+        throughput(&mut text, comparison);
+    }
+    text
+}
+
+fn throughput(text: &mut String, comparison: &Comparison) {
+    let workload = &comparison.workload;
+    let _ = write!(text, "\n### {}: {} events, {}\n\n", workload.name, count(workload.events), workload.says);
+    let limit = comparison.limit();
+    let against = comparison.series(limit);
+    let rows = comparison.series.iter().map(|series| {
+        let (low, high) = series.range();
+        let ratio = against.map_or_else(String::new, |against| ratio(series.against(against)));
+        vec![
+            series.name.clone(),
+            rate(series.rate()),
+            format!("{} to {}", rate(low), rate(high)),
+            ratio,
+            micros(series, |cpu| cpu.worker),
+            micros(series, |cpu| cpu.redis),
+            micros(series, |cpu| cpu.mongodb),
+        ]
+    });
+    let against = format!("Against {limit}");
+    let heads = ["", "Events/s", "Lowest to highest", &against, "CPU µs an event", "Redis'", "MongoDB's"];
+    table(text, &heads, rows);
+    for line in &comparison.skipped {
+        let _ = write!(text, "\n{line}\n");
+    }
+}
+
+fn micros(series: &Series, of: impl Fn(&super::stats::Cpu) -> std::time::Duration) -> String {
+    match series.cpu(of) {
+        micros if micros >= 10.0 => format!("{micros:.0}"),
+        micros => format!("{micros:.2}"),
+    }
+}
+
+fn ratio(ratio: f64) -> String {
+    if ratio >= 0.01 { format!("{ratio:.2}") } else { format!("{ratio:.4}") }
+}
+
+/// Three digits are all that such figures have.
+fn rate(rate: f64) -> String {
+    let mut unit = 1.0;
+    while rate / unit >= 1_000.0 {
+        unit *= 10.0;
+    }
+    count(((rate / unit).round() * unit) as u64)
+}
+
+/// 1234567 as 1,234,567.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A table in Markdown that can also be read as it is.
+pub(crate) fn table(text: &mut String, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) {
+    let heads: Vec<String> = heads.iter().map(|&head| head.to_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.collect();
+    let width = |column: usize| {
+        std::iter::once(&heads).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let mut line = |cells: &[String]| {
+        for (at, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
+            let _ =
+                if at == 0 { write!(text, "| {cell:<width$} ") } else { write!(text, "| {cell:>width$} ") };
+        }
+        text.push_str("|\n");
+    };
+    line(&heads);
+    let rule = |(at, &width): (usize, &usize)| {
+        if at == 0 { "-".repeat(width) } else { format!("{}:", "-".repeat(width.saturating_sub(1))) }
+    };
+    line(&widths.iter().enumerate().map(rule).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+}
