@@ -44,7 +44,7 @@ impl Comparison {
 enum Contender<'a> {
     BareDrain,
     BareUpserts,
-    Tidegate(&'static str, daemon::Settings),
+    Tidegate(&'static str, daemon::Settings<'static>),
     Peer(&'a Peer),
 }
 

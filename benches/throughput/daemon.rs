@@ -6,11 +6,12 @@ use super::support::{Launch, Tidegate};
 use super::workload::Workload;
 
 /// Keys of the configuration, from the environment.
-pub(crate) type Settings = &'static [(&'static str, &'static str)];
+pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
 
-pub(crate) const DEFAULT: Settings = &[];
+pub(crate) const DEFAULT: Settings<'static> = &[];
 /// What serves throughput best on two cores.
-pub(crate) const BEST: Settings = &[("TIDEGATE_LANES__COUNT", "2"), ("TIDEGATE_BATCH__MAX_OPS", "5000")];
+pub(crate) const BEST: Settings<'static> =
+    &[("TIDEGATE_LANES__COUNT", "2"), ("TIDEGATE_BATCH__MAX_OPS", "5000")];
 
 /// As in the shipped configuration file, with a route for small events behind it.
 const CONFIG: &str = r#"
@@ -39,7 +40,7 @@ const FIRST: &str = r#"{"type":"EDIT","payload":{"docId":"first","text":""}}"#;
 pub(crate) async fn start(
     servers: &mut Servers,
     database: &str,
-    settings: Settings,
+    settings: Settings<'_>,
 ) -> anyhow::Result<Tidegate> {
     servers.clear().await?;
     let mut launch = Launch::config(CONFIG).redis(&servers.redis).mongodb(&servers.mongo, database);
@@ -57,11 +58,11 @@ pub(crate) async fn start(
 pub(crate) async fn drain(
     servers: &mut Servers,
     workload: &Workload,
-    settings: Settings,
+    settings: Settings<'_>,
 ) -> anyhow::Result<Run> {
     let database = servers.database();
-    let tidegate = start(servers, database.name(), settings).await?;
     servers.stage(workload.events).await?;
+    let tidegate = start(servers, database.name(), settings).await?;
     let before = servers.cpu(tidegate.id())?;
     let began = servers.release().await?;
     servers.drained().await?;

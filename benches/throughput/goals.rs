@@ -1,29 +1,30 @@
 //! What is to be reached.
 
+use super::report;
 use super::results::Results;
 
 /// A goal, and what was reached.
 #[derive(Debug)]
 pub(crate) struct Goal {
-    pub(crate) says: &'static str,
+    pub(crate) says: String,
     pub(crate) wanted: String,
     pub(crate) reached: String,
     pub(crate) met: bool,
 }
 
 impl Goal {
-    fn at_least(says: &'static str, wanted: f64, got: f64, digits: usize) -> Self {
+    fn at_least(says: impl Into<String>, wanted: f64, got: f64, digits: usize) -> Self {
         Self {
-            says,
+            says: says.into(),
             wanted: format!("{wanted:.digits$} or more"),
             reached: format!("{got:.digits$}"),
             met: got >= wanted,
         }
     }
 
-    fn at_most(says: &'static str, unit: &str, wanted: f64, got: f64) -> Self {
+    fn at_most(says: impl Into<String>, unit: &str, wanted: f64, got: f64) -> Self {
         Self {
-            says,
+            says: says.into(),
             wanted: format!("{wanted:.0} {unit} or less"),
             reached: format!("{got:.1} {unit}"),
             met: got <= wanted,
@@ -46,5 +47,18 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     ratio("distinct, against bare upserts", "distinct", BARE_UPSERTS, 0.90, 2);
     ratio("hot, against the plain Node worker", "hot", PLAIN, 500.0, 0);
     ratio("hot, against the Node worker batched by hand", "hot", BATCHED, 40.0, 0);
+    for latency in results.latencies.iter().filter(|latency| latency.rate == 1_000) {
+        let says = format!("p99 from push to durable, 1,000 events/s, `max_delay` {} ms", latency.max_delay);
+        goals.push(Goal::at_most(says, "ms", latency.max_delay + 10.0, latency.p99()));
+    }
+    if let Some(memory) = &results.memory {
+        let says = format!("peak RSS, outage, {} events over 5,000 documents", report::count(memory.events));
+        goals.push(Goal::at_most(says, "MiB", 64.0, memory.of(|round| round.outage)));
+    }
+    if let Some(backlog) = results.backlog.as_ref().filter(|backlog| backlog.is_whole())
+        && let Some(got) = backlog.longest_against(10_000)
+    {
+        goals.push(Goal::at_least("events/s at a backlog of 10^7 against 10^4", 0.85, got, 2));
+    }
     goals
 }

@@ -7,12 +7,15 @@
 #[path = "../../tests/suite/support/mod.rs"]
 mod support;
 
+mod backlog;
 mod bare;
 mod compare;
 mod cpu;
 mod daemon;
 mod goals;
+mod latency;
 mod machine;
+mod memory;
 mod peers;
 mod plan;
 mod report;
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
 }
 
 /// All there is to measure: the workloads by their names, and more.
-const STEPS: &[&str] = &["hot", "one", "zipf", "distinct", "large", "small"];
+const STEPS: &[&str] = &["hot", "one", "zipf", "distinct", "large", "small", "latency", "memory", "backlog"];
 
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {
@@ -61,6 +64,17 @@ async fn run() -> anyhow::Result<()> {
             results.comparisons.push(comparison);
             report::write(&folder, &plan, &about, &results)?;
         }
+    }
+    if plan.wants("latency") {
+        results.latencies = latency::measure(&plan, &mut servers).await?;
+        report::write(&folder, &plan, &about, &results)?;
+    }
+    if plan.wants("memory") {
+        results.memory = Some(memory::measure(&plan, &mut servers).await?);
+        report::write(&folder, &plan, &about, &results)?;
+    }
+    if plan.wants("backlog") {
+        results.backlog = Some(backlog::measure(&plan, &mut servers).await?);
     }
     let text = report::write(&folder, &plan, &about, &results)?;
     println!(

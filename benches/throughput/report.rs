@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::compare::Comparison;
 use super::goals::goals;
+use super::latency::Latency;
 use super::plan::Plan;
 use super::results::Results;
 use super::stats::Series;
@@ -32,14 +33,47 @@ fn text(plan: &Plan, about: &str, results: &Results) -> String {
         text += "\n### Goals\n\n";
         let rows = goals.iter().map(|goal| {
             let verdict = if goal.met { "reached" } else { "**missed**" };
-            vec![goal.says.into(), goal.wanted.clone(), goal.reached.clone(), verdict.into()]
+            vec![goal.says.clone(), goal.wanted.clone(), goal.reached.clone(), verdict.into()]
         });
         table(&mut text, &["", "Goal", "Measured", ""], rows);
     }
     for comparison in &results.comparisons {
         throughput(&mut text, comparison);
     }
+    if !results.latencies.is_empty() {
+        latency(&mut text, &results.latencies);
+    }
+    if let Some(memory) = &results.memory {
+        let _ = write!(
+            text,
+            "\n### Memory\n\n{} hot events wait while MongoDB does not answer. Resident: {:.1} MiB before, at most {:.1} MiB \
+             in the outage, at most {:.1} MiB until all of it was written.\n",
+            count(memory.events),
+            memory.of(|round| round.idle),
+            memory.of(|round| round.outage),
+            memory.of(|round| round.after),
+        );
+    }
+    if let Some(backlog) = &results.backlog {
+        text += "\n### Backlog\n\n";
+        let rows = backlog.sizes.iter().map(|(_, series)| {
+            let (low, high) = series.range();
+            let range = format!("{} to {}", rate(low), rate(high));
+            vec![series.name.clone(), rate(series.rate()), range, micros(series, |cpu| cpu.worker)]
+        });
+        table(&mut text, &["Hot events waiting", "Events/s", "Lowest to highest", "CPU µs an event"], rows);
+    }
     text
+}
+
+fn latency(text: &mut String, latencies: &[Latency]) {
+    *text += "\n### Latency: milliseconds from push to durable\n\n";
+    let rows = latencies.iter().map(|latency| {
+        let mut row = vec![count(latency.rate), format!("{} ms", latency.max_delay)];
+        row.extend(latency.quantiles().map(|milliseconds| format!("{milliseconds:.1}")));
+        row
+    });
+    table(text, &["Events/s", "`max_delay`", "p50", "p99", "p99.9"], rows);
 }
 
 fn throughput(text: &mut String, comparison: &Comparison) {

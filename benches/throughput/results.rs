@@ -1,11 +1,17 @@
 //! All that was measured in a run.
 
+use super::backlog::Backlog;
 use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST};
+use super::latency::Latency;
+use super::memory::Memory;
 
 /// What was measured so far.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     pub(crate) comparisons: Vec<Comparison>,
+    pub(crate) latencies: Vec<Latency>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) backlog: Option<Backlog>,
 }
 
 impl Results {

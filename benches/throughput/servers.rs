@@ -115,11 +115,19 @@ impl Servers {
         Ok(redis::cmd("RPUSH").arg(QUEUE).arg(event).exec_async(&mut self.connection).await?)
     }
 
+    /// How many events are read and not committed.
+    pub(crate) async fn read_ahead(&mut self) -> anyhow::Result<u64> {
+        let keys = ["read", "base"].map(|key| format!("tidegate:{{{QUEUE}}}:{key}"));
+        let (read, base): (u64, u64) =
+            redis::cmd("MGET").arg(&keys).query_async(&mut self.connection).await?;
+        Ok(read - base)
+    }
+
     /// Deletes the queue and all that is known of it.
     pub(crate) async fn clear(&mut self) -> anyhow::Result<()> {
         let keys: Vec<String> =
             redis::cmd("KEYS").arg("*").query_async(&mut self.connection).await.context("KEYS")?;
-        let gone: Vec<String> = keys.into_iter().filter(|key| key != KEPT).collect();
+        let gone: Vec<String> = keys.into_iter().filter(|key| key != KEPT && key != STAGED).collect();
         if !gone.is_empty() {
             redis::cmd("DEL").arg(gone).exec_async(&mut self.connection).await?;
         }

@@ -43,6 +43,11 @@ impl Workload {
         }
     }
 
+    /// Hot events that are pushed while it runs, as many as it takes.
+    pub(crate) fn trickle() -> Self {
+        Self { name: "trickle", says: "", spread: HOT, bytes: 150, events: 0, window: 0 }
+    }
+
     pub(crate) fn all(plan: &Plan) -> [Self; 6] {
         let hot = Self::hot(plan);
         [
