@@ -18,10 +18,12 @@ mod machine;
 mod memory;
 mod peers;
 mod plan;
+mod plots;
 mod report;
 mod results;
 mod servers;
 mod stats;
+mod svg;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -77,8 +79,9 @@ async fn run() -> anyhow::Result<()> {
         results.backlog = Some(backlog::measure(&plan, &mut servers).await?);
     }
     let text = report::write(&folder, &plan, &about, &results)?;
+    let plots = plots::draw(&folder, &results)?.join(", ");
     println!(
-        "\n{text}\nThis is {}; it took {:.0} s",
+        "\n{text}\nThis is {}, beside {plots}; it took {:.0} s",
         folder.join("report.md").display(),
         began.elapsed().as_secs_f64()
     );

@@ -114,7 +114,7 @@ fn ratio(ratio: f64) -> String {
 }
 
 /// Three digits are all that such figures have.
-fn rate(rate: f64) -> String {
+pub(crate) fn rate(rate: f64) -> String {
     let mut unit = 1.0;
     while rate / unit >= 1_000.0 {
         unit *= 10.0;
