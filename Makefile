@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law fuzz model chaos overload lint microbench dashboards build servers screenshots clean bench
+.PHONY: help demo test law fuzz model chaos overload lint microbench dashboards build servers screenshots clean bench instructions
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,7 +12,7 @@ demo: ## watch it work: servers, tidegate and many users, until Ctrl-C or for DE
 	@$(CARGO) build --release --locked --bin tidegate --example demo
 	@$(CARGO) run --release --locked --quiet --example demo
 
-test: servers ## run all tests against real servers, with a real browser
+test: servers instructions ## run all tests against real servers, with a real browser
 	@$(CARGO) test --locked --doc --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run --locked --no-fail-fast; \
@@ -45,6 +45,9 @@ lint: ## check formatting, clippy and docs, with warnings denied
 
 microbench: ## measure decode, route, fold and encode in nanoseconds an event
 	$(CARGO) bench --locked --bench pipeline
+
+instructions: ## count the instructions an event takes, and hold them to what is recorded: RECORD=1 to record them
+	@scripts/instructions.sh $(if $(RECORD),record)
 
 bench: ROUNDS :=
 bench: ## measure tidegate against bare loops and other workers: QUICK=1 for two minutes, ONLY=hot,latency for some steps

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that there is a Redis and a MongoDB server to start, for the tests and the demo. For the tests also a
-# Prometheus, a Chromium to look at the status page, and Node for the clients that they use. Starts none of them.
+# Prometheus, a Chromium to look at the status page, Node for the clients that they use, and valgrind. Starts none of them.
 #
 #   servers.sh         what the tests need
 #   servers.sh demo    what the demo needs
@@ -10,6 +10,7 @@
 #               TIDEGATE_SERVERS_DIR (default: .servers in the repository).
 #   Prometheus  prometheus and promtool on the PATH, else Debian's package.
 #   Chromium    under one of its names on the PATH, else Debian's package.
+#   valgrind    on the PATH, else Debian's package; without root it is done without, and no instructions are counted.
 #
 # TIDEGATE_TEST_REDIS_URL and TIDEGATE_TEST_MONGODB_URI name servers that the tests use where they need not stop them.
 # With both set neither is installed; tests that need a server of their own then take what is there.
@@ -73,6 +74,8 @@ if [ "${1:-}" != demo ]; then
     say "prometheus: $(command -v prometheus)"
     browser >/dev/null || install chromium
     say "browser: $(browser)"
+    if ! has valgrind && has apt-get && [ "$(id -u)" -eq 0 ]; then install valgrind; fi
+    say "valgrind: $(command -v valgrind || echo 'none; no instructions are counted')"
 fi
 
 if [ -n "${TIDEGATE_TEST_REDIS_URL:-}" ] && [ -n "${TIDEGATE_TEST_MONGODB_URI:-}" ]; then
