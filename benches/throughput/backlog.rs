@@ -38,10 +38,10 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
     let empty = |&size: &u64| (size, Series { name: report::count(size), runs: Vec::new() });
     let mut series: Vec<(u64, Series)> = sizes.iter().map(empty).collect();
     let longest = sizes.iter().copied().max().unwrap_or(0);
-    servers.keep(&Workload::hot(plan), longest).await?;
+    servers.keep(&Workload::hot(), longest).await?;
     for round in 1..=plan.of(plan.rounds, 1) {
         for (size, series) in &mut series {
-            let workload = Workload { events: *size, ..Workload::hot(plan) };
+            let workload = Workload { events: *size, ..Workload::hot() };
             let run = daemon::drain(servers, &workload, DEFAULT).await?;
             println!(
                 "  round {round}  {:>12} events {:>12} events/s",

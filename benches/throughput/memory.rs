@@ -36,7 +36,7 @@ impl Memory {
 
 /// Measures outages. MongoDB is stopped by SIGSTOP: connections stay open, nothing answers.
 pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Result<Memory> {
-    let workload = Workload::hot(plan);
+    let workload = Workload::hot();
     println!("\nmemory: {} events wait while MongoDB does not answer", report::count(workload.events));
     servers.keep(&workload, workload.events).await?;
     let mut rounds = Vec::new();
