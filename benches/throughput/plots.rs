@@ -45,7 +45,7 @@ fn rates(comparison: &Comparison) -> String {
         ours: is_ours(&series.name),
     });
     let bars: Vec<Bar> = bars.collect();
-    let subtitle = format!("events a second, {}; each step is ten times as much", comparison.workload.says);
+    let subtitle = format!("events a second, {}, on a logarithmic scale", comparison.workload.says);
     chart("Hot documents", &subtitle, Scale::Logarithmic, &bars)
 }
 
@@ -79,7 +79,7 @@ fn latencies(latencies: &[Latency]) -> String {
         })
     });
     let bars: Vec<Bar> = bars.collect();
-    let subtitle = "milliseconds; each step is ten times as much";
+    let subtitle = "milliseconds, on a logarithmic scale";
     chart("From push to durable", subtitle, Scale::Logarithmic, &bars)
 }
 
