@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law fuzz model chaos overload lint microbench dashboards build servers screenshots clean bench instructions
+.PHONY: help demo test law fuzz model chaos overload lint microbench instructions bench dashboards build servers screenshots clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
