@@ -130,7 +130,7 @@ mod tests {
         max_ops = 1000
         max_bytes = "1500000B"
         max_delay = "50ms"
-        backlog_delay = "1s"
+        backlog_delay = "2s"
 
         [buffer]
         max_bytes = "64MiB"

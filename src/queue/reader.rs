@@ -17,8 +17,8 @@ use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 use crate::trace::{self, Traceparent};
 
-/// More events than these to be read are a backlog: some windows.
-const BACKLOG: i64 = 4 * MAX_WINDOW as i64;
+/// More events than these to be read are a backlog.
+const BACKLOG: i64 = MAX_WINDOW as i64;
 
 /// What is fetched.
 pub(super) enum Fetched {
@@ -201,7 +201,8 @@ async fn decode(
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
     let mut unsettled = queue.ledger.receive(window.len() as u64);
-    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| Chunk::default()).collect();
+    let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
+    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| room()).collect();
     let mut rejected = Vec::new();
     let mut settled_before = 0;
     // Else nobody asks for the traces of writes.
