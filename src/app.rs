@@ -12,11 +12,12 @@ use crate::backoff::Backoff;
 use crate::buffer::Buffer;
 use crate::class::Class;
 use crate::config::{Config, Delivery};
-use crate::http::serve;
+use crate::http::{Asked, serve};
 use crate::live::Live;
-use crate::metrics::{Exporter, QueueMetrics, WriteMetrics};
+use crate::metrics::{Exporter, QueueMetrics, ReceiptMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::queue::{Shared, drain};
+use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
 use crate::sink::{self, Sink};
 use crate::source::{Keys, Redis, SourceError, state};
@@ -39,6 +40,7 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
         .map(|queue| Arc::new(QueueMetrics::new(&queue.key, collections.names())))
         .collect();
     queue_metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
+    let receipt_metrics = ReceiptMetrics::default();
     let buffer = Buffer::new(&config.buffer);
     let peers = Arc::new(Peers::new(owned_queues(&config), config.lease.ttl));
     let status = Status::new(&config, peers.name(), Arc::clone(&buffer), &queue_metrics);
@@ -46,7 +48,9 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
     let mut background = JoinSet::new();
     background.spawn(exporter.clone().upkeep());
     background.spawn(Arc::clone(&status).watch());
-    background.spawn(serve(listener, Arc::clone(&status), exporter));
+    let redis = Redis::new(&config.redis)?;
+    let asked = Asked::new(redis.clone(), &config);
+    background.spawn(serve(listener, Arc::clone(&status), exporter, asked));
     let reloader = Reloader {
         source: reload,
         config: config.clone(),
@@ -57,12 +61,14 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
     };
     background.spawn(reloader.run());
 
-    let redis = Redis::new(&config.redis)?;
     let sink = tokio::select! {
         sink = connect(&config, &live, &status, &metrics, &stop) => sink?,
         error = look_at_queues(&redis, &config, &status) => return Err(error.into()),
     };
     let Some(sink) = sink else { return Ok(()) };
+    let (receipts, publisher) = Receipts::new(&config.receipts, &redis, &live, receipt_metrics).unzip();
+    let told = CancellationToken::new();
+    let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(told.clone())));
     let shared = Arc::new(Shared {
         redis,
         sink,
@@ -72,6 +78,7 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
         metrics,
         status,
         peers,
+        receipts,
         config,
     });
     let (peers, status) = (Arc::clone(&shared.peers), Arc::clone(&shared.status));
@@ -110,6 +117,11 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
                 );
             }
         }
+    }
+    told.cancel();
+    if let Some(publishing) = publishing {
+        // Receipts are notices; what Redis does not take now nobody waits for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), publishing).await;
     }
     shared.sink.close().await;
     // Peers that were not told wait for a moment longer.

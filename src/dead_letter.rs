@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::change::EntityRef;
 use crate::trace::Traceparent;
 
 /// The closed set of reasons, as the metric's label; the dead letter itself carries a sentence.
@@ -146,6 +147,8 @@ pub struct Dead<'a> {
     pub rejection: &'a Rejection,
     /// The trace that it belongs to.
     pub traceparent: Option<Traceparent>,
+    /// The document that it is about, where that is known and somebody is told.
+    pub entity: Option<EntityRef<'a>>,
 }
 
 /// The JSON object that is kept of a dead letter.
@@ -169,7 +172,7 @@ struct DeadLetter<'a> {
 /// Renders a dead letter. An event that is JSON is kept as it is, any other as base64.
 #[must_use]
 pub fn render(dead: &Dead<'_>, queue: &str, now: bson::DateTime) -> String {
-    let Dead { offset, event, rejection, traceparent } = dead;
+    let Dead { offset, event, rejection, traceparent, .. } = dead;
     // One nested too deep for us is for whoever reads the letter.
     let text = std::str::from_utf8(event).ok().filter(|_| rejection.reason != Reason::TooDeep);
     let json = text.filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
@@ -213,7 +216,7 @@ mod tests {
 
     fn rendered(event: &[u8], rejection: &Rejection) -> serde_json::Value {
         let now = bson::DateTime::from_millis(0);
-        let dead = Dead { offset: 7, event, rejection, traceparent: None };
+        let dead = Dead { offset: 7, event, rejection, traceparent: None, entity: None };
         serde_json::from_str(&render(&dead, "q", now)).unwrap()
     }
 

@@ -22,7 +22,7 @@
 //!
 //! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
 //! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
-//! done, [`reload`] changes what is [`live`]; [`tail_clock`] estimates how old events are.
+//! done, [`reload`] changes what is [`live`]; [`receipts`] tell producers what is durable; [`tail_clock`] estimates how old events are.
 //! A [`trace`] goes along with the events that belong to one.
 //!
 //! The protocol, its invariants and the reasons are in `docs/architecture.md`.
@@ -47,6 +47,7 @@ pub mod metrics;
 pub mod peers;
 pub mod queue;
 pub mod raw;
+pub mod receipts;
 pub mod reload;
 pub mod sample;
 pub mod settle;

@@ -183,6 +183,12 @@ impl Config {
                 Err(fault) => found.require(false, path, fault),
             }
         }
+        for (key, channel) in [
+            ("receipts.channel", &self.receipts.channel),
+            ("receipts.dead_channel", &self.receipts.dead_channel),
+        ] {
+            found.require(!channel.is_empty(), key, "must not be empty");
+        }
         found.require(
             !self.dead_letter.suffix.is_empty(),
             "dead_letter.suffix",

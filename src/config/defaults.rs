@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{
-    Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Redis, SecretUrl, Shutdown,
-    Tombstones,
+    Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Receipts, Redis, SecretUrl,
+    Shutdown, Tombstones,
 };
 
 impl Default for Redis {
@@ -40,7 +40,7 @@ impl Default for Batch {
             max_ops: 1000,
             max_bytes: ByteSize::mib(8),
             max_delay: Duration::from_millis(50),
-            backlog_delay: Duration::from_secs(2),
+            backlog_delay: Duration::from_secs(1),
         }
     }
 }
@@ -66,6 +66,16 @@ impl Default for Tombstones {
 impl Default for DeadLetter {
     fn default() -> Self {
         DeadLetter { suffix: ":dead".into() }
+    }
+}
+
+impl Default for Receipts {
+    fn default() -> Self {
+        Receipts {
+            enabled: false,
+            channel: "tidegate:durable:".into(),
+            dead_channel: "tidegate:dead:".into(),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) enum Form {
 }
 
 /// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 28] = [
+pub(super) const KEYS: [(&str, Form); 31] = [
     ("redis.url", Form::Text),
     ("redis.url_file", Form::Text),
     ("redis.sentinels", Form::Toml),
@@ -56,6 +56,9 @@ pub(super) const KEYS: [(&str, Form); 28] = [
     ("routes", Form::Toml),
     ("tombstones.ttl", Form::Text),
     ("dead_letter.suffix", Form::Text),
+    ("receipts.enabled", Form::Bool),
+    ("receipts.channel", Form::Text),
+    ("receipts.dead_channel", Form::Text),
     ("lease.ttl", Form::Text),
     ("http.listen", Form::Text),
     ("http.show_payloads", Form::Bool),

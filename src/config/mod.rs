@@ -63,6 +63,8 @@ pub struct Config {
     pub tombstones: Tombstones,
     /// Where dead letters go.
     pub dead_letter: DeadLetter,
+    /// Telling what is durable.
+    pub receipts: Receipts,
     /// How long a queue stays with a silent owner.
     pub lease: Lease,
     /// The HTTP listener for metrics and health.
@@ -358,6 +360,18 @@ pub enum Scalar {
 pub struct DeadLetter {
     /// Appended to the queue's key to name the list of its dead letters.
     pub suffix: String,
+}
+
+/// `[receipts]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Receipts {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// What the collection's name is appended to, for the channel of what is durable.
+    pub channel: String,
+    /// The same, for dead letters.
+    pub dead_channel: String,
 }
 
 /// `[lease]`

@@ -130,7 +130,7 @@ mod tests {
         max_ops = 1000
         max_bytes = "1500000B"
         max_delay = "50ms"
-        backlog_delay = "2s"
+        backlog_delay = "1s"
 
         [buffer]
         max_bytes = "64MiB"
@@ -154,6 +154,11 @@ mod tests {
 
         [dead_letter]
         suffix = ":dead"
+
+        [receipts]
+        enabled = false
+        channel = "tidegate:durable:"
+        dead_channel = "tidegate:dead:"
 
         [lease]
         ttl = "10s"

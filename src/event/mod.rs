@@ -15,6 +15,7 @@ mod route;
 mod source;
 mod trace;
 mod transcode;
+mod whose;
 
 use bson::spec::ElementType;
 

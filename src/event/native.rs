@@ -46,6 +46,11 @@ impl Native {
         }
     }
 
+    /// Whether events may name this collection.
+    pub(super) fn allows(&self, collection: &str) -> bool {
+        self.allowed.iter().any(|allowed| allowed == collection)
+    }
+
     pub(super) fn decode<'a>(
         &self,
         event: &str,

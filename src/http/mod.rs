@@ -1,5 +1,6 @@
 //! The HTTP listener: the status page, metrics, probes, status. All of it can only be read.
 
+mod durable;
 mod limited;
 mod page;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
+pub use self::durable::Asked;
 use self::limited::{Limited, Limits};
 use crate::metrics::Exporter;
 use crate::status::Status;
@@ -24,14 +26,20 @@ use crate::status::Status;
 struct Shared {
     status: Arc<Status>,
     exporter: Exporter,
+    asked: Asked,
 }
 
-/// Serves the status page, `/metrics`, `/livez`, `/readyz`, `/status` and `/config` for as long as it is polled.
+/// Serves the status page, `/metrics`, `/livez`, `/readyz`, `/status`, `/config` and `/durable` for as long as it is polled.
 ///
 /// # Errors
 /// The listener's.
-pub async fn serve(listener: TcpListener, status: Arc<Status>, exporter: Exporter) -> std::io::Result<()> {
-    serve_within(Limits::default(), listener, status, exporter).await
+pub async fn serve(
+    listener: TcpListener,
+    status: Arc<Status>,
+    exporter: Exporter,
+    asked: Asked,
+) -> std::io::Result<()> {
+    serve_within(Limits::default(), listener, status, exporter, asked).await
 }
 
 async fn serve_within(
@@ -39,6 +47,7 @@ async fn serve_within(
     listener: TcpListener,
     status: Arc<Status>,
     exporter: Exporter,
+    asked: Asked,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -46,13 +55,14 @@ async fn serve_within(
         .route("/readyz", get(readyz))
         .route("/status", get(told))
         .route("/config", get(config))
+        .route("/durable/{queue}/{offset}", get(durable::durable))
         .merge(page::routes())
         .fallback(|| async {
-            let paths = ["/", "/metrics", "/livez", "/readyz", "/status", "/config"];
+            let paths = ["/", "/metrics", "/livez", "/readyz", "/status", "/config", "/durable/QUEUE/OFFSET"];
             (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": paths })))
         })
         .layer(map_response(guarded))
-        .with_state(Shared { status, exporter });
+        .with_state(Shared { status, exporter, asked });
     axum::serve(Limited::new(listener, limits), router).await
 }
 

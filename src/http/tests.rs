@@ -10,6 +10,7 @@ use super::*;
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::source::Redis;
 
 /// A listener that serves until dropped, in a runtime of its own so that tests may block.
 struct Served {
@@ -21,6 +22,7 @@ struct Served {
 fn served(limits: Limits) -> Served {
     let text = r#"{ "queues": [{ "key": "edits" }], "redis": { "url": "redis://:hunter2@localhost" } }"#;
     let config: Config = serde_json::from_str(text).unwrap();
+    let asked = Asked::new(Redis::new(&config.redis).unwrap(), &config);
     let (recorder, exporter) = crate::metrics::recorder().unwrap();
     let status = metrics::with_local_recorder(&recorder, || {
         let collections = ["documents".to_owned()];
@@ -32,7 +34,7 @@ fn served(limits: Limits) -> Served {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    runtime.spawn(serve_within(limits, listener, Arc::clone(&status), exporter));
+    runtime.spawn(serve_within(limits, listener, Arc::clone(&status), exporter, asked));
     Served { address, status, _runtime: runtime }
 }
 

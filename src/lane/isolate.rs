@@ -141,7 +141,8 @@ pub(super) async fn refold(
                 rest[at] += 1;
             } else if let Some(rejection) = recorded.get(&placed.offset) {
                 let traceparent = placed.change.traceparent.map(Traceparent::from);
-                let letter = Dead { offset: placed.offset, event: &[], rejection, traceparent };
+                let entity = Some(doubts[at].write.entity.get());
+                let letter = Dead { offset: placed.offset, event: &[], rejection, traceparent, entity };
                 letters.push((event.to_vec(), letter));
                 dead[at].push(rejection);
             }
@@ -159,6 +160,10 @@ pub(super) async fn refold(
         }
         dead.iter().for_each(|rejection| unsettled.split(1).settle(Outcome::Dead(rejection.reason)));
         again.take_on(unsettled.split(rest));
+        if let (Some(applied), events @ 1..) = (doubt.applied_to, unsettled.events()) {
+            let Write { entity, segment, .. } = doubt.write;
+            queue.tell_durable(entity, applied.min(segment.last), events, None);
+        }
         unsettled.settle(Outcome::Deduplicated);
     }
     Ok(Some(again))
@@ -282,7 +287,8 @@ async fn bury(
 ) -> Result<(), SourceError> {
     let event = events.front().map(Vec::as_slice).unwrap_or_default();
     let offset = write.segment.first;
-    let dead = Dead { offset, event, rejection, traceparent: write.segment.traces.latest() };
+    let (traceparent, entity) = (write.segment.traces.latest(), Some(write.entity.get()));
+    let dead = Dead { offset, event, rejection, traceparent, entity };
     if queue.guard.is_some() {
         let mut backoff = Backoff::default();
         while let Err(error) = queue.shared.sink.record_dead(&queue.key, &dead).await {

@@ -102,6 +102,7 @@ mod tests {
             writes.writes(CollectionId(0), Op::Update, 5);
             writes.write_duration(CollectionId(0), Duration::from_millis(3));
             crate::metrics::gauge(Metric::Up, &[("dependency", "redis")]).set(1.0);
+            let _receipts = crate::metrics::ReceiptMetrics::default();
             let _registered = crate::buffer::Buffer::new(&crate::config::Buffer::default());
             exporter.render()
         })

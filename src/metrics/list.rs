@@ -33,6 +33,8 @@ pub enum Metric {
     Retries,
     Takeovers,
     ForeignPops,
+    ReceiptsPublished,
+    ReceiptsDropped,
     BatchSizeEvents,
     BatchSizeBytes,
     WriteDuration,
@@ -95,7 +97,7 @@ const BYTES: &[f64] = &[
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 28] = [
+    pub const ALL: [Metric; 30] = [
         M::QueueDepth,
         M::QueueOldestAge,
         M::BufferEvents,
@@ -120,6 +122,8 @@ impl Metric {
         M::Retries,
         M::Takeovers,
         M::ForeignPops,
+        M::ReceiptsPublished,
+        M::ReceiptsDropped,
         M::BatchSizeEvents,
         M::BatchSizeBytes,
         M::WriteDuration,
@@ -272,6 +276,16 @@ impl Metric {
                 None,
                 QUEUE,
                 "Times another client was found to remove or insert elements.",
+            ),
+            M::ReceiptsPublished => {
+                ("tidegate_receipts_published_total", Counter, None, &[], "Receipts published.")
+            }
+            M::ReceiptsDropped => (
+                "tidegate_receipts_dropped_total",
+                Counter,
+                None,
+                &[],
+                "Receipts not published, because Redis was slow or away. Their events are settled all the same.",
             ),
             M::BatchSizeEvents => {
                 ("tidegate_batch_size_events", Histogram(EVENTS), None, &[], "Events that a batch covers.")

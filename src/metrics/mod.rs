@@ -11,6 +11,7 @@ mod list;
 mod process;
 #[cfg(test)]
 mod promtool;
+mod receipts;
 mod tally;
 mod weighted;
 
@@ -23,6 +24,7 @@ pub use self::exporter::Exporter;
 #[cfg(test)]
 pub(crate) use self::exporter::recorder;
 pub use self::list::{Kind, Metric, Spec};
+pub use self::receipts::ReceiptMetrics;
 pub use self::tally::Tally;
 use self::weighted::WeightedHistogram;
 use crate::batch::Trigger;

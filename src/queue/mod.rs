@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 pub use self::ownership::drain;
 pub use self::window_size::WindowSize;
 use crate::buffer::Buffer;
+use crate::change::Entity;
 use crate::commit::Tracker;
 use crate::config::Config;
 use crate::dead_letter::{Dead, render};
 use crate::live::{Live, Mapping};
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
+use crate::receipts::{Receipts, Teller};
 use crate::settle::{Ledger, Outcome};
 use crate::sink::{Guard, Sink};
 use crate::source::{Letter, Redis, Source, SourceError};
@@ -53,6 +55,8 @@ pub struct Shared {
     pub status: Arc<Status>,
     /// Other instances that share the queues.
     pub peers: Arc<Peers>,
+    /// Where receipts go, if there are any.
+    pub receipts: Option<Receipts>,
 }
 
 /// A queue under one ownership: from takeover until the lease, the connection or the process ends.
@@ -74,6 +78,8 @@ pub struct Owned {
     pub metrics: Arc<QueueMetrics>,
     /// Its status.
     pub status: Arc<QueueStatus>,
+    /// Its receipts, if there are any.
+    pub receipts: Option<Teller>,
     /// How far it is settled.
     pub tracker: Mutex<Tracker>,
     /// Something was settled or read.
@@ -97,17 +103,36 @@ impl Owned {
     pub fn persisted(&self, write: Write) {
         let events = write.unsettled.events();
         // Events folded into one write count with the latency of the oldest of them.
-        if let Some(latency) = self.age(write.segment.ts, write.segment.first) {
+        let latency = self.age(write.segment.ts, write.segment.first);
+        if let Some(latency) = latency {
             self.metrics.persisted_after(latency, events);
         }
         self.log_traces(&write, true);
         write.unsettled.settle(Outcome::Persisted(write.entity.get().collection));
+        self.tell_durable(write.entity, write.segment.last, events, latency);
     }
 
     /// Settles a write that was found to be durable already.
     pub fn found(&self, write: Write) {
         self.log_traces(&write, false);
+        let events = write.unsettled.events();
         write.unsettled.settle(Outcome::Deduplicated);
+        // Who wrote it may have ended before it could tell.
+        self.tell_durable(write.entity, write.segment.last, events, None);
+    }
+
+    /// Tells that an entity is durable up to an offset, so many events more; and how long they took, if known.
+    pub fn tell_durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
+        if let Some(receipts) = &self.receipts {
+            receipts.durable(entity, offset, events, latency);
+        }
+    }
+
+    /// Tells of dead letters that are on record.
+    pub fn tell_dead(&self, letters: &[Dead<'_>]) {
+        if let Some(receipts) = &self.receipts {
+            receipts.dead(letters);
+        }
     }
 
     /// Tells the lanes whether there is a backlog.
@@ -154,6 +179,7 @@ impl Owned {
         self.source.bury(&kept).await?;
         self.shared.status.letters.record(&self.key, letters);
         self.buried.lock().extend(kept.iter().map(|letter| letter.offset));
+        self.tell_dead(letters);
         Ok(())
     }
 }

@@ -144,6 +144,7 @@ impl Queue {
             ledger: Ledger::new(Arc::clone(&self.metrics), Arc::clone(&self.shared.buffer)),
             metrics: Arc::clone(&self.metrics),
             status: Arc::clone(&self.status),
+            receipts: self.shared.receipts.as_ref().map(|receipts| receipts.of_queue(&self.config.key)),
             tracker: Tracker::new(self.shared.config.lanes.count, unsettled.start).into(),
             progress: tokio::sync::Notify::new(),
             behind: tokio::sync::watch::Sender::new(false),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Owned;
 use super::window_size::WindowSize;
 use crate::buffer::Reserved;
-use crate::change::{Change, Chunk, Placed};
+use crate::change::{Change, Chunk, Entity, Placed};
 use crate::dead_letter::Dead;
 use crate::lane::Input;
 use crate::settle::Outcome;
@@ -17,8 +17,8 @@ use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 use crate::trace::{self, Traceparent};
 
-/// More events than these to be read are a backlog.
-const BACKLOG: i64 = MAX_WINDOW as i64;
+/// More events than these to be read are a backlog: some windows.
+const BACKLOG: i64 = 4 * MAX_WINDOW as i64;
 
 /// What is fetched.
 pub(super) enum Fetched {
@@ -201,8 +201,7 @@ async fn decode(
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
     let mut unsettled = queue.ledger.receive(window.len() as u64);
-    let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
-    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| room()).collect();
+    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| Chunk::default()).collect();
     let mut rejected = Vec::new();
     let mut settled_before = 0;
     // Else nobody asks for the traces of writes.
@@ -213,6 +212,11 @@ async fn decode(
         for (offset, event) in window.iter() {
             if !buried.is_empty() && buried.contains(&offset) {
                 settled_before += 1;
+                // Who recorded it may have ended before it could tell.
+                if let Some(receipts) = &queue.receipts {
+                    let entity = decoder.decode(event).ok().map(|change| change.entity.into());
+                    receipts.dead_before(entity, offset);
+                }
                 continue;
             }
             match decoder.decode_routed(event, &mut route) {
@@ -224,7 +228,9 @@ async fn decode(
                 }
                 Err(rejection) => {
                     let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
-                    rejected.push((offset, event, rejection, traceparent));
+                    // Else nobody asks whose it is.
+                    let entity = queue.receipts.as_ref().and_then(|_| decoder.whose(event, route));
+                    rejected.push((offset, event, rejection, traceparent, entity));
                 }
             }
         }
@@ -235,11 +241,12 @@ async fn decode(
     if !rejected.is_empty() {
         let letters: Vec<_> = rejected
             .iter()
-            .map(|(offset, event, rejection, traceparent)| Dead {
+            .map(|(offset, event, rejection, traceparent, entity)| Dead {
                 offset: *offset,
                 event,
                 rejection,
                 traceparent: *traceparent,
+                entity: entity.as_ref().map(Entity::get),
             })
             .collect();
         queue.bury(&letters).await?;

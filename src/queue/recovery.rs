@@ -73,8 +73,9 @@ impl Fetcher {
         let letter = render_without_event(&rejection, offset, &queue.key, bson::DateTime::now());
         list.set_aside(&letter).await?;
         // The event itself is read by nobody any more.
-        let dead = Dead { offset, event: b"", rejection: &rejection, traceparent: None };
+        let dead = Dead { offset, event: b"", rejection: &rejection, traceparent: None, entity: None };
         queue.shared.status.letters.record(&queue.key, &[dead]);
+        queue.tell_dead(&[dead]);
         queue.ledger.receive(1).settle(Outcome::Dead(rejection.reason));
         queue.tracker.lock().restart(offset + 1);
         tracing::error!(queue = queue.key, offset, "an event was set aside as a dead letter: {text}");

@@ -21,6 +21,10 @@ pub struct Keys {
     pub tries: String,
     /// Hash: dead letters not yet committed, by offset.
     pub dead: String,
+    /// List: what takeovers did to numbers, each as the offset before and the offset after.
+    pub renumbered: String,
+    /// Sorted set: offsets of the latest dead letters that are committed.
+    pub refused: String,
     /// List: dead letters.
     pub dead_list: String,
 }
@@ -40,6 +44,8 @@ impl Keys {
             holder: key("holder"),
             tries: key("tries"),
             instances: key("instances"),
+            renumbered: key("renumbered"),
+            refused: key("refused"),
             dead: key("dead"),
             dead_list: format!("{queue}{dead_suffix}"),
             queue: queue.to_owned(),

@@ -246,10 +246,10 @@ impl List {
         let Control { connection, base, offset } = &mut *control;
         let mut call = self.scripts.commit.prepare_invoke();
         call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.head);
-        call.key(&self.keys.dead).key(&self.keys.dead_list);
+        call.key(&self.keys.dead).key(&self.keys.dead_list).key(&self.keys.refused);
         let new_base = checkpoint.end.to_string();
         call.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
-        call.arg(hex(&checkpoint.sha1)).arg(dead);
+        call.arg(hex(&checkpoint.sha1)).arg(script::REFUSED_KEPT).arg(dead);
         let length: i64 = call.invoke_async(connection).await?;
         let elements = fenced(length)?;
         *base = new_base;
@@ -267,9 +267,10 @@ impl List {
         let Control { connection, base, offset } = &mut *control;
         let mut call = self.scripts.renumber.prepare_invoke();
         call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.read);
-        call.key(&self.keys.head).key(&self.keys.dead).key(&self.keys.dead_list);
+        call.key(&self.keys.head).key(&self.keys.dead).key(&self.keys.dead_list).key(&self.keys.renumbered);
         let new_base = first.to_string();
         call.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(&new_base);
+        call.arg(*offset).arg(if self.intact { &*new_base } else { "" }).arg(script::RENUMBERED_KEPT);
         fenced(call.invoke_async(connection).await?)?;
         *base = new_base;
         *offset = first;

@@ -2,6 +2,7 @@
 
 mod connect;
 mod error;
+mod fate;
 mod keys;
 mod list;
 mod members;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use self::connect::{Redis, version};
 pub use self::error::SourceError;
+pub use self::fate::{Fate, Fates};
 pub use self::keys::Keys;
 pub use self::list::{List, State, epoch_of, sha1, state};
 pub use self::members::{Members, Roster};

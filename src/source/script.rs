@@ -9,6 +9,16 @@
 
 /// Answers of the fenced scripts.
 pub(super) const FENCED: i64 = -1;
+/// Renumberings that are kept: a number older than these means nothing any more.
+pub(super) const RENUMBERED_KEPT: usize = 1000;
+/// Offsets of dead letters that are kept.
+pub(super) const REFUSED_KEPT: usize = 1000;
+
+/// An offset as it is kept in a sorted set: texts sort as the numbers do, which doubles would not keep apart.
+pub(super) fn padded(offset: i64) -> String {
+    format!("{offset:019}")
+}
+
 /// An element is not the one that was there.
 pub(super) const FOREIGN: i64 = -2;
 
@@ -81,7 +91,7 @@ return 1";
 /// Trims what is settled and moves its dead letters to their list. Compares the last element it would
 /// trim with the one that was read: if they differ, trimming would lose events that were never read.
 ///
-/// KEYS queue owner base head dead dead-list · ARGV epoch ttl-ms base new-base count sha1 offset...
+/// KEYS queue owner base head dead dead-list refused · ARGV epoch ttl-ms base new-base count sha1 kept offset...
 pub(super) const COMMIT: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
@@ -91,13 +101,15 @@ if not last or redis.sha1hex(last) ~= ARGV[6] then
   redis.call('SET', KEYS[4], '!')
   return -2
 end
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local letter = redis.call('HGET', KEYS[5], ARGV[i])
   if letter then
     redis.call('RPUSH', KEYS[6], letter)
     redis.call('HDEL', KEYS[5], ARGV[i])
   end
+  redis.call('ZADD', KEYS[7], 0, string.rep('0', 19 - #ARGV[i]) .. ARGV[i])
 end
+if #ARGV > 7 then redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -1 - ARGV[7]) end
 redis.call('LTRIM', KEYS[1], ARGV[5], -1)
 redis.call('SET', KEYS[3], ARGV[4])
 local first = redis.call('LINDEX', KEYS[1], 0)
@@ -105,9 +117,10 @@ redis.call('SET', KEYS[4], first and redis.sha1hex(first) or '')
 return redis.call('LLEN', KEYS[1])";
 
 /// Gives every element a new number: base and read become the epoch's first offset. Dead letters not yet
-/// committed lose their offsets' meaning, so they are moved to their list.
+/// committed lose their offsets' meaning, so they are moved to their list. What became of numbers is put on record, for
+/// those who ask by an old one; `to` is the new base, or nothing where elements are not where they were.
 ///
-/// KEYS queue owner base read head dead dead-list · ARGV epoch ttl-ms base new-base
+/// KEYS queue owner base read head dead dead-list renumbered · ARGV epoch ttl-ms base new-base from to kept
 pub(super) const RENUMBER: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[3] then return -1 end
@@ -116,6 +129,8 @@ for _, letter in ipairs(redis.call('HVALS', KEYS[6])) do
   redis.call('RPUSH', KEYS[7], letter)
 end
 redis.call('DEL', KEYS[6])
+redis.call('RPUSH', KEYS[8], ARGV[5] .. ' ' .. ARGV[6])
+redis.call('LTRIM', KEYS[8], -ARGV[7], -1)
 redis.call('SET', KEYS[3], ARGV[4])
 redis.call('SET', KEYS[4], ARGV[4])
 local first = redis.call('LINDEX', KEYS[1], 0)
@@ -175,7 +190,7 @@ return 1";
 
 /// Makes a dead letter of the element at base, which never leaves Redis: it may be what kills its readers.
 ///
-/// KEYS queue owner base head dead-list tries · ARGV epoch ttl-ms base new-base rest-of-letter
+/// KEYS queue owner base head dead-list tries refused · ARGV epoch ttl-ms base new-base rest-of-letter offset kept
 pub(super) const SET_ASIDE: &str = r#"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
@@ -188,6 +203,8 @@ redis.call('SET', KEYS[3], ARGV[4])
 local first = redis.call('LINDEX', KEYS[1], 0)
 redis.call('SET', KEYS[4], first and redis.sha1hex(first) or '')
 redis.call('DEL', KEYS[6])
+redis.call('ZADD', KEYS[7], 0, ARGV[6])
+redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -1 - ARGV[7])
 return 1"#;
 
 /// Gives the queue up. KEYS owner · ARGV epoch

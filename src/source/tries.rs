@@ -60,11 +60,21 @@ impl List {
         let new_base = (control.offset + 1).to_string();
         let keys = self.keys();
         let answer: i64 = Script::new(script::SET_ASIDE)
-            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.head, &keys.dead_list, &keys.tries])
+            .key(&[
+                &keys.queue,
+                &keys.owner,
+                &keys.base,
+                &keys.head,
+                &keys.dead_list,
+                &keys.tries,
+                &keys.refused,
+            ])
             .arg(self.lease())
             .arg(&control.base)
             .arg(&new_base)
             .arg(letter.strip_prefix('{').unwrap_or(letter))
+            .arg(script::padded(control.offset))
+            .arg(script::REFUSED_KEPT)
             .invoke_async(&mut control.connection.clone())
             .await?;
         fenced(answer)?;

@@ -45,7 +45,9 @@ impl Letters {
     /// Remembers dead letters of a queue.
     pub fn record(&self, queue: &str, letters: &[Dead<'_>]) {
         let mut latest = self.latest.lock();
-        for Dead { offset, event, rejection, traceparent } in &letters[letters.len().saturating_sub(KEPT)..] {
+        for Dead { offset, event, rejection, traceparent, .. } in
+            &letters[letters.len().saturating_sub(KEPT)..]
+        {
             if latest.len() == KEPT {
                 latest.pop_front();
             }
@@ -112,7 +114,7 @@ mod tests {
     }
 
     fn dead<'a>(offset: i64, event: &'a [u8], rejection: &'a Rejection) -> Dead<'a> {
-        Dead { offset, event, rejection, traceparent: None }
+        Dead { offset, event, rejection, traceparent: None, entity: None }
     }
 
     #[test]

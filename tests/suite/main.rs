@@ -17,6 +17,7 @@ mod overload;
 mod ownership;
 mod page;
 mod producers;
+mod receipts;
 mod reload;
 mod sentinel;
 mod shard_key;

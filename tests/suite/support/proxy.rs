@@ -48,6 +48,8 @@ struct State {
     refuse: bool,
     requests: Flow,
     replies: Flow,
+    /// A connection is held once a client has sent this over it.
+    marked: Option<&'static str>,
     /// Connections of an earlier generation are to end.
     generation: u64,
 }
@@ -81,7 +83,8 @@ impl Proxy {
         };
         let address = listener.local_addr()?;
         let (requests, replies) = (Flow::Pass, Flow::Pass);
-        let (state, seen) = watch::channel(State { server, refuse: false, requests, replies, generation: 0 });
+        let (state, seen) =
+            watch::channel(State { server, refuse: false, requests, replies, marked: None, generation: 0 });
         let accepting = tokio::spawn(accept(listener, seen)).abort_handle();
         Ok(Self { address, state, accepting })
     }
@@ -104,6 +107,16 @@ impl Proxy {
     /// New connections go to another server: a failover behind one address. Those there are stay where they are.
     pub(crate) fn retarget(&self, server: SocketAddr) {
         self.state.send_modify(|state| state.server = server);
+    }
+
+    /// Holds what clients send over a connection from this text on, and over no other.
+    pub(crate) fn hold_connections_with(&self, text: &'static str) {
+        self.state.send_modify(|state| state.marked = Some(text));
+    }
+
+    /// No connection is held any more for what was sent over it.
+    pub(crate) fn release_connections(&self) {
+        self.state.send_modify(|state| state.marked = None);
     }
 
     /// What happens to the clients' bytes.
@@ -181,7 +194,7 @@ async fn pump(
             }
         }
     };
-    let mut outlet = Outlet { to, state, direction };
+    let mut outlet = Outlet { to, state, direction, marked: false };
     let written = async move {
         // Whatever ends it: the receiver's end or swallowed bytes.
         let _ = outlet.run(chunks).await;
@@ -198,11 +211,16 @@ struct Outlet<W> {
     to: W,
     state: watch::Receiver<State>,
     direction: Direction,
+    /// The text that holds a connection has been seen.
+    marked: bool,
 }
 
 impl<W: AsyncWrite + Unpin> Outlet<W> {
     async fn run(&mut self, mut chunks: mpsc::Receiver<(Instant, Vec<u8>)>) -> io::Result<()> {
         while let Some((arrived, bytes)) = chunks.recv().await {
+            let marked = self.state.borrow().marked.filter(|_| matches!(self.direction, Direction::Requests));
+            self.marked |=
+                marked.is_some_and(|text| bytes.windows(text.len()).any(|at| at == text.as_bytes()));
             if self.release(arrived, &bytes).await? {
                 continue;
             }
@@ -225,7 +243,8 @@ impl<W: AsyncWrite + Unpin> Outlet<W> {
     }
 
     fn flow(&mut self) -> Flow {
-        self.state.borrow_and_update().flow(self.direction)
+        let state = self.state.borrow_and_update();
+        if self.marked && state.marked.is_some() { Flow::Hold } else { state.flow(self.direction) }
     }
 
     /// Lets bytes out as the flow wants it. False if they are swallowed.

@@ -1,0 +1,102 @@
+//! Publishing receipts, over a connection that carries nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Receipt;
+use super::message::message;
+use crate::backoff::Backoff;
+use crate::config;
+use crate::live::Live;
+use crate::metrics::ReceiptMetrics;
+use crate::source::{Redis, SourceError};
+
+/// Receipts in one pipeline.
+const BATCH: usize = 512;
+
+/// Publishes the receipts that [`Receipts`](super::Receipts) sends.
+pub struct Publisher {
+    pub(super) receiver: mpsc::Receiver<Receipt>,
+    pub(super) bytes: Arc<AtomicUsize>,
+    pub(super) redis: Redis,
+    pub(super) live: Arc<Live>,
+    pub(super) channels: config::Receipts,
+    pub(super) metrics: ReceiptMetrics,
+}
+
+impl Publisher {
+    /// Publishes until `end`, and then what is left, unless Redis is away.
+    pub async fn run(mut self, end: CancellationToken) {
+        let mut connection = None;
+        let mut backoff = Backoff::default();
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.receiver.recv_many(&mut batch, BATCH) => {}
+                () = end.cancelled(), if !self.receiver.is_closed() => self.receiver.close(),
+            }
+            if batch.is_empty() {
+                if self.receiver.is_closed() {
+                    return;
+                }
+                continue;
+            }
+            let bytes = batch.iter().map(Receipt::bytes).sum();
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let count = batch.len() as u64;
+            // What is not on its way yet waits; meanwhile there is room for so many more, and the rest is dropped.
+            let open = match connection.take() {
+                Some(open) => Some(open),
+                None => end.run_until_cancelled(self.connect(&mut backoff)).await,
+            };
+            let published = match open {
+                Some(open) => self.publish(open, &batch).await,
+                None => Err(SourceError::Lost("Redis is away".into())),
+            };
+            batch.clear();
+            match published {
+                Ok(open) => {
+                    connection = Some(open);
+                    backoff.reset();
+                    self.metrics.published.increment(count);
+                }
+                // Some may have been told. None is told twice.
+                Err(error) => {
+                    tracing::debug!(%error, receipts = count, "receipts are dropped");
+                    self.metrics.dropped.increment(count);
+                }
+            }
+        }
+    }
+
+    /// Connects, however long that takes.
+    async fn connect(&self, backoff: &mut Backoff) -> MultiplexedConnection {
+        loop {
+            match self.redis.connect().await {
+                Ok(connection) => return connection,
+                Err(error) => tracing::debug!(%error, "no connection for receipts"),
+            }
+            tokio::time::sleep(backoff.wait()).await;
+        }
+    }
+
+    async fn publish(
+        &self,
+        mut connection: MultiplexedConnection,
+        batch: &[Receipt],
+    ) -> Result<MultiplexedConnection, SourceError> {
+        let collections = self.live.mapping().collections.clone();
+        let mut pipe = redis::pipe();
+        for receipt in batch {
+            let (channel, message) = message(receipt, &collections, &self.channels);
+            pipe.cmd("PUBLISH").arg(channel).arg(message).ignore();
+        }
+        let () = pipe.query_async(&mut connection).await?;
+        Ok(connection)
+    }
+}

@@ -1,0 +1,206 @@
+//! What has become of an event, asked by the number that its producer worked out.
+//!
+//! `base` tells: everything below it is settled. A takeover gives other numbers to what was not read, so each
+//! renumbering is on record, and a number of an earlier epoch is followed from one to the next.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::connect::Redis;
+use super::error::SourceError;
+use super::keys::Keys;
+use super::list::epoch_of;
+use super::script::{REFUSED_KEPT, padded};
+
+/// The longest that Redis may take to answer somebody who waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What has become of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in MongoDB.
+    Durable,
+    /// It is a dead letter.
+    Dead,
+    /// One of the two, too many dead letters ago to tell which.
+    Settled,
+    /// It is in the queue.
+    Pending,
+    /// The number means nothing any more, or not yet.
+    Unknown,
+}
+
+/// Asks Redis what has become of events, whoever owns their queue.
+#[derive(Debug)]
+pub struct Fates {
+    redis: Redis,
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Fates {
+    /// Nothing is sent yet.
+    #[must_use]
+    pub fn new(redis: Redis) -> Self {
+        Fates { redis, connection: Mutex::default() }
+    }
+
+    /// What has become of the event at `offset`.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn of(&self, keys: &Keys, offset: i64) -> Result<Fate, SourceError> {
+        let mut open = self.connection.lock().await;
+        let mut connection = match open.take() {
+            Some(connection) => connection,
+            None => self.redis.connect().await?,
+        };
+        *open = Some(connection.clone());
+        drop(open);
+        let asked = timeout(PATIENCE, ask(&mut connection, keys, offset)).await;
+        let fate = asked.unwrap_or_else(|_| Err(SourceError::Lost(format!("no reply within {PATIENCE:?}"))));
+        if fate.is_err() {
+            *self.connection.lock().await = None;
+        }
+        fate
+    }
+}
+
+async fn ask(connection: &mut MultiplexedConnection, keys: &Keys, offset: i64) -> Result<Fate, SourceError> {
+    let base: Option<String> = redis::cmd("GET").arg(&keys.base).query_async(connection).await?;
+    let mut base = number(base.as_deref());
+    let mut renumberings = Vec::new();
+    if epoch_of(offset) != epoch_of(base) {
+        let mut both = redis::pipe();
+        both.atomic().cmd("GET").arg(&keys.base);
+        both.cmd("LRANGE").arg(&keys.renumbered).arg(0).arg(-1);
+        let (found, entries): (Option<String>, Vec<String>) = both.query_async(connection).await?;
+        base = number(found.as_deref());
+        renumberings = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
+    }
+    let settled = match place(offset, base, &renumberings) {
+        Place::Settled(offset) => padded(offset),
+        Place::Pending => return Ok(Fate::Pending),
+        Place::Unknown => return Ok(Fate::Unknown),
+    };
+    let mut dead = redis::pipe();
+    dead.atomic().cmd("ZSCORE").arg(&keys.refused).arg(&settled);
+    dead.cmd("ZRANGE").arg(&keys.refused).arg(0).arg(0).cmd("ZCARD").arg(&keys.refused);
+    let (score, first, count): (Option<f64>, Vec<String>, usize) = dead.query_async(connection).await?;
+    Ok(match score {
+        Some(_) => Fate::Dead,
+        // Earlier ones have been forgotten.
+        None if count >= REFUSED_KEPT && first.first().is_some_and(|first| settled < *first) => Fate::Settled,
+        None => Fate::Durable,
+    })
+}
+
+/// An offset as Redis has it; before the first takeover there is none, and numbers begin at 0.
+fn number(text: Option<&str>) -> i64 {
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// What a takeover did to numbers: those below `from` were settled, the others became `to` and following. Without
+/// `to` nobody knows.
+#[derive(Debug, Clone, Copy)]
+struct Renumbering {
+    from: i64,
+    to: Option<i64>,
+}
+
+impl Renumbering {
+    fn read(entry: &str) -> Option<Self> {
+        let (from, to) = entry.split_once(' ')?;
+        Some(Renumbering { from: number(Some(from)), to: to.parse().ok() })
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// Settled under this number.
+    Settled(i64),
+    Pending,
+    Unknown,
+}
+
+/// Where the event is that had the number `offset` once, by all renumberings since, the oldest first.
+fn place(mut offset: i64, base: i64, renumberings: &[Renumbering]) -> Place {
+    for Renumbering { from, to } in renumberings {
+        if epoch_of(*from) != epoch_of(offset) {
+            continue;
+        }
+        match to {
+            _ if offset < *from => return Place::Settled(offset),
+            Some(to) => offset = to + (offset - from),
+            None => return Place::Unknown,
+        }
+    }
+    if epoch_of(offset) != epoch_of(base) {
+        Place::Unknown
+    } else if offset < base {
+        Place::Settled(offset)
+    } else {
+        Place::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::list::first_offset;
+    use proptest::prelude::*;
+
+    fn at(epoch: i64, index: i64) -> i64 {
+        first_offset(epoch).unwrap() + index
+    }
+
+    #[test]
+    fn an_old_number_is_followed_to_where_its_event_is() {
+        let entries =
+            [format!("0 {}", at(1, 0)), format!("{} {}", at(1, 5), at(3, 0)), format!("{} ", at(3, 4))];
+        let all: Vec<_> = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
+        // Pushed before anybody owned the queue, as its seventh and its eleventh element.
+        assert_eq!(place(4, at(3, 0), &all[..2]), Place::Settled(at(1, 4)));
+        assert_eq!(place(10, at(3, 2), &all[..2]), Place::Pending);
+        assert_eq!(place(10, at(3, 6), &all[..2]), Place::Settled(at(3, 5)));
+        // Then somebody else took elements: what was not settled is anywhere.
+        assert_eq!(place(8, at(7, 2), &all), Place::Settled(at(3, 3)));
+        assert_eq!(place(9, at(7, 2), &all), Place::Unknown);
+        // Epochs that were never given out, or whose renumbering is forgotten.
+        assert_eq!(place(at(2, 0), at(7, 2), &all), Place::Unknown);
+        assert_eq!(place(at(9, 0), at(7, 2), &all), Place::Unknown);
+    }
+
+    proptest! {
+        /// A list that is pushed to, trimmed and renumbered: each event's first number tells whether it was trimmed.
+        #[test]
+        fn every_event_is_found_again(steps in prop::collection::vec(0_u8..5, 1..200)) {
+            let (mut base, mut epoch) = (0, 0);
+            let mut renumberings = Vec::new();
+            // The numbers that producers have worked out; how many of them are trimmed.
+            let (mut numbers, mut trimmed) = (Vec::new(), 0);
+            for step in steps {
+                let length = i64::try_from(numbers.len() - trimmed).unwrap();
+                match step {
+                    0..3 => numbers.push(base + length),
+                    3 => if length > 0 {
+                        base += 1;
+                        trimmed += 1;
+                    },
+                    _ => {
+                        epoch += 1 + epoch % 2;
+                        renumberings.push(Renumbering { from: base, to: Some(at(epoch, 0)) });
+                        base = at(epoch, 0);
+                    }
+                }
+                for (event, number) in numbers.iter().enumerate() {
+                    let settled = matches!(place(*number, base, &renumberings), Place::Settled(_));
+                    prop_assert_eq!(settled, event < trimmed);
+                    prop_assert_ne!(place(*number, base, &renumberings), Place::Unknown);
+                }
+            }
+        }
+    }
+}
