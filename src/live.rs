@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use crate::batch::Policy;
 use crate::config::Config;
 use crate::event::{Collections, Decoder};
+use crate::history::Histories;
 use crate::sink::Compaction;
 
 /// What is in effect now, and a way to wait for something else.
@@ -71,11 +72,18 @@ pub struct Mapping {
     pub collections: Collections,
     /// How many updates Yjs documents may hold.
     pub compaction: Compaction,
+    /// Where events are kept as they came.
+    pub histories: Histories,
 }
 
 impl Mapping {
     fn new(config: &Config, collections: Collections) -> Self {
-        Mapping { config: config.clone(), compaction: Compaction::new(config, &collections), collections }
+        Mapping {
+            config: config.clone(),
+            compaction: Compaction::new(config, &collections),
+            histories: Histories::new(config),
+            collections,
+        }
     }
 
     /// What takes this one's place.

@@ -3,6 +3,7 @@
 //! A configuration that is wrong changes nothing. Of one that is right, what can change while the instance runs is
 //! taken over, and the rest is named: it stays as it was until a restart.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::signal::unix::Signal;
@@ -11,6 +12,7 @@ use tracing::Level;
 use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::config::{Config, ConfigError, LIVE, Log};
+use crate::history::Histories;
 use crate::live::Live;
 use crate::log::Filter;
 use crate::metrics::{QueueMetrics, WriteMetrics};
@@ -123,23 +125,35 @@ impl Plan {
         let mut restart: Vec<String> = restart.into_iter().map(str::to_owned).collect();
         let (before, after) = (Tombstones::names(old), Tombstones::names(&new));
         let differ: Vec<_> = before.symmetric_difference(&after).map(|name| format!("{name:?}")).collect();
+        let mut whys = Vec::new();
+        if !differ.is_empty() {
+            whys.push(format!("deletes = \"tombstone\" begins or ends for {}", differ.join(", ")));
+        }
+        let (before, after) = (Histories::kept_for(old), Histories::kept_for(&new));
+        let changes =
+            |name: &&&str| before.get(*name).copied().flatten() != after.get(*name).copied().flatten();
+        let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
+        let differ: Vec<_> = names.iter().filter(changes).map(|name| format!("{name:?}")).collect();
+        if !differ.is_empty() {
+            whys.push(format!("history_ttl changes for {}", differ.join(", ")));
+        }
         let mut config = Config {
             log: Log { level: new.log.level.clone(), ..old.log.clone() },
             batch: new.batch.clone(),
             buffer: new.buffer.clone(),
             ..old.clone()
         };
-        if differ.is_empty() {
+        if whys.is_empty() {
             config.routes = new.routes;
             config.native = new.native;
         } else {
-            // All who write to a collection have to agree on tombstones, and MongoDB needs an index for them.
+            // All who write to a collection have to agree on tombstones, and MongoDB needs indexes.
             // Routes and native collections are checked together, so they stay together.
             changed.retain(|key| {
                 let stays = matches!(*key, "routes" | "native.collections");
                 if stays {
                     let why = if *key == "routes" {
-                        format!(" (deletes = \"tombstone\" begins or ends for {})", differ.join(", "))
+                        format!(" ({})", whys.join("; "))
                     } else {
                         " (as long as routes do)".to_owned()
                     };
@@ -219,5 +233,24 @@ mod tests {
         let mut more = with(Deletes::Tombstone);
         more.routes.push(deletion("b", Deletes::Hard));
         assert_eq!(Plan::new(&with(Deletes::Tombstone), more.clone()).config, more);
+    }
+
+    #[test]
+    fn how_long_events_are_kept_changes_with_a_restart() {
+        let with = |history: Option<&str>, seconds: Option<u64>| {
+            let mut route = deletion("a", Deletes::Hard);
+            route.history = history.map(str::to_owned);
+            route.history_ttl = seconds.map(Duration::from_secs);
+            Config { routes: vec![route], ..Config::default() }
+        };
+        for (old, new) in [(Some(1), Some(2)), (None, Some(2)), (Some(1), None)] {
+            let plan = Plan::new(&with(Some("h"), old), with(Some("h"), new));
+            assert_eq!(plan.config, with(Some("h"), old));
+            let why = "needs a restart: routes (history_ttl changes for \"h\")";
+            assert_eq!(plan.line(false), format!("configuration re-read: nothing changed; {why}"));
+        }
+        // One without needs no index.
+        let new = with(Some("h"), None);
+        assert_eq!(Plan::new(&with(None, None), new.clone()).config, new);
     }
 }

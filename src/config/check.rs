@@ -72,6 +72,7 @@ impl Config {
             "must be at least 1s: they guard against requests that are late",
         );
         self.check_deletes(&mut found);
+        self.check_histories(&mut found);
         for (number, route) in self.routes.iter().enumerate() {
             route.check(&KeyPath::from("routes").join(number), &mut found);
         }

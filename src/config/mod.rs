@@ -9,6 +9,7 @@ mod changes;
 mod check;
 mod defaults;
 mod error;
+mod history_rules;
 mod load;
 mod partitions;
 mod route_rules;
@@ -279,6 +280,12 @@ pub struct Route {
     /// What a deletion leaves.
     #[serde(default, deserialize_with = "word", skip_serializing_if = "Deletes::is_hard")]
     pub deletes: Deletes,
+    /// The collection that keeps the events as they came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
+    /// How long it keeps them; for ever without.
+    #[serde(default, with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    pub history_ttl: Option<Duration>,
 }
 
 /// What a deletion leaves.

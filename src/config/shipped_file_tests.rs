@@ -118,6 +118,8 @@ fn it_shows_every_key() {
         replace: path(),
         delete: true,
         deletes: Deletes::Tombstone,
+        history: path(),
+        history_ttl: Some(Duration::from_secs(1)),
     };
     for key in toml::Table::try_from(route).unwrap().keys() {
         assert!(shows(&section("routes"), key), "[[routes]] {key}");

@@ -3,6 +3,7 @@
 //! It folds the changes sent to it into pending updates and, when the batch policy says so, has a batch of
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
+mod history;
 mod isolate;
 pub mod pending;
 mod settling;
@@ -20,6 +21,7 @@ use crate::batch::{Policy, Trigger};
 use crate::buffer::Reserved;
 use crate::change::Chunk;
 use crate::coalesce::Folded;
+use crate::history::Record;
 use crate::queue::Owned;
 use crate::settle::Unsettled;
 use crate::source::SourceError;
@@ -36,6 +38,8 @@ pub enum Input {
         unsettled: Unsettled,
         /// Their memory.
         memory: Reserved,
+        /// Those of their events that are to be kept, in the same order.
+        records: Vec<Record>,
     },
     /// Send everything pending without delay.
     Flush,
@@ -123,7 +127,9 @@ impl Lane {
                     self.queue.progress.notify_one();
                 }
                 input = self.input.recv(), if !self.closed => match input {
-                    Some(Input::Changes { chunk, unsettled, memory }) => self.fold(&chunk, unsettled, memory),
+                    Some(Input::Changes { chunk, unsettled, memory, records }) => {
+                        self.fold(&chunk, unsettled, memory, records);
+                    }
                     Some(Input::Flush) => self.flushing = true,
                     None => {
                         self.closed = true;
@@ -138,14 +144,18 @@ impl Lane {
         }
     }
 
-    fn fold(&mut self, chunk: &Chunk, unsettled: Unsettled, memory: Reserved) {
+    fn fold(&mut self, chunk: &Chunk, unsettled: Unsettled, memory: Reserved, records: Vec<Record>) {
         let now = Instant::now();
         let max_bytes = self.policy.borrow().max_bytes;
         self.pending.take_on(unsettled);
         let mut coalesced = 0;
+        let mut records = records.into_iter().peekable();
         for placed in chunk.iter() {
             if self.pending.fold(&placed, now, max_bytes) == Folded::In {
                 coalesced += 1;
+            }
+            if let Some(record) = records.next_if(|record| record.offset == placed.offset) {
+                self.pending.keep(&placed, record);
             }
         }
         self.queue.metrics.coalesced.increment(coalesced);
@@ -198,17 +208,22 @@ impl Lane {
             None => return,
             Some(trigger) => trigger,
         };
-        let batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
+        let mut batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
         let Some(first) = batch.first() else { return };
         let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
         self.queue.shared.metrics.batch(trigger, events, bytes);
         self.account();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
+        let records = batch.take_records();
         let queue = Arc::clone(&self.queue);
         let lane = self.index;
         let settling = Box::pin(async move {
             let _memory = memory;
-            settle(&queue, &queue.status.lanes[lane], batch).await
+            settle(&queue, &queue.status.lanes[lane], batch).await?;
+            if !records.is_empty() {
+                history::append(&queue, records).await;
+            }
+            Ok(())
         });
         self.in_flight = Some(InFlight { first, ts, events, settling });
         self.tell(true);

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::batch::Held;
 use crate::change::{Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
+use crate::history::{Record, Records};
 use crate::settle::{Ledger, Unsettled};
 use crate::write::Write;
 
@@ -33,6 +34,9 @@ struct Entry {
     entity: Entity,
     since: Instant,
     update: PendingUpdate,
+    /// Its events, where they are to be kept.
+    records: Vec<Record>,
+    record_bytes: usize,
 }
 
 /// An entry without its update: table slot, id, place in the order.
@@ -44,7 +48,7 @@ impl Entry {
     }
 
     fn bytes(&self) -> usize {
-        self.entity.bytes() + self.update.bytes() + ENTRY_OVERHEAD
+        self.entity.bytes() + self.update.bytes() + self.record_bytes + ENTRY_OVERHEAD
     }
 }
 
@@ -84,9 +88,34 @@ impl Pending {
             entity: entity.into(),
             since: now,
             update: PendingUpdate::new(placed),
+            records: Vec::new(),
+            record_bytes: 0,
         };
         self.insert(entry);
         Folded::Opened
+    }
+
+    /// Keeps the event of a change that was folded in.
+    pub fn keep(&mut self, placed: &Placed<'_>, record: Record) {
+        let (entity, entries) = (placed.change.entity, &mut self.entries);
+        let found =
+            self.by_entity.find(placed.hash, |at| entries[*at].as_ref().is_some_and(|e| e.is(entity)));
+        if let Some(entry) = found.and_then(|at| entries[*at].as_mut()) {
+            let bytes = record.bytes();
+            entry.record_bytes += bytes;
+            self.bytes += bytes;
+            entry.records.push(record);
+        }
+    }
+
+    /// Takes all events that were kept.
+    pub fn take_records(&mut self) -> Vec<Records> {
+        let mut kept = Vec::new();
+        for entry in self.entries.iter_mut().flatten().filter(|entry| !entry.records.is_empty()) {
+            self.bytes -= std::mem::take(&mut entry.record_bytes);
+            kept.push(Records { entity: entry.entity.clone(), records: std::mem::take(&mut entry.records) });
+        }
+        kept
     }
 
     fn insert(&mut self, entry: Entry) {

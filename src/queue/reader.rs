@@ -11,6 +11,7 @@ use super::window_size::WindowSize;
 use crate::buffer::Reserved;
 use crate::change::{Change, Chunk, Entity, Placed};
 use crate::dead_letter::Dead;
+use crate::history::Record;
 use crate::lane::Input;
 use crate::settle::Outcome;
 use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
@@ -202,6 +203,7 @@ async fn decode(
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
     let mut unsettled = queue.ledger.receive(window.len() as u64);
     let mut chunks: Vec<Chunk> = (0..lanes).map(|_| Chunk::default()).collect();
+    let mut records: Vec<Vec<Record>> = (0..lanes).map(|_| Vec::new()).collect();
     let mut rejected = Vec::new();
     let mut settled_before = 0;
     // Else nobody asks for the traces of writes.
@@ -224,7 +226,13 @@ async fn decode(
                     let traceparent = change.traceparent.filter(|_| keeps_traces);
                     let change = Change { traceparent, ..change };
                     let hash = change.entity.hash(&queue.shared.seed);
-                    chunks[lane_of(hash, lanes)].push(Placed { offset, hash, change });
+                    let lane = lane_of(hash, lanes);
+                    let ts = change.ts;
+                    chunks[lane].push(Placed { offset, hash, change });
+                    if let Some(into) = queue.mapping.histories.of(route) {
+                        let (into, at) = (Arc::clone(into), bson::DateTime::now());
+                        records[lane].push(Record { offset, into, at, ts, event: event.into() });
+                    }
                 }
                 Err(rejection) => {
                     let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
@@ -257,12 +265,14 @@ async fn decode(
 
     let inputs: Vec<_> = chunks
         .into_iter()
+        .zip(records)
         .enumerate()
-        .filter(|(_, chunk)| !chunk.is_empty())
-        .map(|(lane, chunk)| {
-            let memory = Reserved::new(&queue.shared.buffer, chunk.bytes());
+        .filter(|(_, (chunk, _))| !chunk.is_empty())
+        .map(|(lane, (chunk, records))| {
+            let kept: usize = records.iter().map(Record::bytes).sum();
+            let memory = Reserved::new(&queue.shared.buffer, chunk.bytes() + kept);
             let unsettled = unsettled.split(chunk.len() as u64);
-            (lane, Input::Changes { chunk, unsettled, memory })
+            (lane, Input::Changes { chunk, unsettled, memory, records })
         })
         .collect();
     let mut tracker = queue.tracker.lock();

@@ -112,7 +112,7 @@ const WATERMARKS: &str = "$_tidegate";
 
 /// What a command may weigh, unless its only statement is larger. The driver makes copy upon copy of a command, of
 /// which no bound knows; and another round trip is little beside the time that so many bytes take.
-const COMMAND_BYTES: usize = 1 << 20;
+pub(super) const COMMAND_BYTES: usize = 1 << 20;
 
 /// Bytes of a command besides its statements, amply.
 const COMMAND_ROOM: usize = 16 * 1024;

@@ -21,6 +21,12 @@ impl SinkError {
         SinkError { class: Class::Transient, text: text.into(), code: None }
     }
 
+    /// A refusal of what was sent, which the same again would meet.
+    #[must_use]
+    pub(super) fn data(text: impl Into<String>, code: Option<i32>) -> Self {
+        SinkError { class: Class::Data, text: text.into(), code }
+    }
+
     /// An error that no start can overcome.
     #[must_use]
     pub fn fatal(text: impl Into<String>) -> Self {

@@ -4,6 +4,7 @@ mod command;
 mod compact;
 mod dead;
 mod error;
+mod history;
 #[cfg(test)]
 mod law;
 mod preview;
@@ -34,6 +35,7 @@ pub use self::watermark::Found;
 use crate::class::Class;
 use crate::coalesce::Update;
 use crate::config;
+use crate::history::Histories;
 use crate::live::Live;
 use crate::metrics::{Op, WriteMetrics};
 use crate::raw::{self, begin_document, end_document};
@@ -42,6 +44,9 @@ use crate::write::Write;
 
 /// The collection that holds each queue's last epoch.
 pub const EPOCHS: &str = "tidegate";
+
+/// MongoDB: the user has not the right to.
+const UNAUTHORIZED: i32 = 13;
 
 /// The oldest wire version spoken: MongoDB 5.0's.
 const MIN_WIRE_VERSION: i32 = 13;
@@ -88,6 +93,7 @@ impl Sink {
         metrics: Arc<WriteMetrics>,
     ) -> Result<Self, SinkError> {
         let tombstones = Tombstones::new(config, &live.mapping().collections);
+        let histories = Histories::kept_for(config);
         let config = &config.mongodb;
         let mut sink = Sink {
             database,
@@ -132,6 +138,7 @@ impl Sink {
                 _ => {
                     sink.ensure_tombstone_indexes().await?;
                     sink.find_former_tombstones().await?;
+                    sink.ensure_history_indexes(&histories).await?;
                     sink.ensure_dead_index().await;
                     Ok(sink)
                 }

@@ -74,6 +74,24 @@ fn statement_verdict(error: &Document) -> Verdict {
     }
 }
 
+/// What is to be done about an `insert`, if anything. A document that is there already is as good as one inserted.
+#[must_use]
+pub(super) fn insert_error(reply: &Document) -> Option<SinkError> {
+    if let Ok(concern) = reply.get_document("writeConcernError") {
+        let text = concern.get_str("errmsg").unwrap_or("no reason given");
+        return Some(SinkError::transient(format!("the write concern was not met: {text}")));
+    }
+    let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+    let verdicts = errors.iter().filter_map(Bson::as_document).map(statement_verdict);
+    let errors = verdicts.filter_map(|verdict| match verdict {
+        Verdict::Failed(error) => Some(error),
+        Verdict::Refused(rejection) => Some(SinkError::data(rejection.text, rejection.code)),
+        Verdict::Applied | Verdict::Conflict | Verdict::Untried => None,
+    });
+    // One that may go away first: then all of them are sent again.
+    errors.min_by_key(|error| error.class() == Class::Data)
+}
+
 /// Whether a duplicate key is one of the `_id` index. Any other index speaks of the event's data.
 fn is_on_id(error: &Document, text: &str) -> bool {
     match error.get_document("keyPattern") {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use bson::{Bson, doc};
 
-use super::{Sink, SinkError, raw_to_document};
+use super::{Sink, SinkError, UNAUTHORIZED, raw_to_document};
 use crate::change::CollectionId;
 use crate::config::{Config, Deletes};
 use crate::event::Collections;
@@ -29,9 +29,6 @@ const OPTIONS_CONFLICT: i32 = 85;
 
 /// MongoDB: there is no such collection.
 const NAMESPACE_NOT_FOUND: i32 = 26;
-
-/// MongoDB: the user has not the right to.
-const UNAUTHORIZED: i32 = 13;
 
 impl Tombstones {
     /// What the routes say.
@@ -95,24 +92,11 @@ impl Sink {
 
     /// Makes the indexes by which MongoDB removes tombstones in time.
     pub(super) async fn ensure_tombstone_indexes(&self) -> Result<(), SinkError> {
-        let key = doc! {DELETED_FIELD: 1};
         let expire = self.tombstones.ttl_seconds;
         let mapping = self.live.mapping();
         for collection in &self.tombstones.collections {
             let name = mapping.collections.name(*collection);
-            let create = doc! {
-                "createIndexes": name,
-                "indexes": [{"key": key.clone(), "name": INDEX, "expireAfterSeconds": expire}],
-                "writeConcern": raw_to_document(&self.write_concern),
-            };
-            let change = doc! {
-                "collMod": name,
-                "index": {"keyPattern": key.clone(), "expireAfterSeconds": expire},
-            };
-            let made = match self.ask(&create).await {
-                Err(error) if error.code() == Some(OPTIONS_CONFLICT) => self.ask(&change).await,
-                made => made,
-            };
+            let made = self.ensure_ttl_index(name, DELETED_FIELD, INDEX, expire).await;
             made.map_err(|error| match error.code() {
                 Some(UNAUTHORIZED) => SinkError::fatal(format!(
                     "deletes = \"tombstone\" needs the right to create an index of {name:?}: {error}"
@@ -121,5 +105,29 @@ impl Sink {
             })?;
         }
         Ok(())
+    }
+
+    /// Makes an index by which MongoDB removes documents so many seconds after the time in a field.
+    pub(super) async fn ensure_ttl_index(
+        &self,
+        collection: &str,
+        field: &str,
+        index: &str,
+        seconds: i64,
+    ) -> Result<(), SinkError> {
+        let key = doc! {field: 1};
+        let create = doc! {
+            "createIndexes": collection,
+            "indexes": [{"key": key.clone(), "name": index, "expireAfterSeconds": seconds}],
+            "writeConcern": raw_to_document(&self.write_concern),
+        };
+        let change = doc! {
+            "collMod": collection,
+            "index": {"keyPattern": key, "expireAfterSeconds": seconds},
+        };
+        match self.ask(&create).await {
+            Err(error) if error.code() == Some(OPTIONS_CONFLICT) => self.ask(&change).await.map(drop),
+            made => made.map(drop),
+        }
     }
 }

@@ -9,6 +9,7 @@ mod dashboards;
 mod delivery;
 mod ending;
 mod exposition;
+mod history;
 mod hostile;
 mod main_path;
 mod node;

@@ -1,0 +1,65 @@
+//! Histories: collections that keep each event of a route as it came, beside the documents that events are folded into.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::change::Entity;
+use crate::config::Config;
+
+/// An event to be kept.
+#[derive(Debug)]
+pub struct Record {
+    /// Its offset.
+    pub offset: i64,
+    /// The collection that keeps it.
+    pub into: Arc<str>,
+    /// When it was read.
+    pub at: bson::DateTime,
+    /// The event's own time, milliseconds since the Unix epoch.
+    pub ts: Option<i64>,
+    /// The event.
+    pub event: Box<[u8]>,
+}
+
+impl Record {
+    /// Bytes it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Record>() + self.event.len()
+    }
+}
+
+/// The events of one document that are to be kept, in queue order.
+#[derive(Debug)]
+pub struct Records {
+    /// The document.
+    pub entity: Entity,
+    /// Its events.
+    pub records: Vec<Record>,
+}
+
+/// Where the events of each route are kept.
+#[derive(Debug, Default)]
+pub struct Histories(Vec<Option<Arc<str>>>);
+
+impl Histories {
+    /// What the routes say.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Histories(config.routes.iter().map(|route| route.history.as_deref().map(Arc::from)).collect())
+    }
+
+    /// The collection that keeps the events of a route, if one does.
+    #[must_use]
+    pub fn of(&self, route: Option<usize>) -> Option<&Arc<str>> {
+        self.0.get(route?)?.as_ref()
+    }
+
+    /// For each collection that keeps events, how long it does; for ever without.
+    #[must_use]
+    pub fn kept_for(config: &Config) -> BTreeMap<&str, Option<Duration>> {
+        let kept = |route: &'_ crate::config::Route| route.history_ttl;
+        config.routes.iter().filter_map(|route| Some((route.history.as_deref()?, kept(route)))).collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! Appending events to their histories, and having MongoDB remove old ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bson::doc;
+use bson::spec::ElementType;
+
+use super::command::COMMAND_BYTES;
+use super::reply::insert_error;
+use super::{Sink, SinkError, UNAUTHORIZED};
+use crate::event::Collections;
+use crate::history::{Record, Records};
+use crate::raw::{self, ValueRef, begin_document, end_document};
+
+/// The name of the index by which MongoDB removes old events.
+const INDEX: &str = "tidegate_history";
+
+/// The longest event that is kept whole; its document must not pass 16 MiB.
+const LONGEST: usize = 15 << 20;
+
+impl Sink {
+    /// Makes the indexes by which MongoDB removes old events, and drops those of histories that are kept for ever now.
+    pub(super) async fn ensure_history_indexes(
+        &self,
+        histories: &BTreeMap<&str, Option<Duration>>,
+    ) -> Result<(), SinkError> {
+        for (name, ttl) in histories {
+            let Some(ttl) = ttl else {
+                // Mostly there is none, or no collection.
+                let _ = self.ask(&doc! {"dropIndexes": *name, "index": INDEX}).await;
+                continue;
+            };
+            let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::from(i32::MAX));
+            self.ensure_ttl_index(name, "at", INDEX, seconds).await.map_err(|error| match error.code() {
+                Some(UNAUTHORIZED) => SinkError::fatal(format!(
+                    "history_ttl needs the right to create an index of {name:?}: {error}"
+                )),
+                _ => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Appends events of a queue to their histories. Those that are there already stay as they are.
+    ///
+    /// # Errors
+    /// MongoDB's; data, if it will never take one of them, and the others may not be there either.
+    pub async fn append_history(
+        &self,
+        queue: &str,
+        kept: &[Records],
+        collections: &Collections,
+    ) -> Result<(), SinkError> {
+        let mut open: BTreeMap<&str, Insert> = BTreeMap::new();
+        for Records { entity, records } in kept {
+            for record in records {
+                let mut document = Vec::new();
+                let entity = entity.get();
+                let id = entity.id;
+                encode(&mut document, queue, record, collections.name(entity.collection), id);
+                let insert = open.entry(&*record.into).or_insert_with(|| self.insert(&record.into));
+                if insert.documents > 0
+                    && (insert.body.len() + document.len() > COMMAND_BYTES
+                        || insert.documents >= self.limits.max_statements)
+                {
+                    let full = std::mem::replace(insert, self.insert(&record.into));
+                    self.send_insert(full).await?;
+                }
+                insert.add(&document);
+            }
+        }
+        for insert in open.into_values() {
+            self.send_insert(insert).await?;
+        }
+        Ok(())
+    }
+
+    fn insert(&self, collection: &str) -> Insert {
+        let mut body = Vec::new();
+        let start = begin_document(&mut body);
+        raw::write_text(&mut body, "insert", collection);
+        raw::write_bool(&mut body, "ordered", false);
+        let concern = ValueRef { kind: ElementType::EmbeddedDocument, bytes: &self.write_concern };
+        raw::write(&mut body, "writeConcern", concern);
+        raw::write_key(&mut body, ElementType::Array, "documents");
+        let array = begin_document(&mut body);
+        Insert { body, start, array, documents: 0 }
+    }
+
+    async fn send_insert(&self, insert: Insert) -> Result<(), SinkError> {
+        let reply = self.run(insert.close()).await?;
+        insert_error(&reply).map_or(Ok(()), Err)
+    }
+}
+
+/// An `insert` command that documents are still added to.
+struct Insert {
+    body: Vec<u8>,
+    start: usize,
+    array: usize,
+    documents: usize,
+}
+
+impl Insert {
+    fn add(&mut self, document: &[u8]) {
+        let value = ValueRef { kind: ElementType::EmbeddedDocument, bytes: document };
+        raw::write_indexed(&mut self.body, self.documents, value);
+        self.documents += 1;
+    }
+
+    fn close(mut self) -> Vec<u8> {
+        end_document(&mut self.body, self.array);
+        end_document(&mut self.body, self.start);
+        self.body
+    }
+}
+
+/// Writes the document that keeps an event. The event is text: whatever its keys are, it is kept as it came.
+fn encode(out: &mut Vec<u8>, queue: &str, record: &Record, collection: &str, id: ValueRef<'_>) {
+    let date = |out: &mut Vec<u8>, key: &str, ms: i64| {
+        raw::write(out, key, ValueRef { kind: ElementType::DateTime, bytes: &ms.to_le_bytes() });
+    };
+    let document = begin_document(out);
+    raw::write_key(out, ElementType::EmbeddedDocument, "_id");
+    let own_id = begin_document(out);
+    raw::write_text(out, "queue", queue);
+    raw::write_i64(out, "offset", record.offset);
+    end_document(out, own_id);
+    raw::write_text(out, "collection", collection);
+    raw::write(out, "id", id);
+    date(out, "at", record.at.timestamp_millis());
+    if let Some(ts) = record.ts {
+        date(out, "ts", ts);
+    }
+    // What was decoded is UTF-8.
+    match std::str::from_utf8(&record.event) {
+        Ok(event) if event.len() <= LONGEST => raw::write_text(out, "event", event),
+        _ => raw::write_i64(out, "omittedBytes", i64::try_from(record.event.len()).unwrap_or(i64::MAX)),
+    }
+    end_document(out, document);
+}
