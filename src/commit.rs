@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 pub struct Checkpoint {
     /// The offset behind the window's last element.
     pub end: i64,
+    /// The window's events; of one that the tracker tells, all that it was told of up to there.
+    pub events: u64,
     /// SHA-1 of that last element.
     pub sha1: [u8; 20],
 }
@@ -22,6 +24,9 @@ pub struct Tracker {
     checkpoints: VecDeque<Checkpoint>,
     read_to: i64,
     committed_to: i64,
+    /// Events of all windows, and of those that are committed.
+    events: u64,
+    committed_events: u64,
 }
 
 /// What a lane has of the queue.
@@ -48,6 +53,8 @@ impl Tracker {
             checkpoints: VecDeque::new(),
             read_to: from,
             committed_to: from,
+            events: 0,
+            committed_events: 0,
         }
     }
 
@@ -66,7 +73,8 @@ impl Tracker {
     /// A window was read and all of its chunks sent; its dead letters are recorded.
     pub fn window(&mut self, checkpoint: Checkpoint) {
         self.read_to = checkpoint.end;
-        self.checkpoints.push_back(checkpoint);
+        self.events += checkpoint.events;
+        self.checkpoints.push_back(Checkpoint { events: self.events, ..checkpoint });
     }
 
     /// `lane` has folded the oldest chunk sent to it, and now holds events from `held` on.
@@ -98,6 +106,12 @@ impl Tracker {
         self.committed_to
     }
 
+    /// The events of all windows that were committed, since this tracker began.
+    #[must_use]
+    pub fn committed_events(&self) -> u64 {
+        self.committed_events
+    }
+
     /// The furthest checkpoint, up to about `limit`, that is settled, to be committed: at least the first
     /// one. The same is told until [`Tracker::committed`] is.
     #[must_use]
@@ -111,8 +125,8 @@ impl Tracker {
     /// Everything below `end` was committed.
     pub fn committed(&mut self, end: i64) {
         self.committed_to = end;
-        while self.checkpoints.front().is_some_and(|checkpoint| checkpoint.end <= end) {
-            self.checkpoints.pop_front();
+        while let Some(checkpoint) = self.checkpoints.pop_front_if(|checkpoint| checkpoint.end <= end) {
+            self.committed_events = checkpoint.events;
         }
     }
 }
@@ -123,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn at(end: i64) -> Checkpoint {
-        Checkpoint { end, sha1: [0; 20] }
+        Checkpoint { end, events: 0, sha1: [0; 20] }
     }
 
     #[test]

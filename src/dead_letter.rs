@@ -50,11 +50,13 @@ pub enum Reason {
     Refused,
     /// Process after process ended while it was being worked on.
     Crash,
+    /// Another consumer of its stream held it while later ones took effect.
+    OutOfOrder,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::NotUtf8,
         Reason::NotJson,
         Reason::BadEvent,
@@ -74,6 +76,7 @@ impl Reason {
         Reason::TypeMismatch,
         Reason::Refused,
         Reason::Crash,
+        Reason::OutOfOrder,
     ];
 
     /// The metric's label value.
@@ -99,6 +102,7 @@ impl Reason {
             Reason::TypeMismatch => "type-mismatch",
             Reason::Refused => "refused",
             Reason::Crash => "crash",
+            Reason::OutOfOrder => "out-of-order",
         }
     }
 }

@@ -161,6 +161,14 @@ pub struct Placed<'a> {
 }
 
 impl Chunk {
+    /// Room for one of `shares` of a window's events, if they are spread evenly and what routes take of an event is no
+    /// larger than the event.
+    #[must_use]
+    pub fn with_room(events: usize, bytes: usize, shares: usize) -> Self {
+        let share = |n: usize| n / shares + n / shares / 8;
+        Chunk { heads: Vec::with_capacity(share(events)), bytes: Vec::with_capacity(share(bytes)) }
+    }
+
     /// Appends a change. Offsets only grow.
     pub fn push(&mut self, placed: Placed<'_>) {
         let change = &placed.change;

@@ -172,8 +172,8 @@ impl Config {
         found.require(!self.queues.is_empty(), "queues", "at least one queue is needed");
         let mut keys = BTreeSet::new();
         for (number, queue) in self.queues.iter().enumerate() {
+            queue.check(&KeyPath::from("queues").join(number), found);
             let path = KeyPath::from("queues").join(number).join("key");
-            found.require(!queue.key.is_empty(), path.clone(), "must not be empty");
             match queue.keys() {
                 Ok(all) => {
                     for key in all {

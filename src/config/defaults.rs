@@ -40,7 +40,7 @@ impl Default for Batch {
             max_ops: 1000,
             max_bytes: ByteSize::mib(8),
             max_delay: Duration::from_millis(50),
-            backlog_delay: Duration::from_secs(1),
+            backlog_delay: Duration::from_secs(2),
         }
     }
 }

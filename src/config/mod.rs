@@ -12,6 +12,7 @@ mod error;
 mod history_rules;
 mod load;
 mod partitions;
+mod queue;
 mod route_rules;
 mod secret;
 mod show;
@@ -35,6 +36,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use changes::LIVE;
 pub use error::{ConfigError, KeyPath, Problem};
+pub use queue::{Delivery, MaxLen, Queue, QueueKind, Trim, TrimWord};
 pub use secret::SecretUrl;
 pub use source::{Amount, Id, Source};
 pub use source_table::{Conversion, SourceTable};
@@ -108,42 +110,6 @@ pub struct Mongodb {
     /// Longest wait for a reply to one command; then it is retried.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-}
-
-/// `[[queues]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Queue {
-    /// Redis key; `{0..15}` in it makes sixteen queues of it.
-    pub key: String,
-    /// List or stream.
-    #[serde(default, deserialize_with = "word")]
-    pub kind: QueueKind,
-    /// What a crash may cost.
-    #[serde(default, deserialize_with = "word")]
-    pub delivery: Delivery,
-}
-
-/// Kinds of queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum QueueKind {
-    /// A Redis list, appended to by `RPUSH`.
-    #[default]
-    List,
-}
-
-/// What a crash may cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Delivery {
-    /// Nothing is lost, nothing is applied twice.
-    #[default]
-    ExactlyOnce,
-    /// Nothing is lost; after a crash some events are applied again. Writes no watermarks.
-    AtLeastOnce,
-    /// Events in memory at a crash are lost. For lists shared with other consumers.
-    AtMostOnce,
 }
 
 /// `[batch]`: whichever bound is reached first sends the batch.

@@ -40,8 +40,7 @@ fn it_is_fit_to_start_with() {
     let config = shipped();
     assert_eq!(config.violations(), []);
     assert_eq!(config.warnings(), [""; 0]);
-    let queue =
-        Queue { key: "collabQueue".into(), kind: QueueKind::default(), delivery: Delivery::default() };
+    let queue: Queue = toml::from_str("key = 'collabQueue'").unwrap();
     assert_eq!(config.queues, [queue]);
 }
 
@@ -77,7 +76,15 @@ fn it_shows_every_key() {
             None => assert!(SHIPPED.contains(&format!("[[{key}]]")), "{key}"),
         }
     }
-    let queue = Queue { key: String::new(), kind: QueueKind::default(), delivery: Delivery::default() };
+    let queue = Queue {
+        key: String::new(),
+        kind: QueueKind::default(),
+        delivery: Delivery::default(),
+        group: Some(String::new()),
+        field: Some(String::new()),
+        flat: true,
+        trim: Some(Trim::KEEP),
+    };
     for key in toml::Table::try_from(queue).unwrap().keys() {
         assert!(shows(&section("queues"), key), "[[queues]] {key}");
     }
@@ -138,10 +145,10 @@ fn its_examples_work() {
             _ => examples.push(std::mem::take(&mut block).join("\n")),
         }
     }
-    assert_eq!(examples.len(), 10, "{examples:?}");
+    assert_eq!(examples.len(), 11, "{examples:?}");
     let all = format!("{SHIPPED}\n{}", examples.join("\n"));
     let config: Config = toml::from_str(&all).unwrap();
     assert_eq!(config.violations(), []);
     assert_eq!(config.warnings(), [""; 0]);
-    assert_eq!((config.queues.len(), config.routes.len()), (2, 11));
+    assert_eq!((config.queues.len(), config.routes.len()), (3, 11));
 }

@@ -91,6 +91,7 @@ mod tests {
             key: "collabQueue".into(),
             kind: Default::default(),
             delivery: super::super::Delivery::AtLeastOnce,
+            ..toml::from_str("key = ''").unwrap()
         }];
         config.batch.max_bytes = ByteSize::b(1_500_000);
         config.native.collections = vec!["notes".into()];
@@ -130,7 +131,7 @@ mod tests {
         max_ops = 1000
         max_bytes = "1500000B"
         max_delay = "50ms"
-        backlog_delay = "1s"
+        backlog_delay = "2s"
 
         [buffer]
         max_bytes = "64MiB"

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, QueueKind};
 use crate::source::{Fate, Fates, Keys, Redis};
 
 /// The longest wait. The listener gives a client more than this and [`REPLY`] together until its answer begins.
@@ -29,7 +29,7 @@ pub struct Asked(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     fates: Fates,
-    /// By key; at-most-once queues have no offsets.
+    /// By key; only lists that are read without removal have offsets that Redis tells.
     queues: Vec<(String, Option<Keys>)>,
     waiting: Semaphore,
 }
@@ -39,7 +39,7 @@ impl Asked {
     #[must_use]
     pub fn new(redis: Redis, config: &Config) -> Self {
         let keys = |queue: &crate::config::Queue| {
-            let numbered = queue.delivery != Delivery::AtMostOnce;
+            let numbered = queue.delivery != Delivery::AtMostOnce && queue.kind == QueueKind::List;
             let keys = numbered.then(|| Keys::new(&queue.key, &config.dead_letter.suffix));
             (queue.key.clone(), keys)
         };
@@ -70,7 +70,8 @@ async fn answer(asked: &Inner, key: &str, offset: &str, query: &str) -> Result<V
     const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     let queue = asked.queues.iter().find(|(known, _)| known == key);
     let (_, keys) = queue.ok_or((StatusCode::NOT_FOUND, "no such queue"))?;
-    let keys = keys.as_ref().ok_or((BAD, "events of an at-most-once queue have no offsets"))?;
+    let keys =
+        keys.as_ref().ok_or((BAD, "only the events of lists that are not at-most-once can be asked for"))?;
     let parsed = offset.parse().ok().filter(|offset: &i64| *offset >= 0);
     let offset = parsed.ok_or((BAD, "the offset must be a number, from 0 on"))?;
     let wait = query.split('&').find_map(|part| part.strip_prefix("wait="));

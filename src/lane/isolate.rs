@@ -83,9 +83,9 @@ impl<'q> Reread<'q> {
         if self.cursor > self.last {
             return Ok(None);
         }
-        let rest = usize::try_from(self.last + 1 - self.cursor).unwrap_or(usize::MAX);
         // They are not committed, so they are there.
-        let window = self.queue.source.reread(self.cursor, self.size.events().min(rest)).await?;
+        let rest = self.cursor..self.last.saturating_add(1);
+        let window = self.queue.source.reread(rest, self.size.events()).await?;
         if window.is_empty() {
             return Err(SourceError::ForeignPop);
         }
@@ -130,12 +130,13 @@ pub(super) async fn refold(
     let mut again = Pending::new(&queue.ledger);
     let now = Instant::now();
     let max_bytes = queue.shared.live.policy().max_bytes;
-    let mut rest = vec![0_u64; doubts.len()];
+    let (mut rest, mut seen) = (vec![0_u64; doubts.len()], vec![0_u64; doubts.len()]);
     let mut dead: Vec<Vec<&Rejection>> = doubts.iter().map(|_| Vec::new()).collect();
     let mut reread = Reread::new(queue, &doubts);
     while let Some(window) = reread.window().await? {
         let mut letters: Vec<(Vec<u8>, Dead<'_>)> = Vec::new();
         reread.changes(&window, &doubts, |at, placed, event| {
+            seen[at] += 1;
             if doubts[at].applied_to.is_none_or(|applied| placed.offset > applied) {
                 again.fold(placed, now, max_bytes);
                 rest[at] += 1;
@@ -152,10 +153,10 @@ pub(super) async fn refold(
             queue.bury(&letters).await?;
         }
     }
-    for ((doubt, rest), dead) in doubts.into_iter().zip(rest).zip(dead) {
+    for (((doubt, rest), seen), dead) in doubts.into_iter().zip(rest).zip(seen).zip(dead) {
         let mut unsettled = doubt.write.unsettled;
-        if rest + dead.len() as u64 > unsettled.events() {
-            // More than were there when they were folded: these are not the same elements.
+        if seen != unsettled.events() {
+            // More or fewer than were there when they were folded: these are not the same elements.
             return Err(SourceError::ForeignPop);
         }
         dead.iter().for_each(|rejection| unsettled.split(1).settle(Outcome::Dead(rejection.reason)));
@@ -187,6 +188,10 @@ pub(super) async fn isolate(
         for (doubt, singles) in doubts.iter_mut().zip(found) {
             one_by_one(queue, status, doubt, singles).await?;
         }
+    }
+    if doubts.iter().any(|doubt| doubt.write.unsettled.events() > 0) {
+        // Some of them are gone.
+        return Err(SourceError::ForeignPop);
     }
     Ok(())
 }

@@ -17,6 +17,10 @@ pub enum Metric {
     BufferMaxBytes,
     PendingEntities,
     DeadLetters,
+    /// `stream_lag`
+    StreamLag,
+    /// `stream_pending`
+    StreamPending,
     Up,
     LeaseHeld,
     Epoch,
@@ -97,7 +101,7 @@ const BYTES: &[f64] = &[
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 30] = [
+    pub const ALL: [Metric; 32] = [
         M::QueueDepth,
         M::QueueOldestAge,
         M::BufferEvents,
@@ -106,6 +110,8 @@ impl Metric {
         M::BufferMaxBytes,
         M::PendingEntities,
         M::DeadLetters,
+        M::StreamLag,
+        M::StreamPending,
         M::Up,
         M::LeaseHeld,
         M::Epoch,
@@ -135,9 +141,13 @@ impl Metric {
     pub const fn spec(self) -> Spec {
         const QUEUE: &[&str] = &["queue"];
         let (name, kind, unit, labels, help): (_, _, _, &[&str], _) = match self {
-            M::QueueDepth => {
-                ("tidegate_queue_depth", Gauge, None, QUEUE, "Elements in the queue, settled or not.")
-            }
+            M::QueueDepth => (
+                "tidegate_queue_depth",
+                Gauge,
+                None,
+                QUEUE,
+                "Events in the queue: all elements of a list, settled or not; entries of a stream that are not settled.",
+            ),
             M::QueueOldestAge => (
                 "tidegate_queue_oldest_age_seconds",
                 Gauge,
@@ -183,6 +193,20 @@ impl Metric {
             M::DeadLetters => {
                 ("tidegate_dead_letters", Gauge, None, QUEUE, "Dead letters in the queue's dead-letter list.")
             }
+            M::StreamLag => (
+                "tidegate_stream_lag",
+                Gauge,
+                None,
+                QUEUE,
+                "Entries of a stream behind the consumer group's position, which is where all is durable; 0 of a list.",
+            ),
+            M::StreamPending => (
+                "tidegate_stream_pending",
+                Gauge,
+                None,
+                QUEUE,
+                "Entries pending in the consumer group of a stream: left by others, and settled first; 0 of a list.",
+            ),
             M::Up => ("tidegate_up", Gauge, None, &["dependency"], "Whether the dependency answers: 1 or 0."),
             M::LeaseHeld => {
                 ("tidegate_lease_held", Gauge, None, QUEUE, "Whether this instance owns the queue: 1 or 0.")

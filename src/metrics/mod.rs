@@ -69,6 +69,10 @@ pub struct QueueMetrics {
     pub oldest_age: Gauge,
     /// `dead_letters`
     pub dead_letters: Gauge,
+    /// `stream_lag`
+    pub stream_lag: Gauge,
+    /// `stream_pending`
+    pub stream_pending: Gauge,
     /// `lease_held`
     pub lease_held: Gauge,
     /// `epoch`
@@ -112,6 +116,8 @@ impl QueueMetrics {
             depth: gauge(Metric::QueueDepth, &labels),
             oldest_age: gauge(Metric::QueueOldestAge, &labels),
             dead_letters: gauge(Metric::DeadLetters, &labels),
+            stream_lag: gauge(Metric::StreamLag, &labels),
+            stream_pending: gauge(Metric::StreamPending, &labels),
             lease_held: gauge(Metric::LeaseHeld, &labels),
             epoch: gauge(Metric::Epoch, &labels),
             last_commit: gauge(Metric::LastCommitTimestamp, &labels),

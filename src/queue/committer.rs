@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Owned;
-use crate::source::{Source, SourceError};
+use crate::source::{Look, Source, SourceError};
 
 /// Commits until `done`, and then what is left.
 ///
@@ -54,17 +54,24 @@ async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
 
 /// Keeps the lease and the gauges fresh while nothing else happens.
 async fn look(queue: &Owned) -> Result<(), SourceError> {
-    if let Source::List(list) = &queue.source {
-        list.renew().await?;
+    if let Some(lease) = queue.source.lease() {
+        lease.renew().await?;
     }
-    let (depth, dead) = queue.source.depth().await?;
-    queue.clock.lock().sample(depth.tail, std::time::Instant::now());
+    let settled_to = queue.tracker.lock().settled_to();
+    let Look { depth, dead, oldest } = queue.source.look(settled_to).await?;
+    queue.sample(depth.tail);
     queue.status.saw(depth);
     if let Some(dead) = dead {
         queue.status.set_dead_letters(dead);
     }
-    let oldest = queue.tracker.lock().settled_to();
-    let age = if oldest < depth.tail { queue.oldest_age(oldest) } else { None };
+    let oldest = match &queue.source {
+        Source::Stream(_) => oldest,
+        Source::List(_) | Source::Pop(_) => {
+            let settled_to = queue.tracker.lock().settled_to();
+            (settled_to < depth.tail).then_some(settled_to)
+        }
+    };
+    let age = oldest.and_then(|oldest| queue.oldest_age(oldest));
     queue.status.set_oldest_age(age.unwrap_or_default());
     Ok(())
 }

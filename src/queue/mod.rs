@@ -147,11 +147,18 @@ impl Owned {
 
     /// How long ago an event came into being, by its own time or else by when its offset did.
     fn age(&self, ts: Option<i64>, offset: i64) -> Option<Duration> {
-        if let Some(age) = ts.and_then(age_by_clock) {
+        if let Some(age) = ts.or_else(|| self.source.enqueued_ms(offset)).and_then(age_by_clock) {
             return Some(age);
         }
         let at = self.clock.lock().enqueued_at(offset)?;
         Some(Instant::now().into_std().saturating_duration_since(at))
+    }
+
+    /// Remembers the queue's tail, if that is what tells when events came into being.
+    fn sample(&self, tail: i64) {
+        if !matches!(self.source, Source::Stream(_)) {
+            self.clock.lock().sample(tail, std::time::Instant::now());
+        }
     }
 
     /// How long ago the oldest unsettled event, the one at `offset`, came into being. Its own time counts once it was

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -15,14 +16,14 @@ use super::reader::{Fetcher, dispatch};
 use super::{Owned, Shared};
 use crate::backoff::Backoff;
 use crate::commit::Tracker;
-use crate::config::{self, Delivery};
+use crate::config::{self, Delivery, QueueKind};
 use crate::lane::Lane;
 use crate::live::Mapping;
 use crate::metrics::QueueMetrics;
 use crate::peers::Share;
 use crate::settle::Ledger;
 use crate::sink::Guard;
-use crate::source::{Keys, List, Pop, Source, SourceError, Waiter, epoch_of, state, version};
+use crate::source::{Keys, List, Pop, Source, SourceError, State, Stream, Waiter, state, version};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
@@ -33,6 +34,8 @@ const WINDOWS_AHEAD: usize = 2;
 
 /// The least Redis that has a blocking peek, `BLMOVE`.
 const MIN_REDIS: (u32, u32) = (6, 2);
+/// The least Redis that counts what a consumer group has read.
+const MIN_REDIS_FOR_STREAMS: (u32, u32) = (7, 0);
 
 /// A queue of this instance, owned or not.
 struct Queue {
@@ -120,22 +123,20 @@ impl Queue {
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 pop.reach().await?;
                 self.previous.get_or_insert(0);
+                self.choose_mapping(&[], 0);
                 Source::Pop(pop)
             }
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
-                Some(list) => Source::List(list),
+                Some(source) => source,
                 None => return Ok(()),
             },
         };
-        let unsettled = match &source {
-            Source::List(list) => list.unsettled().await,
-            Source::Pop(_) => 0..0,
+        let unsettled = source.unsettled().await;
+        let buried = match source.lease() {
+            Some(lease) => lease.buried().await?.into_iter().collect(),
+            None => Default::default(),
         };
-        self.choose_mapping(&unsettled);
-        let buried = match &source {
-            Source::List(list) => list.buried().await?.into_iter().collect(),
-            Source::Pop(_) => Default::default(),
-        };
+        let from = unsettled.first().map_or(0, |range| range.start);
         let owned = Arc::new(Owned {
             source,
             mapping: Arc::clone(&self.mapping),
@@ -145,7 +146,7 @@ impl Queue {
             metrics: Arc::clone(&self.metrics),
             status: Arc::clone(&self.status),
             receipts: self.shared.receipts.as_ref().map(|receipts| receipts.of_queue(&self.config.key)),
-            tracker: Tracker::new(self.shared.config.lanes.count, unsettled.start).into(),
+            tracker: Tracker::new(self.shared.config.lanes.count, from).into(),
             progress: tokio::sync::Notify::new(),
             behind: tokio::sync::watch::Sender::new(false),
             committed: tokio::sync::Notify::new(),
@@ -156,21 +157,25 @@ impl Queue {
             shared: Arc::clone(&self.shared),
         });
         let ended = self.run_until_others_turn(&owned, stop).await;
-        if let Source::List(list) = &owned.source {
-            if matches!(ended, Err(SourceError::ForeignPop)) {
-                list.mark_moved().await?;
+        if let Some(lease) = owned.source.lease() {
+            match &owned.source {
+                Source::List(list) if matches!(ended, Err(SourceError::ForeignPop)) => {
+                    list.mark_moved().await?
+                }
+                Source::Stream(stream) if matches!(ended, Err(SourceError::ForeignPop)) => stream.lost_some(),
+                _ => {}
             }
             ended?;
-            list.release().await?;
+            lease.release().await?;
             tracing::info!(queue = self.config.key, "the queue is flushed and given up");
         }
         Ok(())
     }
 
     /// Decides what the queue's events mean from now on: what the newest routes say. But events that this process has
-    /// read and not committed, and perhaps written, mean what they meant when it read them. Their offsets tell.
-    fn choose_mapping(&mut self, unsettled: &Range<i64>) {
-        if unsettled.is_empty() || !self.mapped.contains(&epoch_of(unsettled.start)) {
+    /// read and not committed, and perhaps written, mean what they meant when it read them: under the epoch `reader`.
+    fn choose_mapping(&mut self, unsettled: &[Range<i64>], reader: i64) {
+        if unsettled.iter().all(Range::is_empty) || !self.mapped.contains(&reader) {
             self.mapping = self.shared.live.mapping();
             self.mapped.clear();
         }
@@ -228,23 +233,17 @@ impl Queue {
     }
 
     /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
-    async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<List>, SourceError> {
+    async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Source>, SourceError> {
         let mut connection = self.shared.redis.connect().await?;
         let found = version(&mut connection).await?;
-        if found < MIN_REDIS {
-            return Err(SourceError::Fatal(format!(
-                "Redis 6.2 or newer is needed for this delivery, this is {}.{}; \
-                 delivery = \"at-most-once\" works with any",
-                found.0, found.1
-            )));
-        }
+        check_version(self.config.kind, found)?;
         let ttl = self.shared.config.lease.ttl;
         let poll = (ttl / 16).min(Duration::from_millis(250));
         let mut standing_by = false;
         let mut free_since = None;
         let mut backoff = Backoff::default();
         loop {
-            let seen = state(&mut connection, &self.keys).await?;
+            let seen = state(&mut connection, &self.keys, &self.config).await?;
             // Only now: a Redis that is still loading its data answers to what came before.
             self.shared.status.redis.up();
             self.status.set_depth(seen.elements);
@@ -277,38 +276,71 @@ impl Queue {
                     continue;
                 }
             };
-            let keys = self.keys.clone();
-            // Shorter than its name says, so that by then another one has taken the queue.
-            let lease = ttl * 7 / 8;
-            let taken = List::take(connection.clone(), keys, &seen, epoch, self.previous, lease).await;
-            match taken {
-                Ok(list) => {
-                    self.previous = Some(epoch);
-                    self.metrics.takeovers.increment(1);
-                    self.status.set_epoch(epoch);
-                    let unsettled = list.unsettled().await;
-                    if !list.is_intact() {
-                        self.metrics.foreign_pops.increment(1);
-                        tracing::error!(
-                            queue = self.config.key,
-                            "another client removes or inserts elements, but this delivery needs the list to itself: \
-                             all elements are numbered anew, some events may be applied twice"
-                        );
-                    }
-                    tracing::info!(
-                        queue = self.config.key,
-                        epoch,
-                        recovering = unsettled.end - unsettled.start,
-                        "took the queue over"
-                    );
-                    return Ok(Some(list));
-                }
+            match self.take(&connection, &seen, epoch).await {
+                Ok(source) => return Ok(Some(source)),
                 // Somebody was faster.
                 Err(SourceError::Fenced) => {}
                 Err(error) => return Err(error),
             }
         }
     }
+
+    /// Takes the queue over under an epoch.
+    async fn take(
+        &mut self,
+        connection: &MultiplexedConnection,
+        seen: &State,
+        epoch: i64,
+    ) -> Result<Source, SourceError> {
+        let (connection, keys, previous) = (connection.clone(), self.keys.clone(), self.previous);
+        // Shorter than its name says, so that by then another one has taken the queue.
+        let lease = self.shared.config.lease.ttl * 7 / 8;
+        let source = match self.config.kind {
+            QueueKind::List => {
+                let list = List::take(connection, keys, seen, epoch, previous, lease).await?;
+                if !list.is_intact() {
+                    self.metrics.foreign_pops.increment(1);
+                    tracing::error!(
+                        queue = self.config.key,
+                        "another client removes or inserts elements, but this delivery needs the list to itself: \
+                         all elements are numbered anew, some events may be applied twice"
+                    );
+                }
+                Source::List(list)
+            }
+            QueueKind::Stream => {
+                let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));
+                let what = (keys, &self.config);
+                let stream = Stream::take(connection, what, seen, (epoch, previous), lease, watched).await?;
+                Source::Stream(Box::new(stream))
+            }
+        };
+        self.previous = Some(epoch);
+        self.metrics.takeovers.increment(1);
+        self.status.set_epoch(epoch);
+        let unsettled = source.unsettled().await;
+        self.choose_mapping(&unsettled, seen.reader);
+        let recovering: Vec<_> = unsettled.iter().filter(|range| !range.is_empty()).collect();
+        tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
+        Ok(source)
+    }
+}
+
+/// Whether Redis has what a kind of queue needs.
+///
+/// # Errors
+/// Fatal: it is too old.
+fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
+    let text = match kind {
+        QueueKind::List if found < MIN_REDIS => {
+            "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any"
+        }
+        QueueKind::Stream if found < MIN_REDIS_FOR_STREAMS => {
+            "Redis 7.0 or newer is needed for streams, this is FOUND"
+        }
+        _ => return Ok(()),
+    };
+    Err(SourceError::Fatal(text.replace("FOUND", &format!("{}.{}", found.0, found.1))))
 }
 
 /// Runs an owned queue's tasks until stopped and everything is settled and committed, or until the
@@ -320,7 +352,7 @@ async fn run(owned: &Arc<Owned>, keys: Keys, stop: &CancellationToken) -> Result
 
     let mut working = JoinSet::new();
     let waiter = Waiter::new(owned.shared.redis.clone(), Arc::new(keys));
-    let fetcher = Fetcher { queue: Arc::clone(owned), windows, stop: stop.clone(), waiter };
+    let fetcher = Fetcher { queue: Arc::clone(owned), windows, stop: stop.clone(), waiter, sent: 0 };
     working.spawn(fetcher.run());
     working.spawn(dispatch(Arc::clone(owned), fetched, inputs));
     for (index, input) in lanes.into_iter().enumerate() {

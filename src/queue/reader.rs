@@ -10,7 +10,7 @@ use super::Owned;
 use super::window_size::WindowSize;
 use crate::buffer::Reserved;
 use crate::change::{Change, Chunk, Entity, Placed};
-use crate::dead_letter::Dead;
+use crate::dead_letter::{Dead, Reason, Rejection};
 use crate::history::Record;
 use crate::lane::Input;
 use crate::settle::Outcome;
@@ -18,8 +18,8 @@ use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 use crate::trace::{self, Traceparent};
 
-/// More events than these to be read are a backlog: some windows.
-const BACKLOG: i64 = 4 * MAX_WINDOW as i64;
+/// More events than these to be read are a backlog.
+const BACKLOG: u64 = MAX_WINDOW as u64;
 
 /// What is fetched.
 pub(super) enum Fetched {
@@ -35,6 +35,8 @@ pub(super) struct Fetcher {
     pub(super) windows: mpsc::Sender<Fetched>,
     pub(super) stop: CancellationToken,
     pub(super) waiter: Waiter,
+    /// Events sent on so far.
+    pub(super) sent: u64,
 }
 
 impl Fetcher {
@@ -44,17 +46,14 @@ impl Fetcher {
     /// The ownership has ended.
     pub(super) async fn run(mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
-        let mut cursor = 0;
-        if let Source::List(list) = &queue.source {
-            self.recover(list).await?;
-            if self.stop.is_cancelled() {
-                return Ok(());
-            }
-            cursor = list.renumber().await?;
-            queue.tracker.lock().restart(cursor);
-            queue.clock.lock().reset();
-            queue.status.renumbered();
+        self.recover().await?;
+        if self.stop.is_cancelled() && queue.source.lease().is_some() {
+            return Ok(());
         }
+        let cursor = queue.source.recovered().await?;
+        queue.tracker.lock().restart(cursor);
+        queue.clock.lock().reset();
+        queue.status.renumbered();
         queue.recovered.cancel();
         queue.status.set_phase(Phase::Active);
         self.read(cursor).await
@@ -65,32 +64,33 @@ impl Fetcher {
         let mut size = WindowSize::default();
         let live = Arc::clone(&self.queue.shared.live);
         let mut pause = Pause::new(live.policy().max_delay);
-        // The offset behind the last element known to be there. No more is asked for.
-        let mut tail = cursor;
-        while let Some(room) = self.room(cursor).await {
-            let known = usize::try_from(tail - cursor).unwrap_or(0);
-            let wanted = size.events().min(room);
-            let count = if popping { wanted } else { wanted.min(known) };
+        let mut known = 0;
+        while let Some(room) = self.room().await {
+            let count = self.queue.source.may_ask(size.events().min(room), known);
             let (window, depth) = self.queue.source.read(cursor, count).await?;
-            tail = depth.tail;
-            self.queue.clock.lock().sample(tail, std::time::Instant::now());
+            known = depth.ahead;
+            self.queue.sample(depth.tail);
             self.queue.status.saw(depth);
-            self.queue.set_behind(!popping && tail - window.end().max(cursor) > BACKLOG);
             size.saw(&window);
             if !window.is_empty() {
                 cursor = window.end();
                 self.send(window).await?;
                 pause = Pause::new(live.policy().max_delay);
             }
+            let read = self.sent - self.queue.tracker.lock().committed_events();
+            self.queue.set_behind(!popping && depth.elements.saturating_sub(read) > BACKLOG);
             // Popping waits by itself.
-            if popping || tail > cursor {
+            if popping || known > 0 {
                 continue;
             }
-            let waited = if depth.elements > 0 {
-                // A blocking peek would not block: what is read and not committed is still there.
+            let waited = if depth.is_held {
                 self.stop.run_until_cancelled(pause.wait()).await.map(Ok)
             } else {
-                self.stop.run_until_cancelled(self.waiter.wait()).await
+                let past = match &self.queue.source {
+                    Source::Stream(stream) => Some(stream.past().await),
+                    Source::List(_) | Source::Pop(_) => None,
+                };
+                self.stop.run_until_cancelled(self.waiter.wait(past.as_deref())).await
             };
             match waited {
                 Some(waited) => waited?,
@@ -101,17 +101,16 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Waits until more may be read from `cursor` on; answers how many events. None at the end.
+    /// Waits until more may be read; answers how many events. None at the end.
     ///
-    /// Dead letters leave the buffer before they are committed, so the distance to the last commit is
-    /// bounded, too.
-    pub(super) async fn room(&self, cursor: i64) -> Option<usize> {
+    /// Dead letters leave the buffer before they are committed, so what is not committed is bounded, too.
+    pub(super) async fn room(&self) -> Option<usize> {
         let buffer = &self.queue.shared.buffer;
         let room = async {
             loop {
                 let (committed, resized) = (self.queue.committed.notified(), buffer.resized());
-                let max_events = i64::try_from(buffer.max_events()).unwrap_or(i64::MAX);
-                let is_near = cursor - self.queue.tracker.lock().committed_to() < max_events;
+                let read = self.sent - self.queue.tracker.lock().committed_events();
+                let is_near = read < buffer.max_events();
                 if !is_near || buffer.is_full() {
                     // Only writing makes room.
                     self.queue.set_behind(false);
@@ -132,7 +131,8 @@ impl Fetcher {
         Some(usize::try_from(room).unwrap_or(usize::MAX))
     }
 
-    pub(super) async fn send(&self, window: Window) -> Result<(), SourceError> {
+    pub(super) async fn send(&mut self, window: Window) -> Result<(), SourceError> {
+        self.sent += window.len() as u64;
         let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
         self.windows.send(Fetched::Window(window, memory)).await.map_err(|_| ended())
     }
@@ -202,7 +202,8 @@ async fn decode(
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
     let mut unsettled = queue.ledger.receive(window.len() as u64);
-    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| Chunk::default()).collect();
+    let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
+    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| room()).collect();
     let mut records: Vec<Vec<Record>> = (0..lanes).map(|_| Vec::new()).collect();
     let mut rejected = Vec::new();
     let mut settled_before = 0;
@@ -221,7 +222,12 @@ async fn decode(
                 }
                 continue;
             }
-            match decoder.decode_routed(event, &mut route) {
+            let decoded = if window.is_malformed(offset) {
+                Err(Rejection::new(Reason::BadEvent, "the entry does not have the field that is the event"))
+            } else {
+                decoder.decode_routed(event, &mut route)
+            };
+            match decoded {
                 Ok(change) => {
                     let traceparent = change.traceparent.filter(|_| keeps_traces);
                     let change = Change { traceparent, ..change };

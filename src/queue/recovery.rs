@@ -5,6 +5,7 @@
 //! which two more die is set aside, without being read.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
@@ -12,7 +13,7 @@ use super::reader::{Fetched, Fetcher, ended};
 use super::window_size::WindowSize;
 use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
 use crate::settle::Outcome;
-use crate::source::{List, SourceError, Tries};
+use crate::source::{Lease, SourceError, Tries};
 use crate::status::Phase;
 
 /// Processes that may die over the same events before one is suspected.
@@ -23,55 +24,69 @@ const WITNESSES: u64 = 2;
 const PART: i64 = 1000;
 
 impl Fetcher {
-    /// Processes exactly the elements that may have been sent to MongoDB, and waits until they are committed.
-    pub(super) async fn recover(&mut self, list: &List) -> Result<(), SourceError> {
-        let unsettled = list.unsettled().await;
-        if unsettled.is_empty() {
-            return Ok(());
+    /// Processes exactly the events that may have been sent to MongoDB, and waits until they are committed.
+    pub(super) async fn recover(&mut self) -> Result<(), SourceError> {
+        let queue = Arc::clone(&self.queue);
+        let mut unsettled = queue.source.unsettled().await;
+        unsettled.retain(|range| !range.is_empty());
+        let Some(lease) = queue.source.lease().filter(|_| !unsettled.is_empty()) else { return Ok(()) };
+        queue.status.set_phase(Phase::Recovering);
+        let tries = lease.tries(queue.shared.peers.name()).await?;
+        if tries.count > PATIENCE {
+            tracing::warn!(
+                queue = queue.key,
+                tries = tries.count - 1,
+                "process after process ended over the same events; going on in small parts"
+            );
         }
-        self.queue.status.set_phase(Phase::Recovering);
-        let tries = list.tries(self.queue.shared.peers.name()).await?;
-        if tries.count <= PATIENCE {
-            return self.settle(unsettled).await;
+        for range in unsettled {
+            // What was pending has no place among what is behind it.
+            queue.tracker.lock().restart(range.start);
+            if tries.count > PATIENCE {
+                self.recover_in_parts(lease, range, tries).await?;
+            } else {
+                self.settle(range).await?;
+            }
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
         }
-        tracing::warn!(
-            queue = self.queue.key,
-            tries = tries.count - 1,
-            "process after process ended over the same events; going on in small parts"
-        );
-        self.recover_in_parts(list, unsettled, tries).await
+        Ok(())
     }
 
     /// Works on part after part; on single events up to the end of the part over which a process died.
     async fn recover_in_parts(
         &mut self,
-        list: &List,
+        lease: &Lease,
         unsettled: Range<i64>,
         tries: Tries,
     ) -> Result<(), SourceError> {
+        let queue = Arc::clone(&self.queue);
         let mut at = unsettled.start;
         let suspect_to = tries.part.unwrap_or(at);
-        if suspect_to == at + 1 && tries.alone >= WITNESSES {
-            self.set_aside(list, at).await?;
-            at += 1;
+        let first_end = queue.source.part_end(unsettled.clone(), 1).await?;
+        if suspect_to == first_end && tries.alone >= WITNESSES {
+            self.set_aside(at..first_end).await?;
+            at = first_end;
         }
         while at < unsettled.end && !self.stop.is_cancelled() {
             let step = if at < suspect_to { 1 } else { PART };
-            let end = unsettled.end.min(at + step);
-            list.part(self.queue.shared.peers.name(), end, end == at + 1, PATIENCE + 1).await?;
+            let end = queue.source.part_end(at..unsettled.end, step).await?;
+            lease.part(queue.shared.peers.name(), end, step == 1, PATIENCE + 1).await?;
             self.settle(at..end).await?;
             at = end;
         }
         Ok(())
     }
 
-    /// Makes a dead letter of the event at the base, which has killed.
-    async fn set_aside(&mut self, list: &List, offset: i64) -> Result<(), SourceError> {
+    /// Makes a dead letter of the one event of a range, which has killed.
+    async fn set_aside(&mut self, range: Range<i64>) -> Result<(), SourceError> {
         let queue = &self.queue;
+        let offset = range.end - 1;
         let text = "process after process ended while it was being worked on";
         let rejection = Rejection::new(Reason::Crash, text);
         let letter = render_without_event(&rejection, offset, &queue.key, bson::DateTime::now());
-        list.set_aside(&letter).await?;
+        queue.source.set_aside(range, &letter).await?;
         // The event itself is read by nobody any more.
         let dead = Dead { offset, event: b"", rejection: &rejection, traceparent: None, entity: None };
         queue.shared.status.letters.record(&queue.key, &[dead]);
@@ -82,14 +97,17 @@ impl Fetcher {
         Ok(())
     }
 
-    /// Has the elements of a range settled and committed.
+    /// Has the events of a range settled and committed.
     async fn settle(&mut self, range: Range<i64>) -> Result<(), SourceError> {
         let mut size = WindowSize::default();
         let mut cursor = range.start;
         while cursor < range.end {
-            let Some(room) = self.room(cursor).await else { return Ok(()) };
-            let rest = usize::try_from(range.end - cursor).unwrap_or(usize::MAX);
-            let window = self.queue.source.reread(cursor, size.events().min(rest).min(room)).await?;
+            let Some(room) = self.room().await else { return Ok(()) };
+            let window = self.queue.source.reread(cursor..range.end, size.events().min(room)).await?;
+            // Offsets of a stream have gaps.
+            if window.is_empty() {
+                break;
+            }
             cursor = window.end();
             size.saw(&window);
             self.send(window).await?;

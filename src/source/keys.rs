@@ -19,6 +19,8 @@ pub struct Keys {
     pub instances: String,
     /// Hash: how often the queue was taken over without a commit.
     pub tries: String,
+    /// Hash, of a stream: where the consumer group was put, where it was found, and by which ownerships.
+    pub stream: String,
     /// Hash: dead letters not yet committed, by offset.
     pub dead: String,
     /// List: what takeovers did to numbers, each as the offset before and the offset after.
@@ -46,6 +48,7 @@ impl Keys {
             instances: key("instances"),
             renumbered: key("renumbered"),
             refused: key("refused"),
+            stream: key("stream"),
             dead: key("dead"),
             dead_list: format!("{queue}{dead_suffix}"),
             queue: queue.to_owned(),

@@ -9,8 +9,10 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
 use super::keys::Keys;
+use super::lease::{Lease, fenced, millis};
 use super::script;
-use super::{Depth, Letter, MAX_WINDOW, Window};
+use super::state::State;
+use super::window::{Depth, Look, MAX_WINDOW, Window};
 use crate::commit::Checkpoint;
 
 /// Bits of an offset below the epoch.
@@ -33,40 +35,10 @@ pub(super) fn first_offset(epoch: i64) -> Result<i64, SourceError> {
     Err(SourceError::Fatal(format!("epoch {epoch} is out of range")))
 }
 
-/// What Redis knows of a queue, before it is taken over.
-#[derive(Debug, Clone, Default)]
-pub struct State {
-    owner: Option<String>,
-    base: String,
-    read: String,
-    /// Elements in the queue.
-    pub elements: u64,
-}
-
-impl State {
-    /// Whether somebody else than the owner of `previous` owns the queue.
-    #[must_use]
-    pub fn is_owned(&self, previous: Option<i64>) -> bool {
-        self.owner
-            .as_ref()
-            .is_some_and(|owner| Some(owner) != previous.map(|epoch| epoch.to_string()).as_ref())
-    }
-
-    /// The highest epoch that any offset or owner in Redis has.
-    #[must_use]
-    pub fn epoch(&self) -> i64 {
-        let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
-        let owner = self.owner.as_ref().and_then(|owner| owner.parse().ok()).unwrap_or(0);
-        of_offset(&self.base).max(of_offset(&self.read)).max(owner)
-    }
-}
-
 /// A list that this instance owns.
 #[derive(Debug)]
 pub struct List {
-    keys: Keys,
-    epoch: String,
-    ttl_ms: u64,
+    lease: Lease,
     scripts: Scripts,
     /// Elements move under their indexes when the head is trimmed, so whoever reads or trims holds this.
     control: Mutex<Control>,
@@ -89,9 +61,6 @@ struct Scripts {
     mark: Script,
     commit: Script,
     renumber: Script,
-    bury: Script,
-    renew: Script,
-    release: Script,
 }
 
 impl Scripts {
@@ -101,9 +70,6 @@ impl Scripts {
             mark: Script::new(script::MARK),
             commit: Script::new(script::COMMIT),
             renumber: Script::new(script::RENUMBER),
-            bury: Script::new(script::BURY),
-            renew: Script::new(script::RENEW),
-            release: Script::new(script::RELEASE),
         };
         // Pipelines name it by its hash.
         scripts.read.load_async(connection).await?;
@@ -117,11 +83,11 @@ pub fn epoch_of(offset: i64) -> i64 {
     offset >> INDEX_BITS
 }
 
-/// Reads a queue's state.
+/// Reads a list's state.
 ///
 /// # Errors
 /// Redis's.
-pub async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<State, SourceError> {
+pub(super) async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<State, SourceError> {
     let (values, elements): (Vec<Option<String>>, u64) = redis::pipe()
         .cmd("MGET")
         .arg(&[&keys.owner, &keys.base, &keys.read])
@@ -131,7 +97,11 @@ pub async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -> Resul
         .await?;
     let mut values = values.into_iter();
     let mut next = || values.next().flatten();
-    Ok(State { owner: next(), base: next().unwrap_or_default(), read: next().unwrap_or_default(), elements })
+    let (owner, base, read) = (next(), next().unwrap_or_default(), next().unwrap_or_default());
+    let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
+    let reader = of_offset(&base);
+    let epoch = reader.max(of_offset(&read));
+    Ok(State { owner, base, read, elements, epoch, reader, ..State::default() })
 }
 
 impl List {
@@ -149,13 +119,11 @@ impl List {
         ttl: Duration,
     ) -> Result<Self, SourceError> {
         let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let base: i64 = seen.base.parse().unwrap_or(0);
-        let read: i64 = seen.read.parse().unwrap_or(0).max(base);
+        let (base, read) = seen.offsets();
         let taken: i64 = Script::new(script::TAKE)
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head])
             .arg(epoch)
-            .arg(ttl_ms)
+            .arg(millis(ttl))
             .arg(previous)
             .arg(&seen.base)
             .arg(&seen.read)
@@ -171,11 +139,13 @@ impl List {
             // Under numbers that mean nothing any more, events would pass for done. They get new ones.
             recover_to: if intact { read } else { base },
             intact,
-            epoch: epoch.to_string(),
-            ttl_ms,
             scripts: Scripts::load(&mut connection).await?,
-            control: Mutex::new(Control { connection, base: seen.base.clone(), offset: base }),
-            keys,
+            control: Mutex::new(Control {
+                connection: connection.clone(),
+                base: seen.base.clone(),
+                offset: base,
+            }),
+            lease: Lease::new(connection, keys, epoch, ttl),
         })
     }
 
@@ -186,7 +156,7 @@ impl List {
     }
 
     /// The offsets, from base to read, that a former owner may have sent to MongoDB.
-    pub async fn unsettled(&self) -> std::ops::Range<i64> {
+    pub(super) async fn unsettled(&self) -> std::ops::Range<i64> {
         self.control.lock().await.offset..self.recover_to
     }
 
@@ -196,17 +166,18 @@ impl List {
     /// # Errors
     /// Fenced, foreign pop, or Redis's.
     pub async fn read(&self, cursor: i64, count: usize, raise: bool) -> Result<(Window, Depth), SourceError> {
+        let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let Control { connection, base, offset } = &mut *control;
         let index = cursor - *offset;
         let end = index + i64::try_from(count).unwrap_or(i64::MAX);
         let mut pipe = redis::pipe();
         if count > 0 {
-            pipe.cmd("LRANGE").arg(&self.keys.queue).arg(index).arg(end - 1);
+            pipe.cmd("LRANGE").arg(&keys.queue).arg(index).arg(end - 1);
         }
         pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(5);
-        pipe.arg(&[&self.keys.queue, &self.keys.owner, &self.keys.base, &self.keys.read, &self.keys.head]);
-        pipe.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(end);
+        pipe.arg(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head]);
+        pipe.arg(self.lease.args()).arg(&*base).arg(end);
         pipe.arg(if raise && count > 0 { (*offset + end).to_string() } else { String::new() });
         let samples = Samples::behind(end);
         pipe.arg(samples.stride).arg(samples.first).arg(samples.last);
@@ -222,7 +193,7 @@ impl List {
         if events.len() != count {
             return Err(SourceError::ForeignPop);
         }
-        let depth = Depth { elements, tail: *offset + i64::try_from(elements).unwrap_or(0) };
+        let depth = Depth::of_list(elements, *offset, cursor + i64::try_from(count).unwrap_or(0));
         Ok((Window::new(cursor, events).with_ahead(ahead), depth))
     }
 
@@ -231,10 +202,9 @@ impl List {
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn mark_moved(&self) -> Result<(), SourceError> {
-        let mut connection = self.connection().await;
         let mut call = self.scripts.mark.prepare_invoke();
-        call.key(&self.keys.owner).key(&self.keys.head).arg(&self.epoch).arg(self.ttl_ms);
-        fenced(call.invoke_async(&mut connection).await?).map(drop)
+        call.key(&self.lease.keys().owner).key(&self.lease.keys().head).arg(self.lease.args());
+        self.lease.invoke(&call).await
     }
 
     /// Trims everything below `checkpoint` and moves the dead letters among it to their list.
@@ -242,19 +212,20 @@ impl List {
     /// # Errors
     /// Fenced, foreign pop, or Redis's.
     pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
+        let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let Control { connection, base, offset } = &mut *control;
         let mut call = self.scripts.commit.prepare_invoke();
-        call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.head);
-        call.key(&self.keys.dead).key(&self.keys.dead_list).key(&self.keys.refused);
+        call.key(&keys.queue).key(&keys.owner).key(&keys.base).key(&keys.head);
+        call.key(&keys.dead).key(&keys.dead_list).key(&keys.refused);
         let new_base = checkpoint.end.to_string();
-        call.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
+        call.arg(self.lease.args()).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
         call.arg(hex(&checkpoint.sha1)).arg(script::REFUSED_KEPT).arg(dead);
         let length: i64 = call.invoke_async(connection).await?;
         let elements = fenced(length)?;
         *base = new_base;
         *offset = checkpoint.end;
-        Ok(Depth { elements, tail: checkpoint.end + i64::try_from(elements).unwrap_or(0) })
+        Ok(Depth::of_list(elements, checkpoint.end, i64::MAX))
     }
 
     /// Numbers all elements anew from the epoch's first offset, which is answered.
@@ -262,14 +233,15 @@ impl List {
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn renumber(&self) -> Result<i64, SourceError> {
-        let first = first_offset(self.epoch.parse().unwrap_or(-1))?;
+        let first = first_offset(self.lease.args().0.parse().unwrap_or(-1))?;
+        let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let Control { connection, base, offset } = &mut *control;
         let mut call = self.scripts.renumber.prepare_invoke();
-        call.key(&self.keys.queue).key(&self.keys.owner).key(&self.keys.base).key(&self.keys.read);
-        call.key(&self.keys.head).key(&self.keys.dead).key(&self.keys.dead_list).key(&self.keys.renumbered);
+        call.key(&keys.queue).key(&keys.owner).key(&keys.base).key(&keys.read);
+        call.key(&keys.head).key(&keys.dead).key(&keys.dead_list).key(&keys.renumbered);
         let new_base = first.to_string();
-        call.arg(&self.epoch).arg(self.ttl_ms).arg(&*base).arg(&new_base);
+        call.arg(self.lease.args()).arg(&*base).arg(&new_base);
         call.arg(*offset).arg(if self.intact { &*new_base } else { "" }).arg(script::RENUMBERED_KEPT);
         fenced(call.invoke_async(connection).await?)?;
         *base = new_base;
@@ -277,85 +249,31 @@ impl List {
         Ok(first)
     }
 
-    /// The offsets of dead letters that were recorded and not committed.
+    /// Looks at the number of elements, and of dead letters in their list.
     ///
     /// # Errors
     /// Redis's.
-    pub async fn buried(&self) -> Result<Vec<i64>, SourceError> {
-        let mut control = self.control.lock().await;
-        let fields: Vec<String> =
-            redis::cmd("HKEYS").arg(&self.keys.dead).query_async(&mut control.connection).await?;
-        Ok(fields.iter().filter_map(|field| field.parse().ok()).collect())
-    }
-
-    /// Records dead letters.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
-        let mut connection = self.connection().await;
-        let mut call = self.scripts.bury.prepare_invoke();
-        call.key(&self.keys.owner).key(&self.keys.dead).arg(&self.epoch).arg(self.ttl_ms);
-        for letter in letters {
-            call.arg(letter.offset).arg(&letter.json);
-        }
-        fenced(call.invoke_async(&mut connection).await?).map(drop)
-    }
-
-    /// Extends the lease.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn renew(&self) -> Result<(), SourceError> {
-        let mut connection = self.connection().await;
-        let mut call = self.scripts.renew.prepare_invoke();
-        call.key(&self.keys.owner).arg(&self.epoch).arg(self.ttl_ms);
-        fenced(call.invoke_async(&mut connection).await?).map(drop)
-    }
-
-    /// Gives the queue up, so that another instance need not wait for the lease to end.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn release(&self) -> Result<(), SourceError> {
-        let mut connection = self.connection().await;
-        let mut call = self.scripts.release.prepare_invoke();
-        call.key(&self.keys.owner).arg(&self.epoch);
-        fenced(call.invoke_async(&mut connection).await?).map(drop)
-    }
-
-    /// The number of elements, and of dead letters in their list.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn depth(&self) -> Result<(Depth, Option<u64>), SourceError> {
+    pub(super) async fn look(&self) -> Result<Look, SourceError> {
+        let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let (elements, dead): (u64, u64) = redis::pipe()
             .cmd("LLEN")
-            .arg(&self.keys.queue)
+            .arg(&keys.queue)
             .cmd("LLEN")
-            .arg(&self.keys.dead_list)
+            .arg(&keys.dead_list)
             .query_async(&mut control.connection)
             .await?;
-        Ok((Depth { elements, tail: control.offset + i64::try_from(elements).unwrap_or(0) }, Some(dead)))
+        Ok(Look { depth: Depth::of_list(elements, control.offset, i64::MAX), dead: Some(dead), oldest: None })
     }
 
-    pub(super) fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    /// The arguments by which scripts know the owner and extend its lease.
-    pub(super) fn lease(&self) -> (&str, u64) {
-        (&self.epoch, self.ttl_ms)
+    /// What it has in common with other kinds of queue.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     pub(super) async fn control(&self) -> MutexGuard<'_, Control> {
         self.control.lock().await
-    }
-
-    /// A handle to the connection for commands that do not depend on where elements are.
-    pub(super) async fn connection(&self) -> MultiplexedConnection {
-        self.control.lock().await.connection.clone()
     }
 }
 
@@ -375,14 +293,6 @@ impl Samples {
         let stride = if index < FAR { 64 } else { 256 };
         let most = i64::try_from(MAX_WINDOW).unwrap_or(i64::MAX);
         Samples { stride, first: index + fastrand::i64(0..stride), last: index.saturating_add(most - 1) }
-    }
-}
-
-pub(super) fn fenced(answer: i64) -> Result<u64, SourceError> {
-    match answer {
-        script::FENCED => Err(SourceError::Fenced),
-        script::FOREIGN => Err(SourceError::ForeignPop),
-        n => Ok(u64::try_from(n).unwrap_or(0)),
     }
 }
 

@@ -4,102 +4,34 @@ mod connect;
 mod error;
 mod fate;
 mod keys;
+mod lease;
 mod list;
 mod members;
 mod pop;
 mod script;
 mod sentinel;
+mod state;
+mod stream;
 mod tries;
 mod waiter;
+mod window;
 
-use std::sync::Arc;
+use std::ops::Range;
 
 pub use self::connect::{Redis, version};
 pub use self::error::SourceError;
 pub use self::fate::{Fate, Fates};
 pub use self::keys::Keys;
-pub use self::list::{List, State, epoch_of, sha1, state};
+pub use self::lease::Lease;
+pub use self::list::{List, epoch_of, sha1};
 pub use self::members::{Members, Roster};
 pub use self::pop::Pop;
+pub use self::state::{State, state};
+pub use self::stream::Stream;
 pub use self::tries::Tries;
 pub use self::waiter::Waiter;
+pub use self::window::{Depth, Look, MAX_WINDOW, Window};
 use crate::commit::Checkpoint;
-
-/// The most events that are read at once: windows of this size move as many events a second as larger ones, and
-/// cost less memory.
-pub const MAX_WINDOW: usize = 2000;
-
-/// Events read at once: elements at consecutive offsets.
-#[derive(Debug, Clone, Default)]
-pub struct Window {
-    first: i64,
-    events: Arc<Vec<Vec<u8>>>,
-    ahead: usize,
-}
-
-impl Window {
-    /// Events at consecutive offsets from `first` on.
-    #[must_use]
-    pub fn new(first: i64, events: Vec<Vec<u8>>) -> Self {
-        Window { first, events: Arc::new(events), ahead: 0 }
-    }
-
-    /// The same window, behind which an element of so many bytes was seen.
-    #[must_use]
-    fn with_ahead(self, ahead: usize) -> Self {
-        Window { ahead, ..self }
-    }
-
-    /// Bytes of the largest event among it and what was seen behind it.
-    #[must_use]
-    pub fn largest(&self) -> usize {
-        self.events.iter().map(Vec::len).max().unwrap_or(0).max(self.ahead)
-    }
-
-    /// The number of events.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.events.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
-    }
-
-    /// The offset behind the last event.
-    #[must_use]
-    pub fn end(&self) -> i64 {
-        self.first + i64::try_from(self.events.len()).unwrap_or(0)
-    }
-
-    /// Offsets and events.
-    pub fn iter(&self) -> impl Iterator<Item = (i64, &[u8])> {
-        (self.first..).zip(self.events.iter().map(Vec::as_slice))
-    }
-
-    /// Bytes of all events.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.len() + size_of::<Vec<u8>>()).sum()
-    }
-
-    /// Where the queue may be trimmed once the window is settled. None if it is empty.
-    #[must_use]
-    pub fn checkpoint(&self) -> Option<Checkpoint> {
-        Some(Checkpoint { end: self.end(), sha1: sha1(self.events.last()?) })
-    }
-}
-
-/// How much is in a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Depth {
-    /// Elements, settled or not.
-    pub elements: u64,
-    /// The offset that the next element pushed will have.
-    pub tail: i64,
-}
 
 /// A dead letter, as it is kept.
 #[derive(Debug, Clone)]
@@ -110,18 +42,40 @@ pub struct Letter {
     pub json: String,
 }
 
-/// A queue, read in the way that its delivery asks for.
+/// A queue, read in the way that its kind and delivery ask for.
 #[derive(Debug)]
 pub enum Source {
     /// Read without removal, trimmed once settled.
     List(List),
+    /// Read without removal; the consumer group says what is settled.
+    Stream(Box<Stream>),
     /// Popped.
     Pop(Pop),
 }
 
 impl Source {
-    /// Reads new events from `cursor` on: `count`, which are known to be there. With no count, only looks how
-    /// much there is. A popped list has no cursor; it waits for events, and answers up to `count` of them.
+    /// What makes it this instance's, if anything has to.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        match self {
+            Source::List(list) => Some(list.lease()),
+            Source::Stream(stream) => Some(stream.lease()),
+            Source::Pop(_) => None,
+        }
+    }
+
+    /// How many of the events that are wanted may be asked for: no more than are `known` to be there, where elements
+    /// are numbered by their place.
+    #[must_use]
+    pub fn may_ask(&self, wanted: usize, known: u64) -> usize {
+        match self {
+            Source::List(_) => wanted.min(usize::try_from(known).unwrap_or(usize::MAX)),
+            Source::Stream(_) | Source::Pop(_) => wanted,
+        }
+    }
+
+    /// Reads new events from `cursor` on: `count`, or as many as are there. With no count, only looks how much there
+    /// is. A popped list has no cursor; it waits for events, and answers up to `count` of them.
     ///
     /// # Errors
     /// The ownership has ended.
@@ -129,19 +83,75 @@ impl Source {
         match self {
             Source::List(_) if list::is_used_up(cursor) => Err(SourceError::UsedUp),
             Source::List(list) => list.read(cursor, count, true).await,
+            Source::Stream(stream) => stream.read(cursor, count).await,
             Source::Pop(pop) => pop.read(cursor, count).await,
         }
     }
 
-    /// Reads unsettled events once more.
+    /// Reads unsettled events once more: up to `count` of those in `range`. None are answered only if none are there.
     ///
     /// # Errors
     /// The ownership has ended.
-    pub async fn reread(&self, cursor: i64, count: usize) -> Result<Window, SourceError> {
+    pub async fn reread(&self, range: Range<i64>, count: usize) -> Result<Window, SourceError> {
+        let dense = || count.min(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         match self {
-            Source::List(list) => Ok(list.read(cursor, count, false).await?.0),
-            Source::Pop(pop) => Ok(pop.reread(cursor, count)),
+            Source::List(list) => Ok(list.read(range.start, dense(), false).await?.0),
+            Source::Stream(stream) => stream.reread(range, count).await,
+            Source::Pop(pop) => Ok(pop.reread(range.start, dense())),
         }
+    }
+
+    /// The offsets that a former owner may have sent to MongoDB, or has promised to: what is to be settled before
+    /// anything new is read, in this order. The last range, be it empty, begins where Redis takes everything before for
+    /// settled.
+    pub async fn unsettled(&self) -> Vec<Range<i64>> {
+        match self {
+            Source::List(list) => vec![list.unsettled().await],
+            Source::Stream(stream) => stream.unsettled().await,
+            Source::Pop(_) => Vec::new(),
+        }
+    }
+
+    /// Where the first `events` events of a range end: the offset behind the last of them.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn part_end(&self, range: Range<i64>, events: i64) -> Result<i64, SourceError> {
+        match self {
+            Source::List(_) | Source::Pop(_) => Ok(range.end.min(range.start.saturating_add(events))),
+            Source::Stream(stream) => stream.part_end(range, events).await,
+        }
+    }
+
+    /// Makes a dead letter of the first event of a range, at whose start everything before is settled, without reading
+    /// it. `letter` is the JSON object without its event.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn set_aside(&self, range: Range<i64>, letter: &str) -> Result<(), SourceError> {
+        match self {
+            Source::List(list) => list.set_aside(letter).await,
+            Source::Stream(stream) => stream.set_aside(range, letter).await,
+            Source::Pop(_) => Ok(()),
+        }
+    }
+
+    /// All that was unsettled is settled: prepares for reading new events, and answers where they begin.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn recovered(&self) -> Result<i64, SourceError> {
+        match self {
+            Source::List(list) => list.renumber().await,
+            Source::Stream(stream) => stream.recovered().await,
+            Source::Pop(_) => Ok(0),
+        }
+    }
+
+    /// When an event came into being, milliseconds since the Unix epoch, if its offset says so.
+    #[must_use]
+    pub fn enqueued_ms(&self, offset: i64) -> Option<i64> {
+        matches!(self, Source::Stream(_)).then(|| stream::ms_of(offset))
     }
 
     /// Records dead letters, so that no crash loses them.
@@ -150,8 +160,9 @@ impl Source {
     /// The ownership has ended.
     pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
         match self {
-            Source::List(list) => list.bury(letters).await,
             Source::Pop(pop) => pop.bury(letters).await,
+            Source::List(list) => list.lease().bury(letters).await,
+            Source::Stream(stream) => stream.lease().bury(letters).await,
         }
     }
 
@@ -162,18 +173,20 @@ impl Source {
     pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
         match self {
             Source::List(list) => list.commit(checkpoint, dead).await,
+            Source::Stream(stream) => stream.commit(checkpoint, dead).await,
             Source::Pop(pop) => Ok(pop.commit(checkpoint)),
         }
     }
 
-    /// How much is in the queue, and how many dead letters in their list, if they could be counted.
+    /// Looks at the queue; `settled_to` is the offset below which everything is settled, or will be told to be.
     ///
     /// # Errors
     /// The ownership has ended.
-    pub async fn depth(&self) -> Result<(Depth, Option<u64>), SourceError> {
+    pub async fn look(&self, settled_to: i64) -> Result<Look, SourceError> {
         match self {
-            Source::List(list) => list.depth().await,
-            Source::Pop(pop) => pop.depth().await,
+            Source::List(list) => list.look().await,
+            Source::Stream(stream) => stream.look(settled_to).await,
+            Source::Pop(pop) => pop.look().await,
         }
     }
 }

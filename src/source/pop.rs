@@ -10,10 +10,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 
+use super::Letter;
 use super::connect::{Redis, version};
 use super::error::SourceError;
 use super::keys::Keys;
-use super::{Depth, Letter, Window};
+use super::window::{Depth, Look, Window};
 use crate::backoff::Backoff;
 use crate::buffer::{Buffer, Reserved};
 use crate::commit::Checkpoint;
@@ -50,7 +51,7 @@ struct Held {
 impl Held {
     fn depth(&self) -> Depth {
         // Popped events are numbered as they come, and none is in the list.
-        Depth { elements: self.elements, tail: self.next }
+        Depth { elements: self.elements, tail: self.next, ..Depth::default() }
     }
 }
 
@@ -184,7 +185,7 @@ impl Pop {
         }
     }
 
-    pub(super) async fn depth(&self) -> Result<(Depth, Option<u64>), SourceError> {
+    pub(super) async fn look(&self) -> Result<Look, SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
         let lengths = self.other::<(u64, u64)>(&lengths).await;
@@ -194,7 +195,7 @@ impl Pop {
             held.elements = elements;
             dead
         });
-        Ok((held.depth(), dead))
+        Ok(Look { depth: held.depth(), dead, oldest: None })
     }
 
     /// Whether Redis can be reached and accepts us; the one moment at which it may be fatal that it does not.

@@ -3,7 +3,8 @@
 use redis::Script;
 
 use super::error::SourceError;
-use super::list::{List, fenced};
+use super::lease::{Lease, fenced};
+use super::list::List;
 use super::script;
 
 /// Attempts to settle what is at the head of a queue.
@@ -17,18 +18,17 @@ pub struct Tries {
     pub alone: u64,
 }
 
-impl List {
+impl Lease {
     /// Counts this process in.
     ///
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn tries(&self, process: &str) -> Result<Tries, SourceError> {
-        let mut connection = self.connection().await;
         let (count, part, alone): (i64, String, u64) = Script::new(script::TRIES)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
-            .arg(self.lease())
+            .arg(self.args())
             .arg(process)
-            .invoke_async(&mut connection)
+            .invoke_async(&mut self.connection())
             .await?;
         Ok(Tries { count: fenced(count)?, part: part.parse().ok(), alone })
     }
@@ -38,27 +38,28 @@ impl List {
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn part(&self, process: &str, end: i64, single: bool, count: u64) -> Result<(), SourceError> {
-        let mut connection = self.connection().await;
         let answer: i64 = Script::new(script::PART)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
-            .arg(self.lease())
+            .arg(self.args())
             .arg(process)
             .arg(end)
             .arg(count)
             .arg(u8::from(single))
-            .invoke_async(&mut connection)
+            .invoke_async(&mut self.connection())
             .await?;
         fenced(answer).map(drop)
     }
+}
 
+impl List {
     /// Makes a dead letter of the element at the base, without reading it. `letter` is the JSON object without its event.
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn set_aside(&self, letter: &str) -> Result<(), SourceError> {
+    pub(super) async fn set_aside(&self, letter: &str) -> Result<(), SourceError> {
         let mut control = self.control().await;
         let new_base = (control.offset + 1).to_string();
-        let keys = self.keys();
+        let keys = self.lease().keys();
         let answer: i64 = Script::new(script::SET_ASIDE)
             .key(&[
                 &keys.queue,
@@ -69,7 +70,7 @@ impl List {
                 &keys.tries,
                 &keys.refused,
             ])
-            .arg(self.lease())
+            .arg(self.lease().args())
             .arg(&control.base)
             .arg(&new_base)
             .arg(letter.strip_prefix('{').unwrap_or(letter))

@@ -1,4 +1,4 @@
-//! Waiting for a list to have elements, without taking any.
+//! Waiting for a list to have elements, or a stream more entries, without taking any.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use super::connect::Redis;
 use super::error::SourceError;
 use super::keys::Keys;
 
-/// Blocks until the list has an element, and leaves it there: the element moves to where it was.
+/// Blocks until a list has an element, and leaves it there: the element moves to where it was. Of a stream, reads one
+/// entry in vain.
 ///
 /// Nothing is lost if the reply is: no element was removed.
 pub struct Waiter {
@@ -30,18 +31,26 @@ impl Waiter {
         Waiter { redis, keys, connection: None }
     }
 
-    /// Waits until there is an element, or a while.
+    /// Waits until there is an element, or a while; of a stream, an entry behind the id `past`.
     ///
     /// # Errors
     /// Redis's.
-    pub async fn wait(&mut self) -> Result<(), SourceError> {
+    pub async fn wait(&mut self, past: Option<&str>) -> Result<(), SourceError> {
         // Taken out, so that a wait that is dropped or fails takes its connection along.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.redis.connect_blocking(Self::BLOCK).await?,
         };
-        let mut peek = redis::cmd("BLMOVE");
-        peek.arg(&self.keys.queue).arg(&self.keys.queue).arg("LEFT").arg("LEFT").arg(Self::BLOCK.as_secs());
+        let queue = &self.keys.queue;
+        let mut peek;
+        if let Some(past) = past {
+            peek = redis::cmd("XREAD");
+            peek.arg("COUNT").arg(1).arg("BLOCK").arg(Self::BLOCK.as_secs() * 1000);
+            peek.arg("STREAMS").arg(queue).arg(past);
+        } else {
+            peek = redis::cmd("BLMOVE");
+            peek.arg(queue).arg(queue).arg("LEFT").arg("LEFT").arg(Self::BLOCK.as_secs());
+        }
         match peek.query_async::<redis::Value>(&mut connection).await {
             Ok(_) => {}
             // A Redis at `maxmemory` refuses it; then the caller's looking around has to do.

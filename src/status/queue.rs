@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::history::{Figures, Recent};
 use super::lane::LaneStatus;
 use super::summary::QueueFacts;
-use crate::config::{self, Delivery};
+use crate::config::{self, Delivery, QueueKind};
 use crate::metrics::{Metric, QueueMetrics};
 use crate::source::{Depth, Members};
 
@@ -38,6 +38,7 @@ pub struct QueueStatus {
     /// Its lanes.
     pub lanes: Vec<LaneStatus>,
     pub(super) key: String,
+    kind: QueueKind,
     pub(super) delivery: Delivery,
     dead_list: String,
     pub(super) metrics: Arc<QueueMetrics>,
@@ -63,6 +64,7 @@ impl QueueStatus {
         Arc::new(QueueStatus {
             lanes: (0..config.lanes.count).map(|_| LaneStatus::default()).collect(),
             key: queue.key.clone(),
+            kind: queue.kind,
             delivery: queue.delivery,
             dead_list: format!("{}{}", queue.key, config.dead_letter.suffix),
             metrics: Arc::clone(metrics),
@@ -121,6 +123,10 @@ impl QueueStatus {
     /// The queue as its owner sees it: how much is there, and how far its numbers go.
     pub fn saw(&self, depth: Depth) {
         self.set_depth(depth.elements);
+        // Of some streams it is not known for a while.
+        if depth.tail < 0 {
+            return;
+        }
         let mut tail = self.tail.lock();
         if let Some(tail) = *tail {
             let more = u64::try_from(depth.tail.saturating_sub(tail)).unwrap_or(0);
@@ -214,6 +220,7 @@ impl QueueStatus {
         let within = |share| recent.within(share, bounds).map(|seconds| json!({ "seconds": seconds }));
         json!({
             "key": self.key,
+            "kind": self.kind,
             "delivery": self.delivery,
             "phase": phase,
             "phase_seconds": since.as_secs(),

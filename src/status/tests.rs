@@ -182,14 +182,14 @@ fn figures_of_the_last_seconds_are_told() {
     status.mongodb.up();
     queue.set_phase(Phase::Active);
     // What was there before, and what gets other numbers, did not arrive just now.
-    queue.saw(Depth { elements: 500, tail: 500 });
+    queue.saw(Depth { elements: 500, tail: 500, ..Depth::default() });
     queue.renumbered();
-    queue.saw(Depth { elements: 500, tail: 1 << 36 });
+    queue.saw(Depth { elements: 500, tail: 1 << 36, ..Depth::default() });
     status.look();
-    queue.saw(Depth { elements: 520, tail: (1 << 36) + 20 });
+    queue.saw(Depth { elements: 520, tail: (1 << 36) + 20, ..Depth::default() });
     // An answer that was overtaken.
-    queue.saw(Depth { elements: 510, tail: (1 << 36) + 10 });
-    queue.saw(Depth { elements: 530, tail: (1 << 36) + 30 });
+    queue.saw(Depth { elements: 510, tail: (1 << 36) + 10, ..Depth::default() });
+    queue.saw(Depth { elements: 530, tail: (1 << 36) + 30, ..Depth::default() });
     counts.received.increment(100);
     counts.coalesced.increment(80);
     counts.persisted(crate::change::CollectionId(0), 60);

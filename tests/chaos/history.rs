@@ -48,7 +48,15 @@ pub(crate) async fn promote(replica: &Redis) -> anyhow::Result<()> {
 
 /// What is in a queue.
 pub(crate) async fn elements(redis: &Redis, queue: &str) -> anyhow::Result<Vec<Vec<u8>>> {
-    Ok(redis.connect().await?.lrange(queue, 0, -1).await?)
+    let mut connection = redis.connect().await?;
+    let kind: String = redis::cmd("TYPE").arg(queue).query_async(&mut connection).await?;
+    if kind != "stream" {
+        return Ok(connection.lrange(queue, 0, -1).await?);
+    }
+    type Entry = (String, Vec<(String, Vec<u8>)>);
+    let entries: Vec<Entry> =
+        redis::cmd("XRANGE").arg(queue).arg("-").arg("+").query_async(&mut connection).await?;
+    Ok(entries.into_iter().flat_map(|(_, fields)| fields).map(|(_, event)| event).collect())
 }
 
 /// How long the append-only file is, when all that was acknowledged is in it.

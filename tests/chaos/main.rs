@@ -41,7 +41,7 @@ async fn campaign() -> anyhow::Result<()> {
     let seed = from_env("CHAOS_SEED")?.unwrap_or(SEED);
     let first = from_env("CHAOS_FIRST")?.unwrap_or(0);
     let fault: String = from_env("CHAOS_FAULT")?.unwrap_or_default();
-    let named = |plan: &Plan| plan.fault.to_string().contains(&fault);
+    let named = |plan: &Plan| plan.to_string().contains(&fault);
     let plans = || (first..).map(|round| Plan::draw(seed, round));
     ensure!(plans().take(plan::DECK.len() * 2).any(|plan| named(&plan)), "no fault is called {fault:?}");
     let mut report = Report::new(seed);

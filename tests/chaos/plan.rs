@@ -212,6 +212,8 @@ pub(crate) struct Plan {
     pub(crate) taken_over: bool,
     /// An instance of tidegate is killed while the fault lasts.
     pub(crate) kill_too: bool,
+    /// Whether the queue is a stream, and then what becomes of its settled entries.
+    pub(crate) trim: Option<&'static str>,
     /// How long all is well, and then how long it is not.
     pub(crate) before: Duration,
     pub(crate) hold: Duration,
@@ -235,6 +237,9 @@ impl Plan {
         let mut timeout =
             || rng.choice([300, 700, 3000]).map_or(Duration::from_secs(1), Duration::from_millis);
         let (redis_timeout, mongodb_timeout) = (timeout(), timeout());
+        // A source of its own, so that rounds are what they were before there were streams.
+        let mut kind = stream(seed, round, Stream::Kind);
+        let trim = kind.choice(["\"keep\"", "\"delete\"", "{ maxlen = 50 }"]);
         Self {
             seed,
             round,
@@ -247,6 +252,7 @@ impl Plan {
             unanswered: fault.may_find_writes_unanswered() && rng.bool(),
             taken_over: !fault.redis_keeps_its_word() && rng.bool(),
             kill_too: !fault.needs_two() && !matches!(fault, KillTidegate | Restart) && rng.u8(..3) == 0,
+            trim: trim.filter(|_| kind.u8(..3) == 0),
             before: Duration::from_millis(rng.u64(200..700)),
             hold: Duration::from_millis(rng.u64(hold)),
             redis_timeout,
@@ -279,6 +285,7 @@ impl Plan {
             }
             Some(Deletions::Hard) | None => "",
         };
+        let stream = self.trim.map(|trim| format!("kind = \"stream\"\ntrim = {trim}\n")).unwrap_or_default();
         format!(
             "native.collections = [\"documents\", \"probes\"]\n\
              lease.ttl = \"1s\"\n\
@@ -290,7 +297,7 @@ impl Plan {
              buffer.max_events = {max_events}\n\
              [[queues]]\n\
              key = \"{queue}\"\n\
-             {tombstones}",
+             {stream}{tombstones}",
             redis_timeout.as_millis(),
             mongodb_timeout.as_millis(),
             max_delay.as_millis(),
@@ -305,7 +312,8 @@ impl fmt::Display for Plan {
         let unanswered = if self.unanswered { ", unanswered writes" } else { "" };
         let taken_over = if self.taken_over { ", taken over" } else { "" };
         let kill = if self.kill_too { ", killed too" } else { "" };
-        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}", self.round, self.fault)
+        let stream = if self.trim.is_some() { ", stream" } else { "" };
+        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}{stream}", self.round, self.fault)
     }
 }
 
@@ -316,6 +324,7 @@ pub(crate) enum Stream {
     Plan,
     Faults,
     Producer(u64),
+    Kind,
 }
 
 fn stream(seed: u64, round: u64, stream: Stream) -> Rng {
@@ -324,6 +333,7 @@ fn stream(seed: u64, round: u64, stream: Stream) -> Rng {
         Stream::Plan => 1,
         Stream::Faults => 2,
         Stream::Producer(n) => 3 + n,
+        Stream::Kind => 1000,
     };
     // Seeds that differ in a bit make sequences that have nothing in common.
     let mut mixed = Rng::with_seed(seed);

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::{Plan, Stream};
+use crate::support::{add_at_once, push};
 
 const PRODUCERS: u64 = 3;
 /// Events of a burst, events in one push of it, milliseconds between two bursts: thousands of events a second.
@@ -79,6 +80,7 @@ impl Workload {
                 url: Arc::clone(&workload.url),
                 record: Arc::clone(&workload.record),
                 connection: None,
+                is_stream: plan.trim.is_some(),
             };
             workload.producers.spawn(producer.run(workload.stop.clone()));
         }
@@ -147,6 +149,7 @@ struct Producer {
     url: Arc<RwLock<String>>,
     record: Arc<Mutex<Record>>,
     connection: Option<(String, MultiplexedConnection)>,
+    is_stream: bool,
 }
 
 impl Producer {
@@ -177,16 +180,20 @@ impl Producer {
                 Err(_) => return Ok(false),
             },
         };
-        let mut rpush = redis::cmd("RPUSH");
-        rpush.arg(&self.queue);
+        let mut events = Vec::with_capacity(size);
         let mut drawn = Vec::with_capacity(size);
         for _ in 0..size {
             let (entity, n, event) = self.draw();
             drawn.push((entity, n));
-            rpush.arg(event);
+            events.push(event);
         }
-        // One command: all of it or nothing.
-        if rpush.query_async::<u64>(&mut connection).await.is_err() {
+        // All of it or nothing.
+        let pushed = if self.is_stream {
+            add_at_once(&mut connection, &self.queue, events).await
+        } else {
+            push(&mut connection, &self.queue, events).await
+        };
+        if pushed.is_err() {
             return Ok(false);
         }
         let mut record = self.record.lock();

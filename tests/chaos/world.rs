@@ -11,8 +11,8 @@ use redis::aio::MultiplexedConnection;
 use crate::history;
 use crate::plan::{Plan, Side};
 use crate::support::{
-    Aof, Durability, Launch, Mongo, Proxy, Redis, Tidegate, check_accounting, dead_letters, length, push,
-    try_eventually,
+    Aof, Durability, Launch, Mongo, Proxy, Redis, Tidegate, add, check_accounting, dead_letters, length,
+    push, try_eventually,
 };
 use crate::workload::Workload;
 
@@ -30,6 +30,7 @@ pub(crate) struct World {
     pub(crate) replica: Option<Replica>,
     database: Database,
     probes: u32,
+    is_stream: bool,
 }
 
 /// A second Redis, which follows the first.
@@ -73,7 +74,16 @@ impl World {
         };
         let database = mongo.database(DATABASE).await?;
         let workload = Workload::start(plan, QUEUE, redis.url());
-        Ok(Self { instances, workload, redis, mongo, replica, database, probes: 0 })
+        Ok(Self {
+            instances,
+            workload,
+            redis,
+            mongo,
+            replica,
+            database,
+            probes: 0,
+            is_stream: plan.trim.is_some(),
+        })
     }
 
     /// Which instance owns the queue.
@@ -94,7 +104,12 @@ impl World {
         self.probes += 1;
         let id = format!("probe{}", self.probes);
         let event = format!(r#"{{"collection":"probes","id":"{id}","update":{{"$set":{{"is":true}}}}}}"#);
-        push(&mut self.redis.connect().await?, QUEUE, [event]).await?;
+        let mut connection = self.redis.connect().await?;
+        if self.is_stream {
+            add(&mut connection, QUEUE, [event]).await?;
+        } else {
+            push(&mut connection, QUEUE, [event]).await?;
+        }
         try_eventually(PATIENCE, "tidegate to recover", async || {
             let probes = self.database.collection::<Document>("probes");
             probes.find_one(doc! { "_id": &id }).await?.context("the probe is not durable yet")

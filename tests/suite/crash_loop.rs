@@ -16,7 +16,16 @@ const MOST_DEATHS: usize = 14;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_kills_is_set_aside() -> Outcome {
-    let stage = Setting::new().stage().await?;
+    is_set_aside(Setting::new()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_of_a_stream_that_kills_is_set_aside() -> Outcome {
+    is_set_aside(Setting::new().stream("")).await
+}
+
+async fn is_set_aside(setting: Setting) -> Outcome {
+    let stage = setting.stage().await?;
     let killer = format!(r#"{{"collection":"documents","id":"big","text":"{}"}}"#, "x".repeat(KILLER));
     let before = (0..40).map(|n| logged(&format!("doc{}", n % 4), n / 4));
     let after = (40..80).map(|n| logged(&format!("doc{}", n % 4), n / 4));

@@ -24,6 +24,7 @@ mod sentinel;
 mod shard_key;
 mod sharing;
 mod stage;
+mod streams;
 mod support;
 mod tombstones;
 mod traces;

@@ -91,6 +91,25 @@ async fn ten_times_what_mongodb_takes() -> Outcome {
     Ok(())
 }
 
+/// While the rest of a backlog is read, documents that it names again and again are not written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_costs_few_writes() -> Outcome {
+    const EVENTS: usize = 100_000;
+    const DOCUMENTS: usize = 500;
+    let stage = stage("batch.backlog_delay = \"60s\"\n").await?;
+    stage.push((0..EVENTS).map(|n| logged(&format!("doc{}", n % DOCUMENTS), n / DOCUMENTS))).await?;
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    let writes = metrics.sum("tidegate_writes_total", &[]);
+    println!("{EVENTS} events, {writes} writes");
+    // What the backlog comes to, and what is left to read once it is none any more, while that is written.
+    assert!(writes <= 4.0 * DOCUMENTS as f64, "{writes} writes");
+    let found = documents(&stage.database, "documents").await?;
+    assert_eq!(found.len(), DOCUMENTS);
+    found.values().for_each(|document| assert_exact(Some(document), EVENTS / DOCUMENTS));
+    Ok(())
+}
+
 /// A window sized for small events would be hundreds of MiB of the large ones behind them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_events_behind_small_ones() -> Outcome {

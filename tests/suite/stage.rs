@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Durability, Launch, Metrics, Mongo, Redis, Tidegate, assert_accounting, dead_letters, document, length,
-    push, try_eventually, unique,
+    Durability, Launch, Metrics, Mongo, Redis, Tidegate, add, assert_accounting, dead_letters, document,
+    length, push, try_eventually, unique,
 };
 
 /// How long a test waits for what takes milliseconds on a quiet machine.
@@ -23,6 +23,7 @@ pub(crate) struct Stage {
     pub(crate) queue: String,
     pub(crate) database: Database,
     pub(crate) launch: Launch,
+    is_stream: bool,
 }
 
 /// What a test wants of its stage.
@@ -31,13 +32,15 @@ pub(crate) struct Setting {
     own_servers: Option<Durability>,
     queues: Vec<(String, &'static str)>,
     extra: String,
+    /// More of the first queue's keys, if it is a stream.
+    stream: Option<&'static str>,
 }
 
 impl Setting {
     /// One exactly-once queue and native events for the collection `documents`.
     pub(crate) fn new() -> Self {
         let queues = vec![(unique("queue"), "exactly-once")];
-        Setting { own_servers: None, queues, extra: String::new() }
+        Setting { own_servers: None, queues, extra: String::new(), stream: None }
     }
 
     /// Servers that the test may stop.
@@ -64,6 +67,12 @@ impl Setting {
         self
     }
 
+    /// Makes a stream of the first queue, with more of its keys.
+    pub(crate) fn stream(mut self, keys: &'static str) -> Self {
+        self.stream = Some(keys);
+        self
+    }
+
     /// One queue more.
     pub(crate) fn another_queue(mut self, key: &str) -> Self {
         self.queues.push((key.to_owned(), "exactly-once"));
@@ -87,12 +96,22 @@ impl Setting {
         let name = mongo.database_name("test");
         let mut config = "native.collections = [\"documents\"]\nlease.ttl = \"1s\"\n".to_owned();
         config.push_str(&self.extra);
-        for (key, delivery) in &self.queues {
+        for (number, (key, delivery)) in self.queues.iter().enumerate() {
             write!(config, "\n[[queues]]\nkey = \"{key}\"\ndelivery = \"{delivery}\"\n")?;
+            if let Some(keys) = self.stream.filter(|_| number == 0) {
+                write!(config, "kind = \"stream\"\n{keys}\n")?;
+            }
         }
         self.queues.iter().for_each(|(key, _)| redis.tidy(key));
         let launch = Launch::config(config).redis(&redis).mongodb(&mongo, &name);
-        Ok(Stage { database: mongo.database(&name).await?, launch, queue, redis, mongo })
+        Ok(Stage {
+            database: mongo.database(&name).await?,
+            launch,
+            queue,
+            redis,
+            mongo,
+            is_stream: self.stream.is_some(),
+        })
     }
 }
 
@@ -119,7 +138,11 @@ impl Stage {
         &self,
         events: impl IntoIterator<Item = E>,
     ) -> anyhow::Result<()> {
-        push(&mut self.producer().await?, &self.queue, events).await
+        let mut producer = self.producer().await?;
+        if self.is_stream {
+            return add(&mut producer, &self.queue, events).await;
+        }
+        push(&mut producer, &self.queue, events).await
     }
 
     /// Waits until the queue is drained; the account must be in order then.

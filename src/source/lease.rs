@@ -1,0 +1,115 @@
+//! What owning a queue means for lists and streams alike: the lease, dead letters not yet committed, and giving it up.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Script};
+
+use super::Letter;
+use super::error::SourceError;
+use super::keys::Keys;
+use super::script;
+
+/// A queue that this instance owns under an epoch, whatever its kind.
+#[derive(Debug)]
+pub struct Lease {
+    keys: Keys,
+    epoch: String,
+    ttl_ms: u64,
+    connection: MultiplexedConnection,
+    bury: Script,
+    renew: Script,
+    release: Script,
+}
+
+/// Milliseconds, as Redis takes them.
+pub(super) fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Lease {
+    /// A queue that was just taken over under `epoch`.
+    pub(super) fn new(connection: MultiplexedConnection, keys: Keys, epoch: i64, ttl: Duration) -> Self {
+        Lease {
+            keys,
+            epoch: epoch.to_string(),
+            ttl_ms: millis(ttl),
+            connection,
+            bury: Script::new(script::BURY),
+            renew: Script::new(script::RENEW),
+            release: Script::new(script::RELEASE),
+        }
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// The arguments by which scripts know the owner and extend its lease.
+    pub(super) fn args(&self) -> (&str, u64) {
+        (&self.epoch, self.ttl_ms)
+    }
+
+    /// A handle to the connection.
+    pub(super) fn connection(&self) -> MultiplexedConnection {
+        self.connection.clone()
+    }
+
+    /// Runs a script that answers with a number, and errors if it was fenced off.
+    pub(super) async fn invoke(&self, call: &redis::ScriptInvocation<'_>) -> Result<(), SourceError> {
+        let answer: RedisResult<i64> = call.invoke_async(&mut self.connection()).await;
+        fenced(answer?).map(drop)
+    }
+
+    /// The offsets of dead letters that were recorded and not committed.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn buried(&self) -> Result<Vec<i64>, SourceError> {
+        let fields: Vec<String> =
+            redis::cmd("HKEYS").arg(&self.keys.dead).query_async(&mut self.connection()).await?;
+        Ok(fields.iter().filter_map(|field| field.parse().ok()).collect())
+    }
+
+    /// Records dead letters.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
+        let mut call = self.bury.prepare_invoke();
+        call.key(&self.keys.owner).key(&self.keys.dead).arg(self.args());
+        for letter in letters {
+            call.arg(letter.offset).arg(&letter.json);
+        }
+        self.invoke(&call).await
+    }
+
+    /// Extends the lease.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn renew(&self) -> Result<(), SourceError> {
+        let mut call = self.renew.prepare_invoke();
+        call.key(&self.keys.owner).arg(self.args());
+        self.invoke(&call).await
+    }
+
+    /// Gives the queue up, so that another instance need not wait for the lease to end.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn release(&self) -> Result<(), SourceError> {
+        let mut call = self.release.prepare_invoke();
+        call.key(&self.keys.owner).arg(&self.epoch);
+        self.invoke(&call).await
+    }
+}
+
+/// What a fenced script answered.
+pub(super) fn fenced(answer: i64) -> Result<u64, SourceError> {
+    match answer {
+        script::FENCED => Err(SourceError::Fenced),
+        script::FOREIGN => Err(SourceError::ForeignPop),
+        n => Ok(u64::try_from(n).unwrap_or(0)),
+    }
+}

@@ -1,0 +1,62 @@
+//! What Redis knows of a queue that is not this instance's.
+
+use redis::aio::MultiplexedConnection;
+
+use super::error::SourceError;
+use super::keys::Keys;
+use super::{list, stream};
+use crate::config::{self, QueueKind};
+
+/// What Redis knows of a queue, before it is taken over.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    pub(super) owner: Option<String>,
+    pub(super) base: String,
+    pub(super) read: String,
+    /// The position of a stream's consumer group, if it has one.
+    pub(super) position: String,
+    /// Events that are not committed.
+    pub elements: u64,
+    /// The highest epoch that offsets, or what was kept beside them, know of.
+    pub(super) epoch: i64,
+    /// The epoch under which what is unsettled was read.
+    pub reader: i64,
+}
+
+impl State {
+    /// Whether somebody else than the owner of `previous` owns the queue.
+    #[must_use]
+    pub fn is_owned(&self, previous: Option<i64>) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|owner| Some(owner) != previous.map(|epoch| epoch.to_string()).as_ref())
+    }
+
+    /// The highest epoch that anything in Redis has.
+    #[must_use]
+    pub fn epoch(&self) -> i64 {
+        let owner = self.owner.as_ref().and_then(|owner| owner.parse().ok()).unwrap_or(0);
+        self.epoch.max(owner)
+    }
+
+    /// Base and read as numbers.
+    pub(super) fn offsets(&self) -> (i64, i64) {
+        let base = self.base.parse().unwrap_or(0);
+        (base, self.read.parse().unwrap_or(0).max(base))
+    }
+}
+
+/// Reads a queue's state.
+///
+/// # Errors
+/// Redis's.
+pub async fn state(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    queue: &config::Queue,
+) -> Result<State, SourceError> {
+    match queue.kind {
+        QueueKind::List => list::state(connection, keys).await,
+        QueueKind::Stream => stream::state(connection, keys, queue.group()).await,
+    }
+}

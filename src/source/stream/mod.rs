@@ -1,0 +1,358 @@
+//! A Redis stream as a log: its ids are the numbers, it is read without removal and without its consumer group, whose
+//! position says what is settled.
+
+mod entry;
+mod id;
+mod pending;
+mod script;
+mod settle;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Script, Value};
+use tokio::sync::Mutex;
+
+use self::entry::{Entry, Form};
+use self::id::Id;
+pub(crate) use self::id::ms_of;
+use super::error::SourceError;
+use super::keys::Keys;
+use super::lease::{Lease, fenced, millis};
+use super::state::State;
+use super::window::{Depth, Window};
+use crate::config::{self, Trim};
+use crate::metrics::QueueMetrics;
+use crate::status::Status;
+
+/// A stream that this instance owns.
+#[derive(Debug)]
+pub struct Stream {
+    lease: Lease,
+    group: String,
+    form: Form,
+    trim: Trim,
+    scripts: Scripts,
+    metrics: Arc<QueueMetrics>,
+    status: Arc<Status>,
+    reading: Mutex<Reading>,
+    commits: Mutex<Commits>,
+    /// Where the group was when tidegate first found it. What is behind, tidegate reads itself; what is pending up to
+    /// there, others were given.
+    adopted: Id,
+    /// The offset of the first entry that was pending then, and is not settled.
+    pending_from: Option<i64>,
+    /// Entries below this offset are to be recovered before anything else.
+    recover_to: i64,
+}
+
+/// What was fetched, and not used yet: only when the next entries are fetched does Redis say that it may be.
+#[derive(Debug, Default)]
+struct Reading {
+    /// The id of the last entry that was used.
+    past: Id,
+    ahead: Vec<Entry>,
+    /// Entries behind those, whose ids do not fit.
+    misfits: Vec<Entry>,
+}
+
+/// How far the queue is committed.
+#[derive(Debug)]
+struct Commits {
+    base: String,
+    offset: i64,
+    /// Where the group is.
+    position: Id,
+    /// The number of entries that were ever added, up to there, if it is known.
+    count: Option<u64>,
+    /// Events committed under this ownership.
+    events: u64,
+}
+
+#[derive(Debug)]
+struct Scripts {
+    claim: Script,
+    refuse: Script,
+    read: Script,
+    commit: Script,
+    look: Script,
+    nth: Script,
+    set_aside: Script,
+}
+
+impl Scripts {
+    async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+        let scripts = Scripts {
+            claim: Script::new(script::CLAIM),
+            refuse: Script::new(script::REFUSE),
+            read: Script::new(script::READ),
+            commit: Script::new(script::COMMIT),
+            look: Script::new(script::LOOK),
+            nth: Script::new(script::NTH),
+            set_aside: Script::new(script::SET_ASIDE),
+        };
+        // Pipelines name it by its hash.
+        scripts.read.load_async(connection).await?;
+        Ok(scripts)
+    }
+}
+
+/// Entries behind the group's position, pending ones, and all that were ever added or -1: what the scripts answer.
+type Counts = (u64, u64, i64);
+
+/// What `TAKE` answers.
+type Taken = (i64, i64, String, String, String, String, i64, u64, String);
+
+/// Reads a stream's state.
+///
+/// # Errors
+/// Redis's.
+pub(super) async fn state(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    group: &str,
+) -> Result<State, SourceError> {
+    type Seen = (String, String, String, String, i64, i64, u64);
+    let (owner, base, read, position, epoch, reader, elements): Seen = Script::new(script::STATE)
+        .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
+        .arg(group)
+        .invoke_async(connection)
+        .await?;
+    let owner = Some(owner).filter(|owner| !owner.is_empty());
+    Ok(State { owner, base, read, position, elements, epoch, reader })
+}
+
+impl Stream {
+    /// Takes a queue over under a new epoch, if its state is still `seen`; claims what is pending. `previous` is the
+    /// epoch under which this very instance owned it last.
+    ///
+    /// # Errors
+    /// Fenced if somebody was faster; Redis's.
+    pub async fn take(
+        mut connection: MultiplexedConnection,
+        (keys, config): (Keys, &config::Queue),
+        seen: &State,
+        (epoch, previous): (i64, Option<i64>),
+        ttl: Duration,
+        (metrics, status): (Arc<QueueMetrics>, Arc<Status>),
+    ) -> Result<Self, SourceError> {
+        let found = Id::parse(&seen.position).unwrap_or_default();
+        let taken: Taken = Script::new(script::TAKE)
+            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
+            .arg(epoch)
+            .arg(millis(ttl))
+            .arg(previous.map(|epoch| epoch.to_string()).unwrap_or_default())
+            .arg(&[&seen.base, &seen.read])
+            .arg(config.group())
+            .arg(&seen.position)
+            .arg(found.nearest().saturating_add(1))
+            .arg(found.to_string())
+            .invoke_async(&mut connection)
+            .await?;
+        let (answer, moved, position, adopted, base, read, count, pending, fetched) = taken;
+        fenced(answer)?;
+        let taken = State { base, read, ..State::default() };
+        let (offset, read) = taken.offsets();
+        // What was only fetched may have killed the former owner. To take more for read than was does no harm: an entry's
+        // number is its own.
+        let fetched = Id::parse(&fetched).and_then(Id::offset);
+        let recover_to = fetched.map_or(read, |last| read.max(last.saturating_add(1)));
+        let known = |text: &str| {
+            Id::parse(text).ok_or_else(|| SourceError::Lost(format!("{text:?} is no id of an entry")))
+        };
+        let (position, adopted) = (known(&position)?, known(&adopted)?);
+        let form = if config.flat { Form::Flat } else { Form::Field(config.field().as_bytes().to_vec()) };
+        let mut stream = Stream {
+            scripts: Scripts::load(&mut connection).await?,
+            group: config.group().to_owned(),
+            form,
+            trim: config.trim(),
+            metrics,
+            status,
+            reading: Mutex::default(),
+            commits: Mutex::new(Commits {
+                base: taken.base,
+                offset,
+                position,
+                count: u64::try_from(count).ok(),
+                events: 0,
+            }),
+            adopted,
+            pending_from: None,
+            recover_to,
+            lease: Lease::new(connection, keys, epoch, ttl),
+        };
+        if moved != 0 {
+            stream.was_moved();
+        }
+        if pending > 0 {
+            let has_read = adopted.nearest().saturating_add(1) < recover_to;
+            stream.pending_from = stream.claim(has_read).await?;
+        }
+        Ok(stream)
+    }
+
+    /// What it has in common with other kinds of queue.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The id behind which new entries are.
+    pub async fn past(&self) -> String {
+        self.reading.lock().await.past.to_string()
+    }
+
+    /// The group is not where it was put. It is put back, and since entries are read by their ids, none is missed.
+    fn was_moved(&self) {
+        self.metrics.foreign_pops.increment(1);
+        tracing::error!(
+            queue = self.lease.keys().queue,
+            group = self.group,
+            "another client moves the consumer group's position, but tidegate needs the group to itself: \
+             it is put back, nothing is lost"
+        );
+    }
+
+    /// Entries that were to be read again are gone.
+    pub fn lost_some(&self) {
+        self.are_gone("some that were to be read again are gone");
+    }
+
+    /// Entries that were read, or were to be, are gone.
+    fn are_gone(&self, text: &'static str) {
+        self.metrics.foreign_pops.increment(1);
+        tracing::error!(
+            queue = self.lease.keys().queue,
+            "another client removes entries before they are settled, be it by XADD with MAXLEN: {text}"
+        );
+    }
+
+    fn depth(&self, (lag, pending, added): Counts) -> Depth {
+        self.metrics.stream_lag.set(lag as f64);
+        self.metrics.stream_pending.set(pending as f64);
+        Depth { elements: lag + pending, tail: added, ..Depth::default() }
+    }
+
+    /// Reads up to `count` entries behind those read last. What is answered was fetched before: Redis has agreed that
+    /// this is still the owner, and has noted that they may be written.
+    pub(super) async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
+        let mut reading = self.reading.lock().await;
+        loop {
+            if reading.ahead.is_empty() && !reading.misfits.is_empty() {
+                self.pass_misfits(&mut reading).await?;
+            }
+            let ready = std::mem::take(&mut reading.ahead);
+            let read = ready.last().map(|entry| entry.id.nearest().saturating_add(1).to_string());
+            if let Some(last) = ready.last() {
+                reading.past = last.id;
+            }
+            let fetched = reading.misfits.is_empty();
+            let counts = self.fetch(&mut reading, read.as_deref().unwrap_or_default(), count).await?;
+            let depth = Depth {
+                ahead: reading.ahead.len() as u64,
+                // What is in the way is passed when everything before it is committed.
+                is_held: reading.ahead.is_empty() && !reading.misfits.is_empty(),
+                ..self.depth(counts)
+            };
+            if !ready.is_empty() || reading.ahead.is_empty() && (!fetched || reading.misfits.is_empty()) {
+                let largest = reading.ahead.iter().map(|entry| entry.event.len()).max().unwrap_or(0);
+                let window =
+                    if ready.is_empty() { Window::new(cursor, Vec::new()) } else { entry::window(ready) };
+                return Ok((window.with_ahead(largest), depth));
+            }
+        }
+    }
+
+    /// Tells Redis that everything below `read` may be written, and fetches what is behind, unless that is known.
+    async fn fetch(&self, reading: &mut Reading, read: &str, count: usize) -> Result<Counts, SourceError> {
+        let keys = self.lease.keys();
+        let mut pipe = redis::pipe();
+        pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(4);
+        pipe.arg(&[&keys.queue, &keys.owner, &keys.read, &keys.stream]);
+        pipe.arg(self.lease.args()).arg(&self.group).arg(read);
+        type Fence = (i64, u64, u64, i64);
+        let ((answer, lag, pending, added), reply): (Fence, Value) = if reading.misfits.is_empty() {
+            let start = format!("({}", reading.past);
+            pipe.arg(format!("{} {}", reading.past, count.max(1)));
+            pipe.cmd("XRANGE").arg(&keys.queue).arg(start).arg("+").arg("COUNT").arg(count.max(1));
+            pipe.query_async(&mut self.lease.connection()).await?
+        } else {
+            pipe.arg("");
+            let (fence,): (Fence,) = pipe.query_async(&mut self.lease.connection()).await?;
+            (fence, Value::Nil)
+        };
+        fenced(answer)?;
+        if reading.misfits.is_empty() {
+            let mut entries = entry::entries(reply, &self.form)?;
+            let fitting = entries.iter().take_while(|entry| entry.id.offset().is_some()).count();
+            let mut others = entries.split_off(fitting);
+            others.truncate(others.iter().take_while(|entry| entry.id.offset().is_none()).count());
+            (reading.ahead, reading.misfits) = (entries, others);
+        }
+        Ok((lag, pending, added))
+    }
+
+    /// Reads unsettled entries once more: of those that were pending at first, those that still are.
+    pub(super) async fn reread(&self, range: Range<i64>, count: usize) -> Result<Window, SourceError> {
+        let keys = self.lease.keys();
+        let pending_to = self.pending_end();
+        let was_pending = range.start < pending_to;
+        let mut pipe = redis::pipe();
+        pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(4);
+        pipe.arg(&[&keys.queue, &keys.owner, &keys.read, &keys.stream]);
+        pipe.arg(self.lease.args()).arg(&self.group).arg(&["", ""]);
+        if was_pending {
+            pipe.cmd("XREADGROUP")
+                .arg("GROUP")
+                .arg(&self.group)
+                .arg(script::CONSUMER)
+                .arg("COUNT")
+                .arg(count);
+            pipe.arg("STREAMS").arg(&keys.queue).arg(Id::before(range.start).to_string());
+        } else {
+            let start = Id::before(range.start).max(self.commits.lock().await.position);
+            pipe.cmd("XRANGE").arg(&keys.queue).arg(format!("({start}"));
+            pipe.arg(Id::before(range.end).to_string()).arg("COUNT").arg(count);
+        }
+        type Fence = (i64, u64, u64, i64);
+        let (fence, reply): (Fence, Value) = pipe.query_async(&mut self.lease.connection()).await?;
+        fenced(fence.0)?;
+        let mut entries = if was_pending {
+            entry::of_group(reply, &self.form)?
+        } else {
+            entry::entries(reply, &self.form)?
+        };
+        let end = if was_pending { range.end.min(pending_to) } else { range.end };
+        // Ids that do not fit were dealt with before anything behind them was read.
+        entries.retain(|entry| entry.id.offset().is_some_and(|offset| offset < end));
+        if entries.is_empty() {
+            return Ok(Window::new(range.start, Vec::new()));
+        }
+        Ok(entry::window(entries))
+    }
+
+    /// What was pending, and what a former owner has read.
+    pub(super) async fn unsettled(&self) -> Vec<Range<i64>> {
+        let read = self.commits.lock().await.offset..self.recover_to;
+        let pending = self.pending_from.map(|from| from..self.pending_end());
+        pending.into_iter().chain([read]).collect()
+    }
+
+    /// Below this offset is what was pending when tidegate first found the group, and nothing that it read itself.
+    fn pending_end(&self) -> i64 {
+        self.adopted.nearest().saturating_add(1)
+    }
+
+    /// Everything that was unsettled is settled; answers where new entries begin.
+    pub(super) async fn recovered(&self) -> Result<i64, SourceError> {
+        let commits = self.commits.lock().await;
+        if commits.offset < self.recover_to {
+            self.are_gone("of those that a former owner had read, the last are gone");
+        }
+        *self.reading.lock().await = Reading { past: commits.position, ..Reading::default() };
+        Ok(commits.offset)
+    }
+}

@@ -1,0 +1,295 @@
+//! The Lua scripts for streams. What `source::script` says of those for lists holds for these, too.
+//!
+//! Ids are never computed here. The hash `stream` holds `position`, the id at which tidegate put the group; `adopted`,
+//! the one at which it found it, and behind which it has read everything itself; `epoch`, the last ownership's;
+//! `reader`, that of the ownership which read what is unsettled; and `fetched`, an id and how many entries behind it were
+//! asked for last: they may kill whoever is answered, before any of them is used.
+
+/// What scripts have in common: the group's `XINFO`, the stream's, how many entries are behind the group's position,
+/// and acknowledging a range.
+macro_rules! with_helpers {
+    ($script:literal) => {
+        concat!(
+            r"
+local function group(queue, name)
+  for _, fields in ipairs(redis.pcall('XINFO', 'GROUPS', queue)) do
+    local g = {}
+    for i = 1, #fields, 2 do g[fields[i]] = fields[i + 1] end
+    if g['name'] == name then return g end
+  end
+end
+local function info(queue)
+  local fields, s = redis.pcall('XINFO', 'STREAM', queue), {}
+  for i = 1, #fields, 2 do s[fields[i]] = fields[i + 1] end
+  return s
+end
+-- Entries behind the position, pending ones, and all that were ever added, if that is known. Redis does not tell
+-- the first where an entry behind the position was deleted.
+local function depth(queue, g)
+  if not g then return 0, 0, -1 end
+  local read, lag = g['entries-read'], g['lag']
+  if not lag then
+    local s = info(queue)
+    lag = read and math.max(0, s['entries-added'] - read) or s['length'] or 0
+  end
+  return lag, g['pending'], read and read + lag or -1
+end
+local function acknowledge(queue, name, from, to, consumer)
+  local pending
+  repeat
+    if consumer then
+      pending = redis.call('XPENDING', queue, name, from, to, 500, consumer)
+    else
+      pending = redis.call('XPENDING', queue, name, from, to, 500)
+    end
+    local ids = {}
+    for i, entry in ipairs(pending) do ids[i] = entry[1] end
+    if #ids > 0 then redis.call('XACK', queue, name, unpack(ids)) end
+  until #pending < 500
+end
+",
+            $script
+        )
+    };
+}
+
+/// The consumer in whose name pending entries are held.
+pub(super) const CONSUMER: &str = "tidegate";
+
+/// Tells of a queue that is not the caller's.
+///
+/// KEYS queue owner base read stream · ARGV group
+pub(super) const STATE: &str = with_helpers!(
+    r"
+local length = redis.call('XLEN', KEYS[1])
+local g = group(KEYS[1], ARGV[1])
+local lag, pending = depth(KEYS[1], g)
+return {
+  redis.call('GET', KEYS[2]) or '', redis.call('GET', KEYS[3]) or '', redis.call('GET', KEYS[4]) or '',
+  g and g['last-delivered-id'] or '',
+  redis.call('HGET', KEYS[5], 'epoch') or '0', redis.call('HGET', KEYS[5], 'reader') or '0',
+  g and lag + pending or length,
+}"
+);
+
+/// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Makes the group where there
+/// is none. Where it was moved, puts it back. Answers whether it was, where it is, where it was found at first, base,
+/// read, the number of entries read, if that is known, and of those pending, and the last of those fetched last.
+///
+/// KEYS queue owner base read stream · ARGV epoch ttl-ms previous-epoch base read group position first-base
+/// first-position
+pub(super) const TAKE: &str = with_helpers!(
+    r"
+local none = { -1, 0, '', '', '', '', -1, 0, '' }
+local owner = redis.call('GET', KEYS[2])
+if owner and owner ~= ARGV[3] then return none end
+if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return none end
+if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return none end
+local g = group(KEYS[1], ARGV[6])
+if (g and g['last-delivered-id'] or '') ~= ARGV[7] then return none end
+redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+local moved = 0
+local position = ARGV[4] ~= '' and redis.call('HGET', KEYS[5], 'position')
+if not position then
+  position = ARGV[9]
+  if not g then
+    local s = info(KEYS[1])
+    local trimmed = s['entries-added'] and s['entries-added'] - s['length'] or 0
+    redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[6], position, 'MKSTREAM', 'ENTRIESREAD', trimmed)
+  end
+  redis.call('HSET', KEYS[5], 'position', position, 'adopted', position)
+  redis.call('SET', KEYS[3], ARGV[8])
+  redis.call('SET', KEYS[4], ARGV[8])
+elseif not g then
+  moved = 1
+  redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[6], position, 'MKSTREAM')
+elseif g['last-delivered-id'] ~= position then
+  moved = 1
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[6], position)
+end
+redis.call('HSET', KEYS[5], 'epoch', ARGV[1])
+local base, read = redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])
+if base == read then redis.call('HSET', KEYS[5], 'reader', ARGV[1]) end
+g = group(KEYS[1], ARGV[6])
+local past, count = string.match(redis.call('HGET', KEYS[5], 'fetched') or '', '^(%S+) (%d+)$')
+local fetched = ''
+for _, entry in ipairs(past and redis.call('XRANGE', KEYS[1], '(' .. past, '+', 'COUNT', count) or {}) do
+  local ms, seq = string.match(entry[1], '^(%d+)-(%d+)$')
+  -- Those that do not fit, and what is behind, were not to be used at once.
+  if tonumber(ms) >= 2 ^ 43 or tonumber(seq) >= 2 ^ 20 then break end
+  fetched = entry[1]
+end
+return {
+  1, moved, position, redis.call('HGET', KEYS[5], 'adopted') or position, base, read,
+  g['entries-read'] or -1, g['pending'], fetched,
+}"
+);
+
+/// Claims pending entries up to `adopted`. Those of other consumers are late once tidegate has read what is behind.
+/// Answers the last one looked at, those claimed, and those that are late.
+///
+/// KEYS queue owner · ARGV epoch ttl-ms group from adopted has-read consumer
+pub(super) const CLAIM: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, '', {}, {} } end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local last, claimed, late = '', {}, {}
+for _, entry in ipairs(redis.call('XPENDING', KEYS[1], ARGV[3], ARGV[4], ARGV[5], 1000)) do
+  last = entry[1]
+  if ARGV[6] == '1' and entry[2] ~= ARGV[7] then
+    late[#late + 1] = last
+  else
+    claimed[#claimed + 1] = last
+  end
+end
+if #claimed > 0 then
+  -- Those that no longer exist leave the pending list.
+  claimed[#claimed + 1] = 'JUSTID'
+  claimed = redis.call('XCLAIM', KEYS[1], ARGV[3], ARGV[7], 0, unpack(claimed))
+end
+return { 1, last, claimed, late }";
+
+/// Acknowledges pending entries that never take effect, and keeps their dead letters.
+///
+/// KEYS queue owner dead-list · ARGV epoch ttl-ms group count id... letter...
+pub(super) const REFUSE: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local ids = tonumber(ARGV[4])
+for i = 5, 4 + ids do redis.call('XACK', KEYS[1], ARGV[3], ARGV[i]) end
+for i = 5 + ids, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
+return 1";
+
+/// Whether the caller owns the queue. Sets `read` to the end of a window that the caller is about to use. Answers how
+/// many entries are behind the group's position, how many are pending, and how many were ever added.
+///
+/// Unlike a list's, `read` is known before the script is sent: the window is used only when the next one is fetched.
+///
+/// KEYS queue owner read stream · ARGV epoch ttl-ms group read fetched
+pub(super) const READ: &str = with_helpers!(
+    r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, -1 } end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+if ARGV[4] ~= '' then
+  redis.call('SET', KEYS[3], ARGV[4])
+  redis.call('HSET', KEYS[4], 'reader', ARGV[1])
+end
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[4], 'fetched', ARGV[5]) end
+return { 1, depth(KEYS[1], group(KEYS[1], ARGV[3])) }"
+);
+
+/// Puts the group behind what is settled, moves its dead letters to their list, and trims. With no position, what
+/// is settled was pending: it is acknowledged up to `to`. Answers whether the group was not where it was put.
+///
+/// KEYS queue owner base stream dead dead-list tries · ARGV epoch ttl-ms base new-base group position entries-read
+/// to consumer trim bound offsets offset... letter...
+pub(super) const COMMIT: &str = with_helpers!(
+    r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, 0, -1 } end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { -1, 0, 0, 0, -1 } end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local offsets = tonumber(ARGV[12])
+for i = 13, 12 + offsets do
+  local letter = redis.call('HGET', KEYS[5], ARGV[i])
+  if letter then
+    redis.call('RPUSH', KEYS[6], letter)
+    redis.call('HDEL', KEYS[5], ARGV[i])
+  end
+end
+for i = 13 + offsets, #ARGV do redis.call('RPUSH', KEYS[6], ARGV[i]) end
+local queue, name, position, moved = KEYS[1], ARGV[5], ARGV[6], 0
+local g = group(queue, name)
+if position == '' then
+  if g then acknowledge(queue, name, '-', ARGV[8], ARGV[9]) end
+  redis.call('DEL', KEYS[7])
+else
+  if not g then
+    moved = 1
+    redis.call('XGROUP', 'CREATE', queue, name, position, 'MKSTREAM', 'ENTRIESREAD', ARGV[7])
+  else
+    if g['last-delivered-id'] ~= redis.call('HGET', KEYS[4], 'position') then moved = 1 end
+    redis.call('XGROUP', 'SETID', queue, name, position, 'ENTRIESREAD', ARGV[7])
+    -- Only another consumer can have put something there.
+    if g['pending'] > 0 then
+      acknowledge(queue, name, '(' .. redis.call('HGET', KEYS[4], 'adopted'), position)
+    end
+  end
+  redis.call('HSET', KEYS[4], 'position', position)
+  redis.call('SET', KEYS[3], ARGV[4])
+  if ARGV[10] == 'minid' then
+    redis.call('XTRIM', queue, 'MINID', ARGV[11])
+  elseif ARGV[10] == 'maxlen' then
+    local lag = group(queue, name)['lag']
+    if lag then redis.call('XTRIM', queue, 'MAXLEN', '~', math.max(lag, tonumber(ARGV[11]))) end
+  end
+end
+return { 1, moved, depth(queue, group(queue, name)) }"
+);
+
+/// Looks at the queue. Where everything is settled, the number of entries read is the number of those added: if it is
+/// not, some were removed unread, or it was not known. Answers that, and the first entry behind `from`.
+///
+/// KEYS queue owner stream dead-list · ARGV epoch group from
+pub(super) const LOOK: &str = with_helpers!(
+    r"
+local g = group(KEYS[1], ARGV[2])
+local removed = 0
+if g and redis.call('GET', KEYS[2]) == ARGV[1] then
+  local s, last = info(KEYS[1]), g['last-delivered-id']
+  if s['last-generated-id'] == last and redis.call('HGET', KEYS[3], 'position') == last
+    and s['entries-added'] ~= g['entries-read'] then
+    if g['entries-read'] then removed = math.max(0, s['entries-added'] - g['entries-read']) end
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[2], last, 'ENTRIESREAD', s['entries-added'])
+    g = group(KEYS[1], ARGV[2])
+  end
+end
+local lag, pending, added = depth(KEYS[1], g)
+local oldest = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', 1)[1]
+return {
+  lag, pending, added, g and g['entries-read'] or -1, removed,
+  redis.call('LLEN', KEYS[4]), oldest and oldest[1] or '',
+}"
+);
+
+/// The id of the n-th entry of a range, or of the n-th that is pending there.
+///
+/// KEYS queue owner · ARGV epoch ttl-ms group from to count consumer
+pub(super) const NTH: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, '' } end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local entries
+if ARGV[7] ~= '' then
+  entries = redis.call('XPENDING', KEYS[1], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7])
+else
+  entries = redis.call('XRANGE', KEYS[1], ARGV[4], ARGV[5], 'COUNT', ARGV[6])
+end
+local last = entries[#entries]
+return { 1, last and last[1] or '' }";
+
+/// Makes a dead letter of an entry, which never leaves Redis: it may be what kills its readers. With no new base, it
+/// is pending, and acknowledged.
+///
+/// KEYS queue owner base stream dead-list tries · ARGV epoch ttl-ms base new-base group id entries-read field
+/// rest-of-letter
+pub(super) const SET_ASIDE: &str = r#"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local entry = redis.call('XRANGE', KEYS[1], ARGV[6], ARGV[6])[1]
+if not entry then return -2 end
+local fields = entry[2]
+local text = nil
+for i = 1, #fields, 2 do
+  if ARGV[8] ~= '' and fields[i] == ARGV[8] then text = text or fields[i + 1] end
+end
+text = text or table.concat(fields, ' ')
+redis.call('RPUSH', KEYS[5], '{"event_text":' .. cjson.encode(text) .. ',' .. ARGV[9])
+if ARGV[4] == '' then
+  redis.call('XACK', KEYS[1], ARGV[5], ARGV[6])
+else
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[5], ARGV[6], 'ENTRIESREAD', ARGV[7])
+  redis.call('HSET', KEYS[4], 'position', ARGV[6])
+  redis.call('SET', KEYS[3], ARGV[4])
+end
+redis.call('DEL', KEYS[6])
+return 1"#;

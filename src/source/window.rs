@@ -1,0 +1,143 @@
+//! Events as they are read, and how much there is.
+
+use std::sync::Arc;
+
+use super::list::sha1;
+use crate::commit::Checkpoint;
+
+/// The most events that are read at once: windows of this size move as many events a second as larger ones, and
+/// cost less memory.
+pub const MAX_WINDOW: usize = 2000;
+
+/// Events read at once.
+#[derive(Debug, Clone, Default)]
+pub struct Window {
+    first: i64,
+    /// Where offsets are not consecutive: each event's.
+    sparse: Option<Arc<Vec<i64>>>,
+    /// Offsets of what was found to be no event: ascending, and hardly ever any.
+    malformed: Vec<i64>,
+    events: Arc<Vec<Vec<u8>>>,
+    ahead: usize,
+}
+
+impl Window {
+    /// Events at consecutive offsets from `first` on.
+    #[must_use]
+    pub fn new(first: i64, events: Vec<Vec<u8>>) -> Self {
+        Window { first, events: Arc::new(events), ..Window::default() }
+    }
+
+    /// Events at these offsets, which ascend; and the offsets of those that are none.
+    #[must_use]
+    pub(super) fn sparse(offsets: Vec<i64>, events: Vec<Vec<u8>>, malformed: Vec<i64>) -> Self {
+        debug_assert_eq!(offsets.len(), events.len(), "each event has an offset");
+        Window {
+            first: offsets.first().copied().unwrap_or_default(),
+            sparse: Some(Arc::new(offsets)),
+            malformed,
+            events: Arc::new(events),
+            ahead: 0,
+        }
+    }
+
+    /// Whether what is at an offset is no event, however it looks.
+    #[must_use]
+    pub fn is_malformed(&self, offset: i64) -> bool {
+        !self.malformed.is_empty() && self.malformed.binary_search(&offset).is_ok()
+    }
+
+    /// The same window, behind which an element of so many bytes was seen.
+    #[must_use]
+    pub(super) fn with_ahead(self, ahead: usize) -> Self {
+        Window { ahead, ..self }
+    }
+
+    /// Bytes of the largest event among it and what was seen behind it.
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        self.events.iter().map(Vec::len).max().unwrap_or(0).max(self.ahead)
+    }
+
+    /// The number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// The offset behind the last event.
+    #[must_use]
+    pub fn end(&self) -> i64 {
+        match self.sparse.as_ref().map(|offsets| offsets.last()) {
+            None => self.first + i64::try_from(self.events.len()).unwrap_or(0),
+            Some(last) => last.map_or(0, |last| last.saturating_add(1)),
+        }
+    }
+
+    /// Offsets and events.
+    pub fn iter(&self) -> impl Iterator<Item = (i64, &[u8])> {
+        let sparse = self.sparse.as_deref();
+        let offsets = (self.first..)
+            .zip(0..)
+            .map(move |(dense, at)| sparse.map_or(dense, |offsets: &Vec<i64>| offsets[at]));
+        // The events end first, so that no offset behind them is asked for.
+        self.events.iter().map(Vec::as_slice).zip(offsets).map(|(event, offset)| (offset, event))
+    }
+
+    /// Bytes of all events.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.len() + size_of::<Vec<u8>>()).sum()
+    }
+
+    /// Where the queue may be trimmed once the window is settled. None if it is empty.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        Some(Checkpoint {
+            end: self.end(),
+            events: self.events.len() as u64,
+            sha1: sha1(self.events.last()?),
+        })
+    }
+}
+
+/// How much is in a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Events that are not committed: of a list, its elements.
+    pub elements: u64,
+    /// A number that grows by one with each event that arrives: of a list, the offset that the next one will have.
+    pub tail: i64,
+    /// Events known to be there behind what was just read.
+    pub ahead: u64,
+    /// Whether a blocking peek would not block, though there is nothing to read: what is in the way has to be committed
+    /// first.
+    pub is_held: bool,
+}
+
+impl Depth {
+    /// A list of so many elements, the first of them at `base`, read up to `cursor`.
+    pub(super) fn of_list(elements: u64, base: i64, cursor: i64) -> Self {
+        let tail = base + i64::try_from(elements).unwrap_or(0);
+        let ahead = u64::try_from(tail.saturating_sub(cursor)).unwrap_or(0);
+        // What is read and not committed is still there, so the list is not empty.
+        Depth { elements, tail, ahead, is_held: elements > 0 }
+    }
+}
+
+/// What is seen of a queue now and then.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// How much is in it.
+    pub depth: Depth,
+    /// Dead letters in their list, if they could be counted.
+    pub dead: Option<u64>,
+    /// The offset of the oldest event that is not settled, where that can be told.
+    pub oldest: Option<i64>,
+}
