@@ -193,6 +193,17 @@ async fn settled_entries_are_trimmed_as_asked() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_longer_than_what_is_kept() -> Outcome {
+    let setting = Setting::new().stream("trim = { maxlen = 10 }").with("buffer.max_events = 100\n");
+    let stage = setting.stage().await?;
+    stage.push((0..5000).map(|n| logged("doc", n))).await?;
+    let tidegate = stage.start().await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 5000);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_consumer_of_the_group_costs_nothing() -> Outcome {
     let stage = Setting::new().stream("").stage().await?;
     let tidegate = stage.start().await?;
