@@ -3,6 +3,7 @@
 
 mod alerts;
 mod bad_input;
+mod collab;
 mod command_line;
 mod crash_loop;
 mod dashboards;

@@ -147,11 +147,12 @@ impl Tab {
         Ok(self.evaluate(&expression).await?.as_str().unwrap_or_default().to_owned())
     }
 
-    /// Presses and releases a key, such as `Tab` or `Enter`.
+    /// Presses and releases a key: `Tab`, `Enter` or `Backspace`.
     pub(crate) async fn press(&self, key: &str) -> anyhow::Result<()> {
         let (code, text) = match key {
             "Tab" => (9, ""),
             "Enter" => (13, "\r"),
+            "Backspace" => (8, ""),
             other => bail!("no such key here: {other}"),
         };
         for kind in ["keyDown", "keyUp"] {
@@ -162,6 +163,16 @@ impl Tab {
             self.call("Input.dispatchKeyEvent", event).await?;
         }
         Ok(())
+    }
+
+    /// Has the page believe that its window is the one in front, even if others are open.
+    pub(crate) async fn has_focus(&self) -> anyhow::Result<()> {
+        self.call("Emulation.setFocusEmulationEnabled", json!({ "enabled": true })).await.map(drop)
+    }
+
+    /// Types into what has the focus.
+    pub(crate) async fn write(&self, text: &str) -> anyhow::Result<()> {
+        self.call("Input.insertText", json!({ "text": text })).await.map(drop)
     }
 
     /// What is seen now, as a PNG file.
