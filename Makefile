@@ -64,10 +64,10 @@ servers: ## make sure that Redis, a MongoDB server, Prometheus and Chromium are 
 	@scripts/servers.sh
 
 SCREENSHOTS := $(CURDIR)/target/screenshots
-screenshots: servers ## picture the status page for the README; takes three minutes and the port 9464
-	SCREENSHOTS=$(SCREENSHOTS) $(CARGO) test --locked --test suite page::screenshots -- --ignored
+screenshots: servers ## picture the pages for the README; takes three minutes and the port 9464
+	SCREENSHOTS=$(SCREENSHOTS) $(CARGO) test --locked --test suite screenshots -- --ignored
 	mkdir -p docs/images
-	cp $(SCREENSHOTS)/status-page.png docs/images/status-page.png
+	cp $(SCREENSHOTS)/status-page.png $(SCREENSHOTS)/collab.png docs/images/
 
 clean: ## remove everything that was built, the MongoDB server too
 	$(CARGO) clean

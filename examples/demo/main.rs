@@ -1,7 +1,8 @@
 //! Tidegate at work: `make demo`.
 //!
 //! Starts a Redis and a MongoDB server with their data in temporary folders, and tidegate with the shipped
-//! `config.toml`; lets many users type into a few thousand documents; and shows what has become of it.
+//! `config.toml`; lets many users type into a few thousand documents; and shows what has become of it. Beside that, it
+//! serves the page of `examples/collab`, which people can type into.
 //!
 //! It runs until Ctrl-C, or for `DEMO_SECONDS`. Everything that it starts ends with it.
 
@@ -10,8 +11,10 @@ mod support;
 
 mod progress;
 mod report;
+mod together;
 mod traffic;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::progress::{Bar, StatusLine, thousands};
 use self::support::{Aof, Launch, Metrics, Mongo, Redis, Tidegate, length, push, try_eventually};
+use self::together::Together;
 use self::traffic::Office;
 
 /// What the shipped `config.toml` drains, and where to.
@@ -82,12 +86,14 @@ async fn show(steady: Option<Duration>, stop: &CancellationToken) -> anyhow::Res
     // While its servers are there, as in production.
     let exited = stage.tidegate.terminate().await?;
     ensure!(exited.status.success(), "tidegate ended with {}:\n{}", exited.status, exited.lines.join("\n"));
+    stage.together.stop().await?;
     report.verdict()
 }
 
-/// Everything that was started. The daemon comes first, so that it ends first.
+/// Everything that was started. The daemons come first, so that they end first.
 struct Stage {
     tidegate: Tidegate,
+    together: Together,
     redis: Redis,
     mongo: Mongo,
 }
@@ -102,13 +108,16 @@ impl Stage {
         let launch = Launch::config_file(&config).redis(&redis).mongodb(&mongo, DATABASE);
         let tidegate = launch.start().await?;
         println!("tidegate   http://{}  ({})", tidegate.address(), config.display());
-        Ok(Self { tidegate, redis, mongo })
+        let together = Together::start(&redis, &mongo, DATABASE).await?;
+        println!("a page     http://{}  (open it in two windows and type)", together.address());
+        Ok(Self { tidegate, together, redis, mongo })
     }
 }
 
 /// The producers' side, and a view of the queue.
 struct Demo<'a> {
     tidegate: &'a Tidegate,
+    page: SocketAddr,
     connection: MultiplexedConnection,
     office: Office,
 }
@@ -116,7 +125,8 @@ struct Demo<'a> {
 impl<'a> Demo<'a> {
     async fn new(stage: &'a Stage) -> anyhow::Result<Self> {
         let connection = stage.redis.connect().await?;
-        Ok(Self { tidegate: &stage.tidegate, connection, office: Office::new() })
+        let page = stage.together.address();
+        Ok(Self { tidegate: &stage.tidegate, page, connection, office: Office::new() })
     }
 
     /// Pushes the backlog as fast as Redis takes it, and waits until it is durable.
@@ -158,6 +168,7 @@ impl<'a> Demo<'a> {
         }
         println!("  /metrics   http://{}/metrics", self.tidegate.address());
         println!("  /status    http://{}/status", self.tidegate.address());
+        println!("  a page     http://{}  to type into, in two windows", self.page);
         let began = Instant::now();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
