@@ -9,6 +9,7 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 # Only what the binary is made of, so that a change to tests or docs does not build it again.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
 RUN cargo build --release --locked --bin tidegate

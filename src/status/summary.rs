@@ -257,7 +257,7 @@ impl Facts {
         );
         let times = number(queue.foreign_pops);
         let advice = format!(
-            "Found so far: {times}. This delivery needs the list to itself: find the client (CLIENT LIST), or use at-most-once."
+            "Found so far: {times}. This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list."
         );
         Some(summary(Level::Notice, "foreign-pops", text, advice))
     }

@@ -182,6 +182,6 @@ fn what_goes_by_itself() {
     insta::assert_snapshot!(told(&facts(QueueFacts { foreign_pops: 2, ..queue() })), @r"
     Notice, foreign-pops
     Another client removes or inserts elements of edits: some events may be lost to it or applied twice.
-    Found so far: 2. This delivery needs the list to itself: find the client (CLIENT LIST), or use at-most-once.
+    Found so far: 2. This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list.
     ");
 }
