@@ -23,7 +23,7 @@
 //! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
 //! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
 //! done, [`reload`] changes what is [`live`]; [`receipts`] tell producers what is durable; [`history`] keeps events as they came; [`tail_clock`] estimates how old events are.
-//! A [`trace`] goes along with the events that belong to one.
+//! A [`trace`] goes along with the events that belong to one. [`words`] writes numbers and times as people say them.
 //!
 //! The protocol, its invariants and the reasons are in `docs/architecture.md`.
 
@@ -57,5 +57,6 @@ pub mod source;
 pub mod status;
 pub mod tail_clock;
 pub mod trace;
+pub mod words;
 pub mod write;
 pub mod yjs;

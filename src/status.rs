@@ -8,7 +8,6 @@ mod queue;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

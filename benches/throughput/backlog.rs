@@ -1,8 +1,9 @@
 //! Whether events cost more when many wait.
 
+use tidegate::words::number;
+
 use super::daemon::{self, DEFAULT};
 use super::plan::Plan;
-use super::report;
 use super::servers::Servers;
 use super::stats::Series;
 use super::workload::Workload;
@@ -35,7 +36,7 @@ impl Backlog {
 pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Result<Backlog> {
     println!("\nbacklog: events a second, by how many wait");
     let sizes: &[u64] = plan.of(&SIZES, &QUICK);
-    let empty = |&size: &u64| (size, Series { name: report::count(size), runs: Vec::new() });
+    let empty = |&size: &u64| (size, Series { name: number(size), runs: Vec::new() });
     let mut series: Vec<(u64, Series)> = sizes.iter().map(empty).collect();
     let longest = sizes.iter().copied().max().unwrap_or(0);
     servers.keep(&Workload::hot(), longest).await?;
@@ -46,7 +47,7 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
             println!(
                 "  round {round}  {:>12} events {:>12} events/s",
                 series.name,
-                report::count(run.rate() as u64)
+                number(run.rate() as u64)
             );
             series.runs.push(run);
         }

@@ -1,12 +1,14 @@
 //! Everybody who can drain a workload, in turn, round after round.
 
+use tidegate::words::number;
+
+use super::bare;
 use super::daemon::{self, BEST, DEFAULT};
 use super::peers::Peer;
 use super::plan::Plan;
 use super::servers::Servers;
 use super::stats::{Run, Series};
 use super::workload::{Spread, Workload};
-use super::{bare, report};
 
 pub(crate) const BARE_DRAIN: &str = "bare drain";
 pub(crate) const BARE_UPSERTS: &str = "bare upserts";
@@ -75,7 +77,7 @@ pub(crate) async fn measure(
     workload: Workload,
     peers: &[Peer],
 ) -> anyhow::Result<Comparison> {
-    println!("\n{}: {} events of {}", workload.name, report::count(workload.events), workload.says);
+    println!("\n{}: {} events of {}", workload.name, number(workload.events), workload.says);
     servers.keep(&workload, workload.events).await?;
     let mut contenders = vec![Contender::BareDrain];
     if let Spread::Distinct = workload.spread {
@@ -101,11 +103,7 @@ pub(crate) async fn measure(
     for round in 1..=plan.rounds {
         for (contender, series) in contenders.iter().zip(&mut series) {
             let run = contender.run(servers, &workload).await?;
-            println!(
-                "  round {round}  {:<24} {:>12} events/s",
-                series.name,
-                report::count(run.rate() as u64)
-            );
+            println!("  round {round}  {:<24} {:>12} events/s", series.name, number(run.rate() as u64));
             series.runs.push(run);
         }
     }

@@ -1,6 +1,7 @@
 //! What is to be reached.
 
-use super::report;
+use tidegate::words::number;
+
 use super::results::Results;
 
 /// A goal, and what was reached.
@@ -52,7 +53,7 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
         goals.push(Goal::at_most(says, "ms", latency.max_delay + 10.0, latency.p99()));
     }
     if let Some(memory) = &results.memory {
-        let says = format!("peak RSS, outage, {} events over 5,000 documents", report::count(memory.events));
+        let says = format!("peak RSS, outage, {} events over 5,000 documents", number(memory.events));
         goals.push(Goal::at_most(says, "MiB", 64.0, memory.of(|round| round.outage)));
     }
     if let Some(backlog) = results.backlog.as_ref().filter(|backlog| backlog.is_whole())

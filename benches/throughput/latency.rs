@@ -7,10 +7,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use tidegate::words::number;
 
 use super::daemon;
 use super::plan::Plan;
-use super::report;
 use super::servers::{QUEUE, Servers};
 use super::stats::{median, quantile};
 use super::workload::Workload;
@@ -63,7 +63,7 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
             let [p50, p99, p999] = measured;
             println!(
                 "  round {round}  {:>6} events/s  max_delay {:>4}  {p50:>7.2} {p99:>7.2} {p999:>7.2} ms (p50, p99, p99.9)",
-                report::count(latency.rate),
+                number(latency.rate),
                 latency.delay,
             );
             latency.rounds.push(measured);

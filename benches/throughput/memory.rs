@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use tidegate::words::number;
+
 use super::daemon::{self, DEFAULT};
 use super::plan::Plan;
-use super::report;
 use super::servers::Servers;
 use super::stats::median;
 use super::support::try_eventually;
@@ -37,7 +38,7 @@ impl Memory {
 /// Measures outages. MongoDB is stopped by SIGSTOP: connections stay open, nothing answers.
 pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Result<Memory> {
     let workload = Workload::hot();
-    println!("\nmemory: {} events wait while MongoDB does not answer", report::count(workload.events));
+    println!("\nmemory: {} events wait while MongoDB does not answer", number(workload.events));
     servers.keep(&workload, workload.events).await?;
     let mut rounds = Vec::new();
     for number in 1..=plan.of(plan.rounds, 1) {

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use tidegate::words::number;
+
 use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST};
 use super::latency::{Latency, QUANTILES};
-use super::report::{self, rate};
+use super::report::rate;
 use super::results::Results;
 use super::svg::{Bar, Scale, chart};
 
@@ -69,7 +71,7 @@ fn latencies(latencies: &[Latency]) -> String {
         (0..QUANTILES.len()).map(move |at| Bar {
             label: format!(
                 "{}/s, max_delay {} ms: p{}",
-                report::count(latency.rate),
+                number(latency.rate),
                 latency.max_delay,
                 QUANTILES[at] * 100.0
             ),

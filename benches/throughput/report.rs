@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use tidegate::words::number;
+
 use super::compare::Comparison;
 use super::goals::goals;
 use super::latency::Latency;
@@ -48,7 +50,7 @@ fn text(plan: &Plan, about: &str, results: &Results) -> String {
             text,
             "\n### Memory\n\n{} hot events wait while MongoDB does not answer. Resident: {:.1} MiB before, at most {:.1} MiB \
              in the outage, at most {:.1} MiB until all of it was written.\n",
-            count(memory.events),
+            number(memory.events),
             memory.of(|round| round.idle),
             memory.of(|round| round.outage),
             memory.of(|round| round.after),
@@ -69,7 +71,7 @@ fn text(plan: &Plan, about: &str, results: &Results) -> String {
 fn latency(text: &mut String, latencies: &[Latency]) {
     *text += "\n### Latency: milliseconds from push to durable\n\n";
     let rows = latencies.iter().map(|latency| {
-        let mut row = vec![count(latency.rate), format!("{} ms", latency.max_delay)];
+        let mut row = vec![number(latency.rate), format!("{} ms", latency.max_delay)];
         row.extend(latency.quantiles().map(|milliseconds| format!("{milliseconds:.1}")));
         row
     });
@@ -78,7 +80,8 @@ fn latency(text: &mut String, latencies: &[Latency]) {
 
 fn throughput(text: &mut String, comparison: &Comparison) {
     let workload = &comparison.workload;
-    let _ = write!(text, "\n### {}: {} events, {}\n\n", workload.name, count(workload.events), workload.says);
+    let _ =
+        write!(text, "\n### {}: {} events, {}\n\n", workload.name, number(workload.events), workload.says);
     let limit = comparison.limit();
     let against = comparison.series(limit);
     let rows = comparison.series.iter().map(|series| {
@@ -119,20 +122,7 @@ pub(crate) fn rate(rate: f64) -> String {
     while rate / unit >= 1_000.0 {
         unit *= 10.0;
     }
-    count(((rate / unit).round() * unit) as u64)
-}
-
-/// 1234567 as 1,234,567.
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    number(((rate / unit).round() * unit) as u64)
 }
 
 /// A table in Markdown that can also be read as it is.

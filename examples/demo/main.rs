@@ -21,11 +21,12 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use redis::aio::MultiplexedConnection;
+use tidegate::words::number;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use self::progress::{Bar, StatusLine, thousands};
+use self::progress::{Bar, StatusLine};
 use self::support::{Aof, Launch, Metrics, Mongo, Redis, Tidegate, length, push, try_eventually};
 use self::together::Together;
 use self::traffic::Office;
@@ -131,7 +132,7 @@ impl<'a> Demo<'a> {
 
     /// Pushes the backlog as fast as Redis takes it, and waits until it is durable.
     async fn load(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
-        println!("\nA backlog of {} events, as fast as they can be pushed", thousands(BACKLOG));
+        println!("\nA backlog of {} events, as fast as they can be pushed", number(BACKLOG));
         let began = Instant::now();
         let mut bar = Bar::new(BACKLOG);
         while self.office.pushed() < BACKLOG && !stop.is_cancelled() {
@@ -151,7 +152,7 @@ impl<'a> Demo<'a> {
         .context(STUCK)?;
         bar.finish();
         let rate = pushed as f64 / began.elapsed().as_secs_f64();
-        println!("  {} events a second, pushed and durable at the same time", thousands(rate as u64));
+        println!("  {} events a second, pushed and durable at the same time", number(rate as u64));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use tidegate::words::number;
 use tokio::time::Instant;
 
 use super::report::Latency;
@@ -30,7 +31,7 @@ impl Bar {
         let blanks = WIDTH - hashes - dashes;
         let draw = |mark: &str, count: u64| mark.repeat(usize::try_from(count).unwrap_or(0));
         let bar = draw("#", hashes) + &draw("-", dashes) + &draw(" ", blanks);
-        self.last = format!("  [{bar}] {:>9} pushed {:>9} durable", thousands(pushed), thousands(durable));
+        self.last = format!("  [{bar}] {:>9} pushed {:>9} durable", number(pushed), number(durable));
         if self.line.is_due() {
             self.line.write(&self.last);
         }
@@ -58,7 +59,7 @@ impl StatusLine {
     }
 
     pub(crate) fn show(&mut self, elapsed: Duration, rate: f64, queued: u64, latency: &Latency) {
-        let (seconds, rate, queued) = (elapsed.as_secs(), thousands(rate as u64), thousands(queued));
+        let (seconds, rate, queued) = (elapsed.as_secs(), number(rate as u64), number(queued));
         self.0.write(&format!(
             "  {seconds:>4} s  {rate:>7} events/s  {queued:>7} queued  durable after {latency}"
         ));
@@ -102,17 +103,4 @@ impl Line {
         }
         self.written = None;
     }
-}
-
-/// 1234567 as 1,234,567.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

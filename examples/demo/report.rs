@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use anyhow::{Context, ensure};
 use bson::{Bson, Document};
 use mongodb::Database;
+use tidegate::words::number;
 
-use super::progress::thousands;
 use super::support::{Metrics, documents};
 use super::traffic::Office;
 use super::{COLLECTION, QUEUE};
@@ -88,9 +88,9 @@ impl Report {
         let per_write =
             self.events_per_write.map_or_else(|| "not measured".to_owned(), |n| format!("{n:.1}"));
         println!("\nWhat happened");
-        println!("  events pushed            {:>12}", thousands(self.pushed));
-        println!("  documents in MongoDB     {:>12}", thousands(self.documents));
-        println!("  sum of their edits       {:>12}", thousands(self.edits));
+        println!("  events pushed            {:>12}", number(self.pushed));
+        println!("  documents in MongoDB     {:>12}", number(self.documents));
+        println!("  sum of their edits       {:>12}", number(self.edits));
         println!("  events a write           {per_write:>12}");
         println!("  durable after, backlog   {}", self.backlog);
         println!("  durable after, everyday  {}", self.everyday);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Phase;
 use super::dependency::Health;
-use super::words::{events, number, rate, span};
+use crate::words::{events, number, rate, span};
 
 /// From this age on, events are late. A batch waits for company far less long.
 const LATE: Duration = Duration::from_secs(5);

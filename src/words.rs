@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// `31,204`
-pub(super) fn number(n: u64) -> String {
+#[must_use]
+pub fn number(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -16,12 +17,14 @@ pub(super) fn number(n: u64) -> String {
 }
 
 /// `1 event waits`, `31,204 events wait`
-pub(super) fn events(n: u64, one: &str, many: &str) -> String {
+#[must_use]
+pub fn events(n: u64, one: &str, many: &str) -> String {
     if n == 1 { format!("1 event {one}") } else { format!("{} events {many}", number(n)) }
 }
 
 /// `60 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`
-pub(super) fn span(time: Duration) -> String {
+#[must_use]
+pub fn span(time: Duration) -> String {
     let ms = time.as_millis();
     let seconds = time.as_secs();
     let two = |large: u64, unit: &str, small: u64, smaller: &str| match small {
@@ -39,7 +42,8 @@ pub(super) fn span(time: Duration) -> String {
 }
 
 /// A rate, without digits that mean nothing: `0.4`, `12`, `1,204`
-pub(super) fn rate(per_second: f64) -> String {
+#[must_use]
+pub fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 9.95 {
         return format!("{per_second:.1}");
     }
