@@ -15,8 +15,7 @@ pub struct Buffer {
     max_bytes: AtomicU64,
     events: AtomicU64,
     bytes: AtomicU64,
-    room: Notify,
-    resized: Notify,
+    changed: Notify,
     gauges: [Gauge; 2],
 }
 
@@ -38,8 +37,7 @@ impl Buffer {
             max_bytes: AtomicU64::new(0),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            room: Notify::new(),
-            resized: Notify::new(),
+            changed: Notify::new(),
             gauges: [gauge(Metric::BufferEvents, &[]), gauge(Metric::BufferBytes, &[])],
         };
         buffer.set_bounds(config);
@@ -52,19 +50,13 @@ impl Buffer {
         gauge(Metric::BufferMaxBytes, &[]).set(config.max_bytes.as_u64() as f64);
         self.max_events.store(config.max_events, Ordering::Relaxed);
         self.max_bytes.store(config.max_bytes.as_u64(), Ordering::Relaxed);
-        self.room.notify_waiters();
-        self.resized.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// The most events that are to be held.
     #[must_use]
     pub fn max_events(&self) -> u64 {
         self.max_events.load(Ordering::Relaxed)
-    }
-
-    /// The bounds have changed.
-    pub fn resized(&self) -> tokio::sync::futures::Notified<'_> {
-        self.resized.notified()
     }
 
     /// Events held.
@@ -79,12 +71,6 @@ impl Buffer {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether reading waits for room.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.events() >= self.max_events() || self.bytes() >= self.max_bytes.load(Ordering::Relaxed)
-    }
-
     /// What `/status` says of it.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
@@ -96,19 +82,16 @@ impl Buffer {
         })
     }
 
-    /// Waits until another window may be read. The bounds are exceeded by at most that window a queue.
-    /// Answers how many events fit, at least one.
-    pub async fn room(&self) -> u64 {
-        loop {
-            let freed = self.room.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            let free = self.max_events().saturating_sub(self.events());
-            if free > 0 && self.bytes() < self.max_bytes.load(Ordering::Relaxed) {
-                return free;
-            }
-            freed.await;
-        }
+    /// How many events fit, if another window may be read. The bounds are exceeded by at most that window a queue.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        let free = self.max_events().saturating_sub(self.events());
+        (free > 0 && self.bytes() < self.max_bytes.load(Ordering::Relaxed)).then_some(free)
+    }
+
+    /// Waits until there may be more room than at the call, or the bounds have changed.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
     }
 
     pub(crate) fn add_events(&self, n: u64) {
@@ -120,7 +103,7 @@ impl Buffer {
     pub(crate) fn remove_events(&self, n: u64) {
         self.events.fetch_sub(n, Ordering::Relaxed);
         self.gauges[0].decrement(n as f64);
-        self.room.notify_waiters();
+        self.changed.notify_waiters();
     }
 }
 
@@ -147,7 +130,7 @@ impl Reserved {
             self.buffer.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
         } else {
             self.buffer.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            self.buffer.room.notify_waiters();
+            self.buffer.changed.notify_waiters();
         }
         self.buffer.gauges[1].increment(bytes as f64 - self.bytes as f64);
         self.bytes = bytes;
@@ -167,41 +150,41 @@ mod tests {
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
 
-    fn is_ready(future: &mut std::pin::Pin<Box<impl Future>>) -> bool {
-        matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(_))
+    /// Whether what `happens` to the buffer is told to who waits for a change.
+    fn is_told(buffer: &Buffer, happens: impl FnOnce()) -> bool {
+        let mut changed = std::pin::pin!(buffer.changed());
+        happens();
+        matches!(changed.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()))
     }
 
     #[test]
-    fn readers_wait_for_either_bound() {
+    fn either_bound_leaves_no_room() {
         let buffer = Buffer::new(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 10 });
         buffer.add_events(4);
         let mut full = Reserved::new(&buffer, 120);
-        let mut room = Box::pin(buffer.room());
-        assert!(!is_ready(&mut room));
-        full.resize(99);
-        assert!(is_ready(&mut room));
-        buffer.add_events(6);
-        let mut room = Box::pin(buffer.room());
-        assert!(!is_ready(&mut room));
-        drop(full);
-        assert!(!is_ready(&mut room));
-        buffer.remove_events(1);
-        assert!(is_ready(&mut room));
+        assert_eq!(buffer.room(), None);
+        assert!(is_told(&buffer, || full.resize(99)));
+        assert_eq!(buffer.room(), Some(6));
+        assert!(!is_told(&buffer, || buffer.add_events(6)));
+        assert_eq!(buffer.room(), None);
+        assert!(is_told(&buffer, || drop(full)));
+        assert_eq!(buffer.room(), None);
+        assert!(is_told(&buffer, || buffer.remove_events(1)));
+        assert_eq!(buffer.room(), Some(1));
         assert_eq!((buffer.events(), buffer.bytes()), (9, 0));
     }
 
     #[test]
-    fn wider_bounds_let_waiting_readers_go_on() {
+    fn other_bounds_count_at_once() {
         let buffer = Buffer::new(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 10 });
+        let set = |max_events| buffer.set_bounds(&config::Buffer { max_bytes: ByteSize::b(100), max_events });
         buffer.add_events(10);
-        let mut room = Box::pin(buffer.room());
-        assert!(!is_ready(&mut room));
-        buffer.set_bounds(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 11 });
-        assert!(is_ready(&mut room));
-        buffer.set_bounds(&config::Buffer { max_bytes: ByteSize::b(100), max_events: 5 });
-        let mut room = Box::pin(buffer.room());
-        assert!(!is_ready(&mut room));
+        assert_eq!(buffer.room(), None);
+        assert!(is_told(&buffer, || set(11)));
+        assert_eq!(buffer.room(), Some(1));
+        set(5);
+        assert_eq!(buffer.room(), None);
         buffer.remove_events(6);
-        assert!(is_ready(&mut room));
+        assert_eq!(buffer.room(), Some(1));
     }
 }

@@ -161,7 +161,7 @@ impl Status {
             queues: self.queues.iter().zip(recent).map(|(queue, recent)| queue.facts(recent)).collect(),
             // A page that is looked at minutes later should still say it.
             dead_lately: self.letters.within(5 * 60),
-            buffer_is_full: self.buffer.is_full(),
+            buffer_is_full: self.buffer.room().is_none(),
         }
         .summary()
     }

@@ -41,6 +41,8 @@ pub enum Input {
         /// Those of their events that are to be kept, in the same order.
         records: Vec<Record>,
     },
+    /// Whether many more events wait to be read behind what was sent so far, and there is memory for them.
+    Behind(bool),
     /// Send everything pending without delay.
     Flush,
 }
@@ -53,7 +55,7 @@ pub struct Lane {
     queue: Arc<Owned>,
     input: mpsc::Receiver<Input>,
     policy: watch::Receiver<Policy>,
-    behind: watch::Receiver<bool>,
+    behind: bool,
     pending: Pending,
     memory: Reserved,
     in_flight: Option<InFlight>,
@@ -87,7 +89,7 @@ impl Lane {
         Lane {
             index,
             policy: queue.shared.live.watch_policy(),
-            behind: queue.behind.subscribe(),
+            behind: false,
             queue,
             input,
             pending,
@@ -106,8 +108,7 @@ impl Lane {
     pub async fn run(mut self) -> Result<(), SourceError> {
         loop {
             let policy = *self.policy.borrow_and_update();
-            let behind = *self.behind.borrow_and_update();
-            self.send_if_due(policy, behind);
+            self.send_if_due(policy);
             if self.in_flight.is_none() && self.pending.entities() == 0 {
                 self.flushing = false;
                 if self.closed {
@@ -115,7 +116,7 @@ impl Lane {
                 }
             }
             self.tell(false);
-            let patience = policy.patience(self.pending.held(Instant::now()), behind);
+            let patience = policy.patience(self.pending.held(Instant::now()), self.behind);
             let due = self.pending.since().map(|since| since + patience);
             let idle = self.in_flight.is_none();
             tokio::select! {
@@ -130,6 +131,7 @@ impl Lane {
                     Some(Input::Changes { chunk, unsettled, memory, records }) => {
                         self.fold(&chunk, unsettled, memory, records);
                     }
+                    Some(Input::Behind(behind)) => self.behind = behind,
                     Some(Input::Flush) => self.flushing = true,
                     None => {
                         self.closed = true;
@@ -138,7 +140,6 @@ impl Lane {
                 },
                 // Another policy may find due what waits under this one.
                 Ok(()) = self.policy.changed() => {}
-                Ok(()) = self.behind.changed() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if idle && due.is_some() => {}
             }
         }
@@ -198,12 +199,12 @@ impl Lane {
     }
 
     /// Sends a batch, if none is in flight and the policy says so.
-    fn send_if_due(&mut self, policy: Policy, behind: bool) {
+    fn send_if_due(&mut self, policy: Policy) {
         if self.in_flight.is_some() {
             return;
         }
         let held = self.pending.held(Instant::now());
-        let trigger = match policy.due(held, behind) {
+        let trigger = match policy.due(held, self.behind) {
             None if self.flushing && held.ops > 0 => Trigger::Drain,
             None => return,
             Some(trigger) => trigger,

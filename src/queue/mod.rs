@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -84,8 +84,6 @@ pub struct Owned {
     pub tracker: Mutex<Tracker>,
     /// Something was settled or read.
     pub progress: Notify,
-    /// Many more events wait to be read, and there is memory for them.
-    pub behind: watch::Sender<bool>,
     /// Something was committed.
     pub committed: Notify,
     /// Offsets of dead letters recorded and not committed.
@@ -133,11 +131,6 @@ impl Owned {
         if let Some(receipts) = &self.receipts {
             receipts.dead(letters);
         }
-    }
-
-    /// Tells the lanes whether there is a backlog.
-    fn set_behind(&self, behind: bool) {
-        self.behind.send_if_modified(|was| std::mem::replace(was, behind) != behind);
     }
 
     fn log_traces(&self, write: &Write, now: bool) {

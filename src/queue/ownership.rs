@@ -148,7 +148,6 @@ impl Queue {
             receipts: self.shared.receipts.as_ref().map(|receipts| receipts.of_queue(&self.config.key)),
             tracker: Tracker::new(self.shared.config.lanes.count, from).into(),
             progress: tokio::sync::Notify::new(),
-            behind: tokio::sync::watch::Sender::new(false),
             committed: tokio::sync::Notify::new(),
             buried: parking_lot::Mutex::new(buried),
             clock: parking_lot::Mutex::new(TailClock::default()),
@@ -352,8 +351,7 @@ async fn run(owned: &Arc<Owned>, keys: Keys, stop: &CancellationToken) -> Result
 
     let mut working = JoinSet::new();
     let waiter = Waiter::new(owned.shared.redis.clone(), Arc::new(keys));
-    let fetcher = Fetcher { queue: Arc::clone(owned), windows, stop: stop.clone(), waiter, sent: 0 };
-    working.spawn(fetcher.run());
+    working.spawn(Fetcher::new(Arc::clone(owned), windows, stop.clone(), waiter).run());
     working.spawn(dispatch(Arc::clone(owned), fetched, inputs));
     for (index, input) in lanes.into_iter().enumerate() {
         working.spawn(Lane::new(index, Arc::clone(owned), input).run());

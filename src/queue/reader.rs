@@ -25,6 +25,8 @@ const BACKLOG: u64 = MAX_WINDOW as u64;
 pub(super) enum Fetched {
     /// Events, and their memory.
     Window(Window, Reserved),
+    /// Whether there is a backlog behind what was fetched so far, and memory for it.
+    Behind(bool),
     /// Everything read so far is to be settled; answered when the lanes know.
     Flush(oneshot::Sender<()>),
 }
@@ -34,12 +36,24 @@ pub(super) struct Fetcher {
     pub(super) queue: Arc<Owned>,
     pub(super) windows: mpsc::Sender<Fetched>,
     pub(super) stop: CancellationToken,
-    pub(super) waiter: Waiter,
+    waiter: Waiter,
     /// Events sent on so far.
-    pub(super) sent: u64,
+    sent: u64,
+    /// What the lanes are told of a backlog.
+    behind: bool,
 }
 
 impl Fetcher {
+    /// A fetcher that sends what it reads to `windows`.
+    pub(super) fn new(
+        queue: Arc<Owned>,
+        windows: mpsc::Sender<Fetched>,
+        stop: CancellationToken,
+        waiter: Waiter,
+    ) -> Self {
+        Fetcher { queue, windows, stop, waiter, sent: 0, behind: false }
+    }
+
     /// Recovers what a former owner left, numbers the rest anew, and reads on until stopped.
     ///
     /// # Errors
@@ -65,20 +79,26 @@ impl Fetcher {
         let live = Arc::clone(&self.queue.shared.live);
         let mut pause = Pause::new(live.policy().max_delay);
         let mut known = 0;
-        while let Some(room) = self.room().await {
+        while let Some(room) = self.room().await? {
             let count = self.queue.source.may_ask(size.events().min(room), known);
             let (window, depth) = self.queue.source.read(cursor, count).await?;
             known = depth.ahead;
             self.queue.sample(depth.tail);
             self.queue.status.saw(depth);
             size.saw(&window);
+            let read = self.uncommitted() + window.len() as u64;
+            let behind = !popping && depth.elements.saturating_sub(read) > BACKLOG;
+            if behind {
+                self.tell_behind(true).await?;
+            }
             if !window.is_empty() {
                 cursor = window.end();
                 self.send(window).await?;
                 pause = Pause::new(live.policy().max_delay);
             }
-            let read = self.sent - self.queue.tracker.lock().committed_events();
-            self.queue.set_behind(!popping && depth.elements.saturating_sub(read) > BACKLOG);
+            if !behind {
+                self.tell_behind(false).await?;
+            }
             // Popping waits by itself.
             if popping || known > 0 {
                 continue;
@@ -104,31 +124,44 @@ impl Fetcher {
     /// Waits until more may be read; answers how many events. None at the end.
     ///
     /// Dead letters leave the buffer before they are committed, so what is not committed is bounded, too.
-    pub(super) async fn room(&self) -> Option<usize> {
-        let buffer = &self.queue.shared.buffer;
-        let room = async {
-            loop {
-                let (committed, resized) = (self.queue.committed.notified(), buffer.resized());
-                let read = self.sent - self.queue.tracker.lock().committed_events();
-                let is_near = read < buffer.max_events();
-                if !is_near || buffer.is_full() {
-                    // Only writing makes room.
-                    self.queue.set_behind(false);
-                }
-                if is_near {
-                    return buffer.room().await;
-                }
-                tokio::select! {
-                    () = committed => {}
-                    () = resized => {}
-                }
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub(super) async fn room(&mut self) -> Result<Option<usize>, SourceError> {
+        let queue = Arc::clone(&self.queue);
+        let buffer = &queue.shared.buffer;
+        loop {
+            let (committed, changed) = (queue.committed.notified(), buffer.changed());
+            if self.stop.is_cancelled() {
+                return Ok(None);
             }
-        };
-        let room = self.stop.run_until_cancelled(room).await?;
-        if self.stop.is_cancelled() {
-            return None;
+            if self.uncommitted() < buffer.max_events()
+                && let Some(room) = buffer.room()
+            {
+                return Ok(Some(usize::try_from(room).unwrap_or(usize::MAX)));
+            }
+            // Only writing makes room.
+            self.tell_behind(false).await?;
+            tokio::select! {
+                () = committed => {}
+                () = changed => {}
+                () = self.stop.cancelled() => {}
+            }
         }
-        Some(usize::try_from(room).unwrap_or(usize::MAX))
+    }
+
+    /// Events read and not committed.
+    fn uncommitted(&self) -> u64 {
+        self.sent - self.queue.tracker.lock().committed_events()
+    }
+
+    /// Tells the lanes, in its place among the windows, whether there is a backlog: told at once, they would send what
+    /// the windows on their way still add to.
+    async fn tell_behind(&mut self, behind: bool) -> Result<(), SourceError> {
+        if std::mem::replace(&mut self.behind, behind) == behind {
+            return Ok(());
+        }
+        self.windows.send(Fetched::Behind(behind)).await.map_err(|_| ended())
     }
 
     pub(super) async fn send(&mut self, window: Window) -> Result<(), SourceError> {
@@ -179,6 +212,11 @@ pub(super) async fn dispatch(
                 drop((window, memory));
                 for (lane, input) in chunks {
                     lanes[lane].send(input).await.map_err(|_| ended())?;
+                }
+            }
+            Fetched::Behind(behind) => {
+                for lane in &lanes {
+                    lane.send(Input::Behind(behind)).await.map_err(|_| ended())?;
                 }
             }
             Fetched::Flush(told) => {

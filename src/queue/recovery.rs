@@ -102,7 +102,7 @@ impl Fetcher {
         let mut size = WindowSize::default();
         let mut cursor = range.start;
         while cursor < range.end {
-            let Some(room) = self.room().await else { return Ok(()) };
+            let Some(room) = self.room().await? else { return Ok(()) };
             let window = self.queue.source.reread(cursor..range.end, size.events().min(room)).await?;
             // Offsets of a stream have gaps.
             if window.is_empty() {
