@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use bson::{Bson, RawDocumentBuf, doc};
 
+use super::kind::Kind;
 use super::servers::{COLLECTION, QUEUE, Servers};
 use super::stats::Run;
 use super::workload::Workload;
@@ -13,18 +14,22 @@ use super::workload::Workload;
 /// Statements of a command: tidegate's `batch.max_ops`.
 const STATEMENTS: usize = 1_000;
 
-/// Reads the list to its end: a window, and what trims it, in one pipeline. Nothing is done with what was read.
+/// Reads the queue to its end: a window, and what trims it, in one pipeline. Nothing is done with what was read.
 pub(crate) async fn drain(servers: &mut Servers, workload: &Workload) -> anyhow::Result<Run> {
-    servers.stage(workload.events).await?;
+    servers.stage(workload).await?;
     let before = servers.cpu(std::process::id())?;
-    let began = servers.release().await?;
+    let began = servers.release(workload.kind).await?;
     let (url, window) = (servers.redis.url().to_owned(), workload.window);
-    let drained = tokio::task::spawn_blocking(move || drain_all(&url, window)).await??;
+    let drained = match workload.kind {
+        Kind::List => tokio::task::spawn_blocking(move || drain_list(&url, window)),
+        Kind::Stream => tokio::task::spawn_blocking(move || drain_stream(&url, window)),
+    };
+    let drained = drained.await??;
     ensure!(drained == workload.events, "{drained} events drained");
     servers.run(workload.events, began, before, std::process::id())
 }
 
-fn drain_all(url: &str, window: usize) -> anyhow::Result<u64> {
+fn drain_list(url: &str, window: usize) -> anyhow::Result<u64> {
     let mut connection = redis::Client::open(url)?.get_connection()?;
     let mut pipe = redis::pipe();
     pipe.cmd("LRANGE").arg(QUEUE).arg(0).arg(window - 1);
@@ -36,6 +41,22 @@ fn drain_all(url: &str, window: usize) -> anyhow::Result<u64> {
             return Ok(drained);
         }
         drained += black_box(events).len() as u64;
+    }
+}
+
+/// As of a list. What was read is trimmed with the next read, when its last id is known.
+fn drain_stream(url: &str, window: usize) -> anyhow::Result<u64> {
+    let mut connection = redis::Client::open(url)?.get_connection()?;
+    let mut drained = 0;
+    let mut past = "0".to_owned();
+    loop {
+        let mut pipe = redis::pipe();
+        pipe.cmd("XTRIM").arg(QUEUE).arg("MINID").arg(&past).ignore();
+        pipe.cmd("XRANGE").arg(QUEUE).arg(format!("({past}")).arg("+").arg("COUNT").arg(window);
+        let (entries,): (Vec<(String, Vec<Vec<u8>>)>,) = pipe.query(&mut connection)?;
+        let Some((last, _)) = entries.last() else { return Ok(drained) };
+        past.clone_from(last);
+        drained += black_box(entries).len() as u64;
     }
 }
 

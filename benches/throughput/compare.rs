@@ -4,6 +4,7 @@ use tidegate::words::number;
 
 use super::bare;
 use super::daemon::{self, BEST, DEFAULT};
+use super::kind::Kind;
 use super::peers::Peer;
 use super::plan::Plan;
 use super::servers::Servers;
@@ -14,6 +15,8 @@ pub(crate) const BARE_DRAIN: &str = "bare drain";
 pub(crate) const BARE_UPSERTS: &str = "bare upserts";
 pub(crate) const TIDEGATE: &str = "tidegate";
 pub(crate) const TIDEGATE_BEST: &str = "tidegate, best";
+pub(crate) const TIDEGATE_LIST: &str = "tidegate, a list";
+pub(crate) const TIDEGATE_LIST_BEST: &str = "tidegate, best, a list";
 
 /// What came of a workload.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ enum Contender<'a> {
     BareDrain,
     BareUpserts,
     Tidegate(&'static str, daemon::Settings<'static>),
+    /// The same events in a list.
+    OfList(&'static str, daemon::Settings<'static>),
     Peer(&'a Peer),
 }
 
@@ -55,7 +60,7 @@ impl Contender<'_> {
         match self {
             Self::BareDrain => BARE_DRAIN,
             Self::BareUpserts => BARE_UPSERTS,
-            Self::Tidegate(name, _) => name,
+            Self::Tidegate(name, _) | Self::OfList(name, _) => name,
             Self::Peer(peer) => peer.name,
         }
     }
@@ -65,6 +70,9 @@ impl Contender<'_> {
             Self::BareDrain => bare::drain(servers, workload).await,
             Self::BareUpserts => bare::upserts(servers, workload).await,
             Self::Tidegate(_, settings) => daemon::drain(servers, workload, settings).await,
+            Self::OfList(_, settings) => {
+                daemon::drain(servers, &Workload { kind: Kind::List, ..*workload }, settings).await
+            }
             Self::Peer(peer) => peer.drain(servers).await,
         }
     }
@@ -85,6 +93,12 @@ pub(crate) async fn measure(
     }
     contenders.push(Contender::Tidegate(TIDEGATE, DEFAULT));
     contenders.push(Contender::Tidegate(TIDEGATE_BEST, BEST));
+    if workload.kind == Kind::Stream {
+        let list = Workload { kind: Kind::List, ..workload };
+        servers.keep(&list, list.events).await?;
+        contenders.push(Contender::OfList(TIDEGATE_LIST, DEFAULT));
+        contenders.push(Contender::OfList(TIDEGATE_LIST_BEST, BEST));
+    }
     let mut skipped = Vec::new();
     for peer in peers {
         match peer.missing() {

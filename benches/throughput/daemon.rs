@@ -1,5 +1,6 @@
 //! Tidegate: the real binary, as users run it.
 
+use super::kind::Kind;
 use super::servers::{QUEUE, Servers};
 use super::stats::Run;
 use super::support::{Launch, Tidegate};
@@ -11,13 +12,10 @@ pub(crate) type Settings<'a> = &'a [(&'a str, &'a str)];
 pub(crate) const DEFAULT: Settings<'static> = &[];
 /// What serves throughput best on two cores.
 pub(crate) const BEST: Settings<'static> =
-    &[("TIDEGATE_LANES__COUNT", "2"), ("TIDEGATE_BATCH__MAX_OPS", "5000")];
+    &[("TIDEGATE_LANES__COUNT", "1"), ("TIDEGATE_BATCH__MAX_OPS", "5000")];
 
 /// As in the shipped configuration file, with a route for small events behind it.
 const CONFIG: &str = r#"
-[[queues]]
-key = "collabQueue"
-
 [[routes]]
 when = { type = "UPDATE_CONTENT" }
 collection = "documents"
@@ -39,18 +37,20 @@ const FIRST: &str = r#"{"type":"EDIT","payload":{"docId":"first","text":""}}"#;
 /// Starts it on an empty queue and waits until it waits for events.
 pub(crate) async fn start(
     servers: &mut Servers,
+    kind: Kind,
     database: &str,
     settings: Settings<'_>,
 ) -> anyhow::Result<Tidegate> {
     servers.clear().await?;
-    let mut launch = Launch::config(CONFIG).redis(&servers.redis).mongodb(&servers.mongo, database);
+    let config = format!("{CONFIG}\n[[queues]]\nkey = \"{QUEUE}\"\n{}", kind.config());
+    let mut launch = Launch::config(&config).redis(&servers.redis).mongodb(&servers.mongo, database);
     for (name, value) in settings {
         launch = launch.env(name, *value);
     }
     let tidegate = launch.start().await?;
     servers.taken().await?;
-    servers.push(FIRST).await?;
-    servers.drained().await?;
+    servers.push(kind, FIRST).await?;
+    servers.drained(kind).await?;
     Ok(tidegate)
 }
 
@@ -61,11 +61,11 @@ pub(crate) async fn drain(
     settings: Settings<'_>,
 ) -> anyhow::Result<Run> {
     let database = servers.database();
-    servers.stage(workload.events).await?;
-    let tidegate = start(servers, database.name(), settings).await?;
+    servers.stage(workload).await?;
+    let tidegate = start(servers, workload.kind, database.name(), settings).await?;
     let before = servers.cpu(tidegate.id())?;
-    let began = servers.release().await?;
-    servers.drained().await?;
+    let began = servers.release(workload.kind).await?;
+    servers.drained(workload.kind).await?;
     let run = servers.run(workload.events, began, before, tidegate.id())?;
     // With the first one.
     servers.check(&database, workload.events + 1).await?;

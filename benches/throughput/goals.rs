@@ -48,6 +48,9 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     ratio("distinct, against bare upserts", "distinct", BARE_UPSERTS, 0.90, 2);
     ratio("hot, against the plain Node worker", "hot", PLAIN, 500.0, 0);
     ratio("hot, against the Node worker batched by hand", "hot", BATCHED, 40.0, 0);
+    if let Some(got) = results.stream_to_list() {
+        goals.push(Goal::at_least("hot, a stream against a list", 0.70, got, 2));
+    }
     for latency in results.latencies.iter().filter(|latency| latency.rate == 1_000) {
         let says = format!("p99 from push to durable, 1,000 events/s, `max_delay` {} ms", latency.max_delay);
         goals.push(Goal::at_most(says, "ms", latency.max_delay + 10.0, latency.p99()));

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use tidegate::words::number;
 
 use super::daemon;
+use super::kind::Kind;
 use super::plan::Plan;
 use super::servers::{QUEUE, Servers};
 use super::stats::{median, quantile};
@@ -80,7 +81,7 @@ async fn run(
 ) -> anyhow::Result<[f64; QUANTILES.len()]> {
     let database = servers.database();
     let settings = [("TIDEGATE_BATCH__MAX_DELAY", delay)];
-    let tidegate = daemon::start(servers, database.name(), &settings).await?;
+    let tidegate = daemon::start(servers, Kind::List, database.name(), &settings).await?;
     let per_tick = rate / TICKS_A_SECOND;
     let ticks = (lasts + WARM_UP).as_millis() as u64;
     let (url, total) = (servers.redis.url().to_owned(), per_tick * ticks);
@@ -95,7 +96,7 @@ async fn run(
         watcher.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?
     });
     let seen = seen.await??;
-    servers.drained().await?;
+    servers.drained(Kind::List).await?;
     servers.check(&database, total + 1).await?;
     tidegate.terminate().await?;
     database.drop().await?;

@@ -13,6 +13,7 @@ mod compare;
 mod cpu;
 mod daemon;
 mod goals;
+mod kind;
 mod latency;
 mod machine;
 mod memory;
@@ -48,7 +49,8 @@ fn main() -> ExitCode {
 }
 
 /// All there is to measure: the workloads by their names, and more.
-const STEPS: &[&str] = &["hot", "one", "zipf", "distinct", "large", "small", "latency", "memory", "backlog"];
+const STEPS: &[&str] =
+    &["hot", "one", "zipf", "distinct", "large", "small", "stream", "latency", "memory", "backlog"];
 
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {

@@ -54,12 +54,12 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
 
 async fn run(plan: &Plan, servers: &mut Servers, workload: &Workload) -> anyhow::Result<Round> {
     let database = servers.database();
-    servers.stage(workload.events).await?;
-    let tidegate = daemon::start(servers, database.name(), DEFAULT).await?;
+    servers.stage(workload).await?;
+    let tidegate = daemon::start(servers, workload.kind, database.name(), DEFAULT).await?;
     let mib = |bytes: anyhow::Result<u64>| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
     let idle = mib(tidegate.resident_bytes())?;
     servers.mongo.pause()?;
-    servers.release().await?;
+    servers.release(workload.kind).await?;
     // Longer than `mongodb.timeout`, so that commands are given up and sent again.
     let until = Instant::now() + plan.of(Duration::from_secs(15), Duration::from_secs(3));
     let mut read = (0, Instant::now());
@@ -74,7 +74,7 @@ async fn run(plan: &Plan, servers: &mut Servers, workload: &Workload) -> anyhow:
     let outcome = ended.await.and_then(|()| mib(tidegate.peak_resident_bytes()));
     servers.mongo.resume()?;
     let outage = outcome?;
-    servers.drained().await?;
+    servers.drained(workload.kind).await?;
     let after = mib(tidegate.peak_resident_bytes())?;
     servers.check(&database, workload.events + 1).await?;
     tidegate.terminate().await?;

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::servers::{COLLECTION, QUEUE, Servers};
 use super::stats::Run;
 use super::support::{Process, command};
+use super::workload::Workload;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers");
 
@@ -70,9 +71,10 @@ impl Peer {
     pub(crate) async fn drain(&self, servers: &mut Servers) -> anyhow::Result<Run> {
         let Ok(interpreter) = &self.interpreter else { bail!("{} cannot be run", self.name) };
         servers.clear().await?;
-        servers.stage(self.events).await?;
+        let workload = Workload { events: self.events, ..Workload::hot() };
+        servers.stage(&workload).await?;
         // Before its start, for the one that makes jobs of them.
-        servers.release().await?;
+        servers.release(workload.kind).await?;
         let database = servers.database();
         let mut command = command(interpreter);
         command.arg(self.program).current_dir(&self.folder).envs([

@@ -1,9 +1,10 @@
 //! All that was measured in a run.
 
 use super::backlog::Backlog;
-use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST};
+use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST, TIDEGATE_LIST, TIDEGATE_LIST_BEST};
 use super::latency::Latency;
 use super::memory::Memory;
+use super::workload::STREAM;
 
 /// What was measured so far.
 #[derive(Debug, Default)]
@@ -24,5 +25,12 @@ impl Results {
         let comparison = self.comparison(workload)?;
         let ratios = [TIDEGATE, TIDEGATE_BEST].map(|name| comparison.ratio(name, to));
         ratios.into_iter().flatten().reduce(f64::max)
+    }
+
+    /// How fast a stream is drained against a list of the same events, in the configuration that is worse at it.
+    pub(crate) fn stream_to_list(&self) -> Option<f64> {
+        let comparison = self.comparison(STREAM)?;
+        let pairs = [(TIDEGATE, TIDEGATE_LIST), (TIDEGATE_BEST, TIDEGATE_LIST_BEST)];
+        pairs.into_iter().filter_map(|(stream, list)| comparison.ratio(stream, list)).reduce(f64::min)
     }
 }

@@ -8,6 +8,7 @@ use mongodb::{Client, Database};
 use redis::aio::MultiplexedConnection;
 
 use super::cpu;
+use super::kind::Kind;
 use super::stats::{Cpu, Run};
 use super::support::{Aof, Durability, Mongo, Redis, try_eventually};
 use super::workload::Workload;
@@ -15,8 +16,7 @@ use super::workload::Workload;
 /// What everybody drains, and where to.
 pub(crate) const QUEUE: &str = "collabQueue";
 pub(crate) const COLLECTION: &str = "documents";
-/// Where events wait that are kept for the next run, and those of the next run.
-const KEPT: &str = "bench:kept";
+/// Where the events of the next run wait.
 const STAGED: &str = "bench:staged";
 const CHUNK: usize = 1_000;
 /// Longer than any run should take.
@@ -32,8 +32,8 @@ pub(crate) struct Servers {
     pub(crate) client: Client,
     connection: MultiplexedConnection,
     databases: u32,
-    /// How many of which workload's events are kept.
-    kept: (&'static str, u64),
+    /// How many of which workload's events are kept, by kind.
+    kept: [(&'static str, u64); Kind::ALL.len()],
 }
 
 impl Servers {
@@ -41,57 +41,70 @@ impl Servers {
         let redis = Redis::start_with(Aof::Off).await?;
         let mongo = Mongo::start_with(Durability::Relaxed).await?;
         let (connection, client) = (redis.connect().await?, mongo.client().await?);
-        Ok(Self { redis, mongo, client, connection, databases: 0, kept: ("", 0) })
+        Ok(Self { redis, mongo, client, connection, databases: 0, kept: Default::default() })
     }
 
     /// Makes a workload's events, `count` of them, to be staged as often as one likes.
     pub(crate) async fn keep(&mut self, workload: &Workload, count: u64) -> anyhow::Result<()> {
-        if self.kept == (workload.name, count) {
+        let kind = workload.kind;
+        if self.kept[kind as usize] == (workload.name, count) {
             return Ok(());
         }
-        self.forget().await?;
+        redis::cmd("DEL").arg(kind.kept()).exec_async(&mut self.connection).await?;
         let mut events = workload.generate();
-        let mut left = count;
-        while left > 0 {
-            let mut push = redis::cmd("RPUSH");
-            push.arg(KEPT);
-            let chunk = left.min(CHUNK as u64);
-            (0..chunk).for_each(|_| {
-                push.arg(events.next());
-            });
-            push.exec_async(&mut self.connection).await?;
-            left -= chunk;
+        for first in (0..count).step_by(CHUNK) {
+            let mut pipe = redis::pipe();
+            for n in first..count.min(first + CHUNK as u64) {
+                pipe.add_command(kind.keep(n, events.next())).ignore();
+            }
+            pipe.exec_async(&mut self.connection).await?;
         }
-        self.kept = (workload.name, count);
+        self.kept[kind as usize] = (workload.name, count);
         Ok(())
     }
 
     /// Forgets the events kept.
     pub(crate) async fn forget(&mut self) -> anyhow::Result<()> {
-        self.kept = ("", 0);
-        Ok(redis::cmd("DEL").arg(KEPT).arg(STAGED).exec_async(&mut self.connection).await?)
+        self.kept = Default::default();
+        let kept = Kind::ALL.map(Kind::kept);
+        Ok(redis::cmd("DEL").arg(&kept).arg(STAGED).exec_async(&mut self.connection).await?)
     }
 
-    /// Copies the first `count` events kept to where they wait to be released.
-    pub(crate) async fn stage(&mut self, count: u64) -> anyhow::Result<()> {
-        ensure!(count <= self.kept.1, "{count} events wanted, {} kept", self.kept.1);
+    /// Copies as many events as the workload has, of those kept, to where they wait to be released.
+    pub(crate) async fn stage(&mut self, workload: &Workload) -> anyhow::Result<()> {
+        let (kind, count) = (workload.kind, workload.events);
+        let (_, kept) = self.kept[kind as usize];
+        ensure!(count <= kept, "{count} events wanted, {kept} kept");
         let mut pipe = redis::pipe();
-        pipe.cmd("COPY").arg(KEPT).arg(STAGED).arg("REPLACE").ignore();
-        pipe.cmd("LTRIM").arg(STAGED).arg(0).arg(count - 1).ignore();
+        pipe.cmd("COPY").arg(kind.kept()).arg(STAGED).arg("REPLACE").ignore();
+        pipe.add_command(kind.cut(STAGED, count)).ignore();
         Ok(pipe.exec_async(&mut self.connection).await?)
     }
 
     /// Makes the staged events the queue, in no time whatever their number. It begins now.
-    pub(crate) async fn release(&mut self) -> anyhow::Result<Instant> {
+    pub(crate) async fn release(&mut self, kind: Kind) -> anyhow::Result<Instant> {
+        if kind == Kind::Stream {
+            self.found_group().await?;
+        }
         let began = Instant::now();
         redis::cmd("RENAME").arg(STAGED).arg(QUEUE).exec_async(&mut self.connection).await?;
         Ok(began)
     }
 
+    /// Gives the staged stream a consumer group like the queue's, which goes with the stream whose name it takes.
+    async fn found_group(&mut self) -> anyhow::Result<()> {
+        let known = format!("tidegate:{{{QUEUE}}}:stream");
+        let position: Option<String> =
+            redis::cmd("HGET").arg(known).arg("position").query_async(&mut self.connection).await?;
+        let mut create = redis::cmd("XGROUP");
+        create.arg("CREATE").arg(STAGED).arg("tidegate").arg(position.as_deref().unwrap_or("0"));
+        Ok(create.arg("ENTRIESREAD").arg(0).exec_async(&mut self.connection).await?)
+    }
+
     /// Waits until nothing is queued any more.
-    pub(crate) async fn drained(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn drained(&mut self, kind: Kind) -> anyhow::Result<()> {
         let limit = Instant::now() + LIMIT;
-        while redis::cmd("LLEN").arg(QUEUE).query_async::<u64>(&mut self.connection).await? > 0 {
+        while kind.length().query_async::<u64>(&mut self.connection).await? > 0 {
             ensure!(Instant::now() < limit, "the queue was not drained within {LIMIT:?}");
             tokio::time::sleep(GLANCE).await;
         }
@@ -111,8 +124,8 @@ impl Servers {
     }
 
     /// Adds an event to the queue.
-    pub(crate) async fn push(&mut self, event: &str) -> anyhow::Result<()> {
-        Ok(redis::cmd("RPUSH").arg(QUEUE).arg(event).exec_async(&mut self.connection).await?)
+    pub(crate) async fn push(&mut self, kind: Kind, event: &str) -> anyhow::Result<()> {
+        Ok(kind.push(event).exec_async(&mut self.connection).await?)
     }
 
     /// How many events are read and not committed.
@@ -127,7 +140,7 @@ impl Servers {
     pub(crate) async fn clear(&mut self) -> anyhow::Result<()> {
         let keys: Vec<String> =
             redis::cmd("KEYS").arg("*").query_async(&mut self.connection).await.context("KEYS")?;
-        let gone: Vec<String> = keys.into_iter().filter(|key| key != KEPT && key != STAGED).collect();
+        let gone: Vec<String> = keys.into_iter().filter(|key| !key.starts_with("bench:")).collect();
         if !gone.is_empty() {
             redis::cmd("DEL").arg(gone).exec_async(&mut self.connection).await?;
         }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::kind::Kind;
 use super::plan::Plan;
 
 /// Which documents the events are for.
@@ -20,6 +21,7 @@ pub(crate) enum Spread {
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
     pub(crate) says: &'static str,
+    pub(crate) kind: Kind,
     pub(crate) spread: Spread,
     /// Bytes of an event.
     pub(crate) bytes: usize,
@@ -28,6 +30,8 @@ pub(crate) struct Workload {
     pub(crate) window: usize,
 }
 
+/// The workload that says what a stream costs beside a list.
+pub(crate) const STREAM: &str = "stream";
 const MILLION: u64 = 1_000_000;
 const HOT: Spread = Spread::Even(5_000);
 
@@ -36,6 +40,7 @@ impl Workload {
         Self {
             name: "hot",
             says: "150 bytes, over 5,000 documents",
+            kind: Kind::List,
             spread: HOT,
             bytes: 150,
             // Not fewer in a hurry: how many events one write of a document stands for depends on it.
@@ -46,10 +51,10 @@ impl Workload {
 
     /// Hot events that are pushed while it runs, as many as it takes.
     pub(crate) fn trickle() -> Self {
-        Self { name: "trickle", says: "", spread: HOT, bytes: 150, events: 0, window: 0 }
+        Self { name: "trickle", says: "", events: 0, ..Self::hot() }
     }
 
-    pub(crate) fn all(plan: &Plan) -> [Self; 6] {
+    pub(crate) fn all(plan: &Plan) -> [Self; 7] {
         let hot = Self::hot();
         [
             hot,
@@ -78,6 +83,12 @@ impl Workload {
                 ..hot
             },
             Self { name: "small", says: "60 bytes, over 5,000 documents", bytes: 60, ..hot },
+            Self {
+                name: STREAM,
+                says: "150 bytes, over 5,000 documents, in a stream",
+                kind: Kind::Stream,
+                ..hot
+            },
         ]
     }
 
