@@ -179,7 +179,8 @@ async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> Sour
 async fn look(redis: &Redis, config: &Config, status: &Status) -> Result<(), SourceError> {
     let mut connection = redis.connect().await?;
     for (queue, status) in config.queues.iter().zip(&status.queues) {
-        let seen = state(&mut connection, &Keys::new(&queue.key, &config.dead_letter.suffix), queue).await?;
+        let keys = Keys::new(&queue.key, &config.dead_letter.suffix);
+        let seen = state(&mut connection, &keys, queue).await.map_err(|error| error.about(&queue.key))?;
         status.set_depth(seen.elements);
     }
     Ok(())

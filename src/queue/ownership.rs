@@ -1,7 +1,6 @@
 //! Owning a queue: standing by, taking over, running until the ownership ends, and again.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +82,9 @@ pub async fn drain(
         }
         match ended {
             Ok(()) => {}
-            Err(error @ SourceError::Fatal(_)) if queue.previous.is_none() => return Err(error),
+            Err(error @ SourceError::Fatal(_)) if queue.previous.is_none() => {
+                return Err(error.about(&queue.config.key));
+            }
             Err(error) => {
                 queue.ended(&error);
                 let redis = &queue.shared.status.redis;
@@ -123,7 +124,7 @@ impl Queue {
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 pop.reach().await?;
                 self.previous.get_or_insert(0);
-                self.choose_mapping(&[], 0);
+                self.choose_mapping(false, 0);
                 Source::Pop(pop)
             }
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
@@ -173,12 +174,13 @@ impl Queue {
 
     /// Decides what the queue's events mean from now on: what the newest routes say. But events that this process has
     /// read and not committed, and perhaps written, mean what they meant when it read them: under the epoch `reader`.
-    fn choose_mapping(&mut self, unsettled: &[Range<i64>], reader: i64) {
-        if unsettled.iter().all(Range::is_empty) || !self.mapped.contains(&reader) {
+    fn choose_mapping(&mut self, is_in_doubt: bool, reader: i64) {
+        if !is_in_doubt || !self.mapped.contains(&reader) {
             self.mapping = self.shared.live.mapping();
             self.mapped.clear();
         }
-        self.mapped.extend(self.previous);
+        // What another process has read is decoded under this mapping from now on.
+        self.mapped.extend(self.previous.into_iter().chain(is_in_doubt.then_some(reader)));
     }
 
     /// Runs an owned queue until stopped, or until it is another instance's turn; then flushes and commits.
@@ -317,8 +319,8 @@ impl Queue {
         self.previous = Some(epoch);
         self.metrics.takeovers.increment(1);
         self.status.set_epoch(epoch);
+        self.choose_mapping(source.is_in_doubt().await, seen.reader);
         let unsettled = source.unsettled().await;
-        self.choose_mapping(&unsettled, seen.reader);
         let recovering: Vec<_> = unsettled.iter().filter(|range| !range.is_empty()).collect();
         tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
         Ok(source)

@@ -23,11 +23,26 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// The same, with the queue that it is about where it ends the process.
+    #[must_use]
+    pub fn about(self, queue: &str) -> Self {
+        match self {
+            SourceError::Fatal(text) => SourceError::Fatal(format!("queue {queue:?}: {text}")),
+            other => other,
+        }
+    }
+
     /// Whether Redis itself is the trouble, rather than who owns the queue.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(self, SourceError::Lost(_))
     }
+}
+
+/// Redis' word for what is wrong; of a pipeline, with its first command that failed.
+fn code(error: &RedisError) -> Option<String> {
+    let of_first = || Some(error.clone().into_server_errors()?.first()?.1.code().to_owned());
+    error.code().map(str::to_owned).or_else(of_first)
 }
 
 impl From<RedisError> for SourceError {
@@ -36,7 +51,7 @@ impl From<RedisError> for SourceError {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
                 SourceError::Fatal(format!("Redis refuses the connection: {error}"))
             }
-            _ => match error.code() {
+            _ => match code(&error).as_deref() {
                 Some("NOAUTH" | "WRONGPASS") => {
                     SourceError::Fatal(format!("Redis refuses the credentials: {error}"))
                 }

@@ -112,6 +112,15 @@ impl Source {
         }
     }
 
+    /// Whether a former owner may have written, or begun to write, any of what is unsettled.
+    pub async fn is_in_doubt(&self) -> bool {
+        match self {
+            Source::List(list) => !list.unsettled().await.is_empty(),
+            Source::Stream(stream) => stream.is_in_doubt().await,
+            Source::Pop(_) => false,
+        }
+    }
+
     /// Where the first `events` events of a range end: the offset behind the last of them.
     ///
     /// # Errors

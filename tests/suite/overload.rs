@@ -16,7 +16,11 @@ const MIB: u64 = 1 << 20;
 
 /// Who loses the lease on a busy machine needs MongoDB to take the queue over again, and reads nothing until then.
 async fn stage(config: &str) -> anyhow::Result<Stage> {
-    let mut stage = Setting::new().own_fast_servers().with(config).stage().await?;
+    set(Setting::new().with(config)).await
+}
+
+async fn set(setting: Setting) -> anyhow::Result<Stage> {
+    let mut stage = setting.own_fast_servers().stage().await?;
     stage.launch = stage.launch.env("TIDEGATE_LEASE__TTL", "60s").env("TIDEGATE_REDIS__TIMEOUT", "60s");
     Ok(stage)
 }
@@ -111,12 +115,11 @@ async fn a_backlog_costs_few_writes() -> Outcome {
 }
 
 /// A window sized for small events would be hundreds of MiB of the large ones behind them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_events_behind_small_ones() -> Outcome {
+async fn large_behind_small(setting: Setting) -> Outcome {
     const BUFFER: u64 = 16 * MIB;
     const SMALL: usize = 20_032;
     const LARGE: usize = 1_000;
-    let stage = stage("buffer.max_bytes = \"16MiB\"\n").await?;
+    let stage = set(setting.with("buffer.max_bytes = \"16MiB\"\n")).await?;
     let text = "x".repeat(256 << 10);
     stage.push((0..SMALL).map(|n| logged(&format!("doc{}", n % 50), n / 50))).await?;
     // Few at a time: the test holds them, too.
@@ -133,6 +136,16 @@ async fn large_events_behind_small_ones() -> Outcome {
     assert!(peak < BUFFER + BESIDES, "{peak} bytes were resident");
     assert_eq!(metrics.sum("tidegate_events_persisted_total", &[]), (SMALL + LARGE) as f64);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_events_behind_small_ones() -> Outcome {
+    large_behind_small(Setting::new()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_entries_behind_small_ones_in_a_stream() -> Outcome {
+    large_behind_small(Setting::new().stream("")).await
 }
 
 /// What is pushed while MongoDB is away costs about one write a document, not one an event.

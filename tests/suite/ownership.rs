@@ -115,3 +115,50 @@ async fn a_pop_among_unsettled_events_is_found_and_counted() -> Outcome {
     tidegate.logged("another client removes or inserts elements", PATIENCE).await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_another_type_stops_the_start() -> Outcome {
+    for (setting, command) in [
+        (Setting::new(), ["XADD", "*", "event", "{}"].as_slice()),
+        (Setting::new().stream(""), ["RPUSH", "{}"].as_slice()),
+        (Setting::new().delivery("at-most-once"), ["SET", "{}"].as_slice()),
+    ] {
+        let stage = setting.stage().await?;
+        let mut make = redis::cmd(command[0]);
+        make.arg(&stage.queue).arg(&command[1..]).exec_async(&mut stage.producer().await?).await?;
+        let exited = stage.launch.until_exit(PATIENCE).await?;
+        assert_eq!(exited.status.code(), Some(1), "{:#?}", exited.lines);
+        let said = exited.lines.join("\n");
+        let names = said.contains("another type") && said.contains(&stage.queue);
+        assert!(names, "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_becomes_another_type_is_told_of_until_it_is_put_right() -> Outcome {
+    for setting in [Setting::new(), Setting::new().stream("")] {
+        let stage = setting.stage().await?;
+        let mut tidegate = stage.start().await?;
+        stage.push((0..100).map(|n| logged("doc", n))).await?;
+        stage.settled(&tidegate).await?;
+
+        let mut somebody = stage.producer().await?;
+        let () = redis::pipe()
+            .atomic()
+            .del(&stage.queue)
+            .set(&stage.queue, "x")
+            .query_async(&mut somebody)
+            .await?;
+        tidegate.readiness(503, PATIENCE).await?;
+        tidegate.logged("another type", PATIENCE).await?;
+        let tries = tidegate.metrics().await?.sum("tidegate_retries_total", &[]);
+        assert!(tries < 100.0, "{tries} tries at once");
+
+        let () = somebody.del(&stage.queue).await?;
+        stage.push((100..200).map(|n| logged("doc", n))).await?;
+        stage.settled(&tidegate).await?;
+        assert_exact(stage.document("doc").await?.as_ref(), 200);
+    }
+    Ok(())
+}

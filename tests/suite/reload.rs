@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::stage::{PATIENCE, Setting, Stage, number, update};
-use crate::support::{Metrics, Tidegate, document, eventually, push};
+use crate::support::{Metrics, Tidegate, document, eventually, try_eventually};
 
 type Outcome = anyhow::Result<()>;
 
@@ -124,46 +124,49 @@ async fn log_in(stage: &Stage, collection: &str) -> anyhow::Result<Vec<i64>> {
 }
 
 /// Switches between two collections while events come in. Every event must be in exactly one of them, in order.
-/// Where `cut`, every switch is met by lost connections to Redis.
-async fn switch_routes_under_load(cut: bool) -> Outcome {
+/// Where `cut`, every switch is met by lost connections to Redis, which are the stage's own.
+async fn switch_routes_under_load(setting: Setting, cut: bool) -> Outcome {
     const SWITCHES: usize = 8;
-    let setting = if cut { Setting::new().own_servers() } else { Setting::new() };
     let stage = setting.with("batch.max_ops = 5\n").stage().await?;
     let tidegate = stage.start().await?;
     tidegate.reconfigure(&routes("before"))?;
     logged(&tidegate, "flushing, to go on with the new routes", 1).await;
 
-    let mut producer = stage.producer().await?;
     let mut pushed = 0;
+    let mut more = async |n: i64| -> anyhow::Result<i64> {
+        stage.push((pushed..pushed + n).map(|n| json!({ "doc": "d", "n": n }).to_string())).await?;
+        pushed += n;
+        Ok(pushed)
+    };
     for switch in 0..SWITCHES {
         let told = lines_with(&tidegate, "configuration re-read: routes");
         // The first of them go to a collection that nobody has named so far.
-        tidegate.reconfigure(&routes(if switch % 2 == 0 { "after" } else { "before" }))?;
-        while lines_with(&tidegate, "configuration re-read: routes") == told {
-            let events = (pushed..pushed + 100).map(|n| json!({ "doc": "d", "n": n }).to_string());
-            push(&mut producer, &stage.queue, events).await?;
-            pushed += 100;
+        let now = if switch % 2 == 0 { "after" } else { "before" };
+        tidegate.reconfigure(&routes(now))?;
+        let mut is_cut_off = !cut;
+        while lines_with(&tidegate, "configuration re-read: routes") == told || !is_cut_off {
+            more(100).await?;
             if cut {
                 let mut killer = stage.producer().await?;
                 let killed: i64 = redis::cmd("CLIENT")
                     .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
                     .query_async(&mut killer)
                     .await?;
-                ensure!(killed > 0, "nobody was cut off");
-                producer = stage.producer().await?;
+                is_cut_off |= killed > 0;
             }
         }
         // Some go through between two switches, and some are under way at each.
-        let events = (pushed..pushed + 500).map(|n| json!({ "doc": "d", "n": n }).to_string());
-        push(&mut producer, &stage.queue, events).await?;
-        pushed += 500;
-        let received = |metrics: &Metrics| {
-            let received = metrics.sum("tidegate_events_received_total", &[]);
-            ensure!(received as i64 >= pushed - 300, "{received} of {pushed}");
-            Ok(())
-        };
-        tidegate.metrics_when(PATIENCE, "events to be read", received).await?;
+        let first_of_now = more(0).await?;
+        try_eventually(PATIENCE, "events to go where the new routes say", async || {
+            more(50).await?;
+            let last = log_in(&stage, now).await?.last().copied();
+            ensure!(last >= Some(first_of_now), "{last:?}");
+            anyhow::Ok(())
+        })
+        .await?;
+        more(200).await?;
     }
+    let pushed = more(0).await?;
     let metrics = stage.settled(&tidegate).await?;
     let (before, after) = (log_in(&stage, "before").await?, log_in(&stage, "after").await?);
     println!("{} events before, {} after, {} log lines", before.len(), after.len(), tidegate.log().len());
@@ -181,12 +184,22 @@ async fn switch_routes_under_load(cut: bool) -> Outcome {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_routes_under_load_lose_and_double_nothing() -> Outcome {
-    switch_routes_under_load(false).await
+    switch_routes_under_load(Setting::new(), false).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_routes_for_a_stream_lose_and_double_nothing() -> Outcome {
+    switch_routes_under_load(Setting::new().stream(""), false).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_routes_while_connections_are_lost_lose_and_double_nothing() -> Outcome {
-    switch_routes_under_load(true).await
+    switch_routes_under_load(Setting::new().own_servers(), true).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_routes_for_a_stream_while_connections_are_lost_lose_and_double_nothing() -> Outcome {
+    switch_routes_under_load(Setting::new().own_servers().stream(""), true).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged};
-use crate::support::{Proxy, Tidegate, eventually, length, push, unique};
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged, settled};
+use crate::support::{Proxy, Tidegate, add, eventually, length, push, unique};
 
 type Outcome = anyhow::Result<()>;
 
@@ -119,29 +119,64 @@ async fn every_instance_knows_who_owns_what() -> Outcome {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_are_divided_and_keep_each_documents_order() -> Outcome {
+/// Partitions under load: divided, handed over in order and by a kill, and divided again.
+async fn divide_partitions(kind: &str) -> Outcome {
     let mut stage = Setting::new().stage().await?;
     let name = unique("partition");
     let keys: Vec<String> = (0..8).map(|n| format!("{name}:{n}")).collect();
     keys.iter().for_each(|key| stage.redis.tidy(key));
-    let launch = stage.launch.clone().env("TIDEGATE_QUEUES", format!("[{{ key = \"{name}:{{0..7}}\" }}]"));
-    let instances = [launch.start().await?, launch.start().await?];
-    until_held(&instances, &[4, 4]).await;
-
+    let queues = format!("[{{ key = \"{name}:{{0..7}}\", kind = \"{kind}\" }}]");
+    let launch = stage.launch.clone().env("TIDEGATE_QUEUES", queues);
     let mut producer = stage.producer().await?;
-    for n in 0..300 {
-        for (document, key) in keys.iter().enumerate() {
-            push(&mut producer, key, [logged(&format!("doc{document}"), n)]).await?;
+    let mut pushed = 0;
+    let mut more = async || -> Outcome {
+        for n in pushed..pushed + 100 {
+            for (document, key) in keys.iter().enumerate() {
+                let event = [logged(&format!("doc{document}"), n)];
+                match kind {
+                    "stream" => add(&mut producer, key, event).await?,
+                    _ => push(&mut producer, key, event).await?,
+                }
+            }
         }
-    }
+        pushed += 100;
+        Ok(())
+    };
+
+    let mut instances = vec![launch.start().await?];
+    until_held(&instances, &[8]).await;
+    more().await?;
+    instances.push(launch.start().await?);
+    more().await?;
+    until_held(&instances, &[4, 4]).await;
+    more().await?;
+    instances.remove(0).kill9()?;
+    more().await?;
+    until_held(&instances, &[8]).await;
+    instances.push(launch.start().await?);
+    until_held(&instances, &[4, 4]).await;
+    let leaving = instances.remove(0);
+    leaving.signal(nix::sys::signal::Signal::SIGTERM)?;
+    more().await?;
+    assert!(leaving.exited(PATIENCE).await?.status.success());
+
     for key in &keys {
-        empty(&stage.redis, key).await?;
+        settled(&stage.redis, key, &instances[0]).await?;
     }
     for document in 0..8 {
-        assert_exact(stage.document(format!("doc{document}")).await?.as_ref(), 300);
+        assert_exact(stage.document(format!("doc{document}")).await?.as_ref(), 500);
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_divided_and_keep_each_documents_order() -> Outcome {
+    divide_partitions("list").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_of_streams_are_divided_alike() -> Outcome {
+    divide_partitions("stream").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,6 +46,8 @@ pub struct Stream {
     pending_from: Option<i64>,
     /// Entries below this offset are to be recovered before anything else.
     recover_to: i64,
+    /// Entries from the base up to this offset may have been written by a former owner; the rest was only fetched.
+    written_to: i64,
 }
 
 /// What was fetched, and not used yet: only when the next entries are fetched does Redis say that it may be.
@@ -102,6 +104,9 @@ impl Scripts {
 /// Entries behind the group's position, pending ones, and all that were ever added or -1: what the scripts answer.
 type Counts = (u64, u64, i64);
 
+/// What `READ` answers, with the bytes of the largest entry looked at before the counts.
+type Fence = (i64, usize, u64, u64, i64);
+
 /// What `TAKE` answers.
 type Taken = (i64, i64, String, String, String, String, i64, u64, String);
 
@@ -155,8 +160,8 @@ impl Stream {
         fenced(answer)?;
         let taken = State { base, read, ..State::default() };
         let (offset, read) = taken.offsets();
-        // What was only fetched may have killed the former owner. To take more for read than was does no harm: an entry's
-        // number is its own.
+        // What was only fetched may have killed the former owner. An entry's number is its own, so to take more for read
+        // than was does no harm.
         let fetched = Id::parse(&fetched).and_then(Id::offset);
         let recover_to = fetched.map_or(read, |last| read.max(last.saturating_add(1)));
         let known = |text: &str| {
@@ -182,10 +187,20 @@ impl Stream {
             adopted,
             pending_from: None,
             recover_to,
+            written_to: read,
             lease: Lease::new(connection, keys, epoch, ttl),
         };
         if moved != 0 {
             stream.was_moved();
+        }
+        if recover_to > read {
+            // Once it is written, too, it must not look like what nobody has decoded yet.
+            let mut call = stream.scripts.read.prepare_invoke();
+            let Keys { queue, owner, read, stream: known, .. } = stream.lease.keys();
+            call.key(&[queue, owner, read, known]).arg(stream.lease.args());
+            call.arg(&stream.group).arg(recover_to).arg("");
+            let fence: Fence = call.invoke_async(&mut stream.lease.connection()).await?;
+            fenced(fence.0)?;
         }
         if pending > 0 {
             let has_read = adopted.nearest().saturating_add(1) < recover_to;
@@ -245,12 +260,11 @@ impl Stream {
                 self.pass_misfits(&mut reading).await?;
             }
             let ready = std::mem::take(&mut reading.ahead);
-            let read = ready.last().map(|entry| entry.id.nearest().saturating_add(1).to_string());
             if let Some(last) = ready.last() {
                 reading.past = last.id;
             }
             let fetched = reading.misfits.is_empty();
-            let counts = self.fetch(&mut reading, read.as_deref().unwrap_or_default(), count).await?;
+            let (counts, seen) = self.fetch(&mut reading, &ready, count).await?;
             let depth = Depth {
                 ahead: reading.ahead.len() as u64,
                 // What is in the way is passed when everything before it is committed.
@@ -258,7 +272,8 @@ impl Stream {
                 ..self.depth(counts)
             };
             if !ready.is_empty() || reading.ahead.is_empty() && (!fetched || reading.misfits.is_empty()) {
-                let largest = reading.ahead.iter().map(|entry| entry.event.len()).max().unwrap_or(0);
+                let largest =
+                    reading.ahead.iter().map(|entry| entry.event.len()).max().unwrap_or(0).max(seen);
                 let window =
                     if ready.is_empty() { Window::new(cursor, Vec::new()) } else { entry::window(ready) };
                 return Ok((window.with_ahead(largest), depth));
@@ -266,17 +281,24 @@ impl Stream {
         }
     }
 
-    /// Tells Redis that everything below `read` may be written, and fetches what is behind, unless that is known.
-    async fn fetch(&self, reading: &mut Reading, read: &str, count: usize) -> Result<Counts, SourceError> {
+    /// Tells Redis that the entries that are `ready` may be written, and fetches what is behind, unless that is known.
+    /// Answers the bytes of the largest entry that was seen farther behind, too.
+    async fn fetch(
+        &self,
+        reading: &mut Reading,
+        ready: &[Entry],
+        count: usize,
+    ) -> Result<(Counts, usize), SourceError> {
+        let read = ready.last().map(|entry| entry.id.nearest().saturating_add(1).to_string());
         let keys = self.lease.keys();
         let mut pipe = redis::pipe();
         pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(4);
         pipe.arg(&[&keys.queue, &keys.owner, &keys.read, &keys.stream]);
-        pipe.arg(self.lease.args()).arg(&self.group).arg(read);
-        type Fence = (i64, u64, u64, i64);
-        let ((answer, lag, pending, added), reply): (Fence, Value) = if reading.misfits.is_empty() {
+        pipe.arg(self.lease.args()).arg(&self.group).arg(read.unwrap_or_default());
+        let ((answer, largest, lag, pending, added), reply): (Fence, Value) = if reading.misfits.is_empty() {
             let start = format!("({}", reading.past);
             pipe.arg(format!("{} {}", reading.past, count.max(1)));
+            pipe.arg(samples(ready, count));
             pipe.cmd("XRANGE").arg(&keys.queue).arg(start).arg("+").arg("COUNT").arg(count.max(1));
             pipe.query_async(&mut self.lease.connection()).await?
         } else {
@@ -292,7 +314,7 @@ impl Stream {
             others.truncate(others.iter().take_while(|entry| entry.id.offset().is_none()).count());
             (reading.ahead, reading.misfits) = (entries, others);
         }
-        Ok((lag, pending, added))
+        Ok(((lag, pending, added), largest))
     }
 
     /// Reads unsettled entries once more: of those that were pending at first, those that still are.
@@ -317,7 +339,6 @@ impl Stream {
             pipe.cmd("XRANGE").arg(&keys.queue).arg(format!("({start}"));
             pipe.arg(Id::before(range.end).to_string()).arg("COUNT").arg(count);
         }
-        type Fence = (i64, u64, u64, i64);
         let (fence, reply): (Fence, Value) = pipe.query_async(&mut self.lease.connection()).await?;
         fenced(fence.0)?;
         let mut entries = if was_pending {
@@ -346,6 +367,11 @@ impl Stream {
         self.adopted.nearest().saturating_add(1)
     }
 
+    /// Whether a former owner may have decoded any of it.
+    pub(super) async fn is_in_doubt(&self) -> bool {
+        self.pending_from.is_some() || self.commits.lock().await.offset < self.written_to
+    }
+
     /// Everything that was unsettled is settled; answers where new entries begin.
     pub(super) async fn recovered(&self) -> Result<i64, SourceError> {
         let commits = self.commits.lock().await;
@@ -355,4 +381,17 @@ impl Stream {
         *self.reading.lock().await = Reading { past: commits.position, ..Reading::default() };
         Ok(commits.offset)
     }
+}
+
+/// Ids at which to look before entries are asked for, so that a window of large ones is not asked for in the size that
+/// was right for small ones. A stream cannot be looked into by index: where entries are is told from how far apart the last
+/// ones were. `count` are about to be fetched; the ids reach beyond those, and beyond twice as many behind them.
+fn samples(ready: &[Entry], count: usize) -> Vec<String> {
+    const SAMPLES: i64 = 16;
+    let (Some(first), Some(last)) = (ready.first(), ready.last()) else { return Vec::new() };
+    let (first, last) = (first.id.nearest(), last.id.nearest());
+    let (known, wanted) = (i64::try_from(ready.len()).unwrap_or(1), i64::try_from(count).unwrap_or(i64::MAX));
+    let reach = ((last - first) / known).max(1).saturating_mul(wanted.saturating_mul(3));
+    let at = |n: i64| Id::at(last.saturating_add((reach / SAMPLES * n).max(n))).to_string();
+    (1..=SAMPLES).map(at).collect()
 }

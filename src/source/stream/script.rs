@@ -161,21 +161,30 @@ for i = 5 + ids, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
 return 1";
 
 /// Whether the caller owns the queue. Sets `read` to the end of a window that the caller is about to use. Answers how
-/// many entries are behind the group's position, how many are pending, and how many were ever added.
+/// many entries are behind the group's position, how many are pending, and how many were ever added; and the bytes of the
+/// largest of the entries at or behind the ids given, or of as many of them as come to 1 MiB.
 ///
 /// Unlike a list's, `read` is known before the script is sent: the window is used only when the next one is fetched.
 ///
-/// KEYS queue owner read stream · ARGV epoch ttl-ms group read fetched
+/// KEYS queue owner read stream · ARGV epoch ttl-ms group read fetched id...
 pub(super) const READ: &str = with_helpers!(
     r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, -1 } end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, 0, -1 } end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 if ARGV[4] ~= '' then
   redis.call('SET', KEYS[3], ARGV[4])
   redis.call('HSET', KEYS[4], 'reader', ARGV[1])
 end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[4], 'fetched', ARGV[5]) end
-return { 1, depth(KEYS[1], group(KEYS[1], ARGV[3])) }"
+local largest, total = 0, 0
+for i = 6, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[1], ARGV[i], '+', 'COUNT', 1)[1]
+  if not entry or total > 1048576 then break end
+  local bytes = 0
+  for _, text in ipairs(entry[2]) do bytes = bytes + #text end
+  largest, total = math.max(largest, bytes), total + bytes
+end
+return { 1, largest, depth(KEYS[1], group(KEYS[1], ARGV[3])) }"
 );
 
 /// Puts the group behind what is settled, moves its dead letters to their list, and trims. With no position, what
