@@ -87,7 +87,9 @@ impl Fetcher {
             self.queue.status.saw(depth);
             size.saw(&window);
             let read = self.uncommitted() + window.len() as u64;
-            let behind = !popping && depth.elements.saturating_sub(read) > BACKLOG;
+            // To its very end: what is left of it is for the same documents.
+            let enough = if self.behind { 0 } else { BACKLOG };
+            let behind = !popping && depth.elements.saturating_sub(read) > enough;
             if behind {
                 self.tell_behind(true).await?;
             }
