@@ -22,7 +22,8 @@
 //!
 //! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
 //! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
-//! done, [`reload`] changes what is [`live`]; [`receipts`] tell producers what is durable; [`history`] keeps events as they came; [`tail_clock`] estimates how old events are.
+//! done, [`reload`] changes what is [`live`]; [`receipts`] tell producers what is durable; [`history`] keeps events as they came;
+//! [`hot_state`] keeps documents fresh in Redis; [`tail_clock`] estimates how old events are.
 //! A [`trace`] goes along with the events that belong to one. [`words`] writes numbers and times as people say them.
 //!
 //! The protocol, its invariants and the reasons are in `docs/architecture.md`.
@@ -40,6 +41,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod event;
 pub mod history;
+pub mod hot_state;
 pub mod http;
 pub mod lane;
 pub mod live;

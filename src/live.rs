@@ -8,6 +8,7 @@ use crate::batch::Policy;
 use crate::config::Config;
 use crate::event::{Collections, Decoder};
 use crate::history::Histories;
+use crate::hot_state::HotStates;
 use crate::sink::Compaction;
 
 /// What is in effect now, and a way to wait for something else.
@@ -74,6 +75,8 @@ pub struct Mapping {
     pub compaction: Compaction,
     /// Where events are kept as they came.
     pub histories: Histories,
+    /// Which documents are kept fresh in Redis.
+    pub hot_states: HotStates,
 }
 
 impl Mapping {
@@ -82,6 +85,7 @@ impl Mapping {
             config: config.clone(),
             compaction: Compaction::new(config, &collections),
             histories: Histories::new(config),
+            hot_states: HotStates::new(config, &collections),
             collections,
         }
     }

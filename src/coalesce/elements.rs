@@ -54,7 +54,7 @@ impl Elements {
     }
 
     /// The elements.
-    pub(super) fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
         raw::bare_elements(&self.open[size_of::<i32>()..]).map(|(_, value)| value)
     }
 

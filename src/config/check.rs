@@ -73,6 +73,7 @@ impl Config {
         );
         self.check_deletes(&mut found);
         self.check_histories(&mut found);
+        self.check_hot_states(&mut found);
         for (number, route) in self.routes.iter().enumerate() {
             route.check(&KeyPath::from("routes").join(number), &mut found);
         }

@@ -10,6 +10,7 @@ mod check;
 mod defaults;
 mod error;
 mod history_rules;
+mod hot_state;
 mod load;
 mod partitions;
 mod queue;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use changes::LIVE;
 pub use error::{ConfigError, KeyPath, Problem};
+pub use hot_state::HotState;
 pub use queue::{Delivery, MaxLen, Queue, QueueKind, Trim, TrimWord};
 pub use secret::SecretUrl;
 pub use source::{Amount, Id, Source};
@@ -252,6 +254,9 @@ pub struct Route {
     /// How long it keeps them; for ever without.
     #[serde(default, with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
     pub history_ttl: Option<Duration>,
+    /// Keep the documents' hot states fresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hot_state: Option<HotState>,
 }
 
 /// What a deletion leaves.

@@ -127,6 +127,7 @@ fn it_shows_every_key() {
         deletes: Deletes::Tombstone,
         history: path(),
         history_ttl: Some(Duration::from_secs(1)),
+        hot_state: Some(HotState { ttl: Duration::from_secs(1) }),
     };
     for key in toml::Table::try_from(route).unwrap().keys() {
         assert!(shows(&section("routes"), key), "[[routes]] {key}");

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
+use super::durable::Durable;
 use super::pending::Pending;
 use crate::backoff::Backoff;
 use crate::change::Placed;
@@ -216,7 +217,7 @@ async fn one_by_one(
         writes.push(Write { entity: entity.clone(), hash, segment, unsettled });
         events.push_back(event);
     }
-    let mut backoff = Backoff::default();
+    let (mut backoff, mut durable) = (Backoff::default(), Durable::new(queue));
     while let Some(first) = writes.first() {
         let kind = std::mem::discriminant(&first.segment.update);
         let run = writes.iter().take_while(|w| std::mem::discriminant(&w.segment.update) == kind).count();
@@ -241,8 +242,8 @@ async fn one_by_one(
                 Verdict::Untried => break,
             };
             match fate {
-                Fate::Applied => queue.persisted(writes.remove(0)),
-                Fate::AppliedBefore => queue.found(writes.remove(0)),
+                Fate::Applied => durable.persisted(writes.remove(0)),
+                Fate::AppliedBefore => durable.found(writes.remove(0)),
                 Fate::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
                 Fate::Unknown => stuck = true,
             }
@@ -251,6 +252,7 @@ async fn one_by_one(
             }
             events.pop_front();
         }
+        durable.refresh().await?;
         status.attempted(failed);
         if stuck {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;

@@ -3,6 +3,7 @@
 //! It folds the changes sent to it into pending updates and, when the batch policy says so, has a batch of
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
+mod durable;
 mod history;
 mod isolate;
 pub mod pending;

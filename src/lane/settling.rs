@@ -12,6 +12,7 @@ use crate::sink::{Found, Grown, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
 
+use super::durable::Durable;
 use super::isolate::{Doubt, id_taken, isolate, refold};
 use super::pending::Pending;
 use crate::write::Write;
@@ -31,11 +32,14 @@ pub(super) async fn settle(queue: &Owned, status: &LaneStatus, batch: Pending) -
         if writes.is_empty() {
             return Ok(());
         }
-        let round = attempt(queue, writes).await;
+        let mut durable = Durable::new(queue);
+        let round = attempt(queue, &mut durable, writes).await;
         status.attempted(round.failed);
         queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
-        let examined = examine(queue, round.held_back, &mut retry).await;
+        let examined = examine(queue, &mut durable, round.held_back, &mut retry).await;
+        // Before any later event of the same entities.
+        durable.refresh().await?;
         stack.extend(refold(queue, examined.applied_in_part, &examined.recorded).await?);
         isolate(queue, status, examined.refused).await?;
         if round.failed || examined.raced {
@@ -68,7 +72,7 @@ struct Round {
     failed: bool,
 }
 
-async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
+async fn attempt(queue: &Owned, durable: &mut Durable<'_>, writes: Vec<Write>) -> Round {
     let verdicts = queue.shared.sink.write(&writes, queue.guard.as_ref(), false).await;
     let mut round = Round::default();
     let mut failure = None;
@@ -76,7 +80,7 @@ async fn attempt(queue: &Owned, writes: Vec<Write>) -> Round {
         match verdict {
             Verdict::Applied => {
                 round.grown.extend(queue.shared.sink.grown(&write));
-                queue.persisted(write);
+                durable.persisted(write);
             }
             Verdict::Conflict => round.held_back.push((write, None)),
             Verdict::Refused(rejection) => round.held_back.push((write, Some(rejection))),
@@ -113,6 +117,7 @@ struct Examined {
 /// server may hold that document against a validator or another unique index before it looks at `_id`.
 async fn examine(
     queue: &Owned,
+    durable: &mut Durable<'_>,
     held_back: Vec<(Write, Option<Rejection>)>,
     retry: &mut Vec<Write>,
 ) -> Examined {
@@ -134,14 +139,15 @@ async fn examine(
         let has_dead = recorded.range(segment.first..=segment.last).next().is_some();
         match (found, rejection) {
             (Found::Watermark(w), _) if w >= segment.last && !has_dead => {
-                queue.found(write);
+                durable.found(write);
             }
             (Found::Watermark(w), _) if w >= segment.guard() => {
+                durable.in_part(&write.entity);
                 examined.applied_in_part.push(Doubt::applied_to(write, w));
             }
             (_, Some(rejection)) => examined.refused.push(Doubt::refused(write, rejection)),
             // A deletion of a document that is not there.
-            (Found::Nothing, None) if matches!(segment.update, Update::Delete) => queue.persisted(write),
+            (Found::Nothing, None) if matches!(segment.update, Update::Delete) => durable.persisted(write),
             (Found::Taken, None) => examined.refused.push(Doubt::refused(write, id_taken())),
             // Somebody inserted or deleted the document between write and look.
             (Found::Watermark(_) | Found::Unmarked | Found::Nothing, None) => {

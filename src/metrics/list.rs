@@ -39,6 +39,7 @@ pub enum Metric {
     ForeignPops,
     ReceiptsPublished,
     ReceiptsDropped,
+    HotStates,
     BatchSizeEvents,
     BatchSizeBytes,
     WriteDuration,
@@ -101,7 +102,7 @@ const BYTES: &[f64] = &[
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 32] = [
+    pub const ALL: [Metric; 33] = [
         M::QueueDepth,
         M::QueueOldestAge,
         M::BufferEvents,
@@ -130,6 +131,7 @@ impl Metric {
         M::ForeignPops,
         M::ReceiptsPublished,
         M::ReceiptsDropped,
+        M::HotStates,
         M::BatchSizeEvents,
         M::BatchSizeBytes,
         M::WriteDuration,
@@ -310,6 +312,13 @@ impl Metric {
                 None,
                 &[],
                 "Receipts not published, because Redis was slow or away. Their events are settled all the same.",
+            ),
+            M::HotStates => (
+                "tidegate_hot_states_total",
+                Counter,
+                None,
+                &["collection", "outcome"],
+                "Writes to documents that had a hot state: applied to it, skipped because it had them, or deleting it.",
             ),
             M::BatchSizeEvents => {
                 ("tidegate_batch_size_events", Histogram(EVENTS), None, &[], "Events that a batch covers.")

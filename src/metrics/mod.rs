@@ -31,6 +31,7 @@ use crate::batch::Trigger;
 use crate::change::CollectionId;
 use crate::class::Class;
 use crate::dead_letter::Reason;
+use crate::source::Refreshed;
 
 const METADATA: Metadata<'static> = Metadata::new("tidegate", Level::INFO, None);
 
@@ -218,6 +219,8 @@ impl Op {
 /// The metrics of writing to one collection.
 struct CollectionMetrics {
     writes: [Counter; Op::ALL.len()],
+    /// Applied, deleted, skipped.
+    hot_states: [Counter; 3],
     duration: Histogram,
 }
 
@@ -225,6 +228,8 @@ impl CollectionMetrics {
     fn new(name: &str) -> Self {
         CollectionMetrics {
             writes: Op::ALL.map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())])),
+            hot_states: ["applied", "deleted", "skipped"]
+                .map(|outcome| counter(Metric::HotStates, &[("collection", name), ("outcome", outcome)])),
             duration: histogram(Metric::WriteDuration, &[("collection", name)]),
         }
     }
@@ -281,6 +286,19 @@ impl WriteMetrics {
     pub fn writes(&self, collection: CollectionId, op: Op, statements: u64) {
         if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
             metrics.writes[op as usize].increment(statements);
+        }
+    }
+
+    /// Counts a write to a document that had a hot state, by what became of that.
+    pub fn hot_state(&self, collection: CollectionId, refreshed: Refreshed) {
+        let outcome = match refreshed {
+            Refreshed::Absent => return,
+            Refreshed::Applied => 0,
+            Refreshed::Deleted => 1,
+            Refreshed::Skipped => 2,
+        };
+        if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
+            metrics.hot_states[outcome].increment(1);
         }
     }
 

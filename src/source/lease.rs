@@ -7,6 +7,7 @@ use redis::{RedisResult, Script};
 
 use super::Letter;
 use super::error::SourceError;
+use super::hot_state;
 use super::keys::Keys;
 use super::script;
 
@@ -20,6 +21,7 @@ pub struct Lease {
     bury: Script,
     renew: Script,
     release: Script,
+    hot_states: hot_state::Scripts,
 }
 
 /// Milliseconds, as Redis takes them.
@@ -38,11 +40,16 @@ impl Lease {
             bury: Script::new(script::BURY),
             renew: Script::new(script::RENEW),
             release: Script::new(script::RELEASE),
+            hot_states: hot_state::Scripts::new(),
         }
     }
 
     pub(super) fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    pub(super) fn hot_states(&self) -> &hot_state::Scripts {
+        &self.hot_states
     }
 
     /// The arguments by which scripts know the owner and extend its lease.

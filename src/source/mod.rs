@@ -3,6 +3,7 @@
 mod connect;
 mod error;
 mod fate;
+mod hot_state;
 mod keys;
 mod lease;
 mod list;
@@ -21,6 +22,7 @@ use std::ops::Range;
 pub use self::connect::{Redis, version};
 pub use self::error::SourceError;
 pub use self::fate::{Fate, Fates};
+pub use self::hot_state::{Looked, Refresh, Refreshed};
 pub use self::keys::Keys;
 pub use self::lease::Lease;
 pub use self::list::{List, epoch_of, sha1};

@@ -12,6 +12,7 @@ mod ending;
 mod exposition;
 mod history;
 mod hostile;
+mod hot_state;
 mod main_path;
 mod node;
 mod outages;

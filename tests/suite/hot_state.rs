@@ -1,0 +1,538 @@
+//! Hot states: hashes in Redis that gateways fill from MongoDB, and that follow what is written.
+
+mod filler;
+mod load;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use self::filler::{Filler, keys, shown};
+use crate::stage::{PATIENCE, Setting, Stage, logged, update};
+use crate::support::{Flow, Launch, Metrics, Proxy, eventually, length, push, unique};
+
+type Outcome = anyhow::Result<()>;
+
+const TTL: Duration = Duration::from_secs(600);
+
+const ROUTES: &str = r#"
+[[routes]]
+when = { type = "TOUCH" }
+collection = "documents"
+id = "id"
+inc = { touches = 1 }
+hot_state = { ttl = "10m" }
+"#;
+
+async fn stage() -> anyhow::Result<(Stage, Filler)> {
+    let stage = Setting::new().with(ROUTES).stage().await?;
+    let filler = Filler::new(&stage, TTL).await?;
+    Ok((stage, filler))
+}
+
+fn outcomes(metrics: &Metrics, outcome: &str) -> f64 {
+    metrics.sum("tidegate_hot_states_total", &[("collection", "documents"), ("outcome", outcome)])
+}
+
+/// Asserts that a document's hot state, if there is one, is the document. Whether there is one.
+async fn assert_fresh(filler: &mut Filler, id: &str) -> anyhow::Result<bool> {
+    let Some(state) = filler.state(id).await? else { return Ok(false) };
+    let document =
+        filler.read(id).await?.with_context(|| format!("{id} has a hot state and is no document"))?;
+    assert_eq!(state, shown(&document), "{id}: {:?}", filler.fields(id).await?);
+    Ok(true)
+}
+
+/// Gateways that fill and read while events are on their way.
+struct Gateways {
+    end: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<anyhow::Result<usize>>>,
+}
+
+impl Gateways {
+    fn start(filler: &Filler, ids: &[String]) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let gateway = |_| {
+            let (mut filler, ids, end) = (filler.clone(), ids.to_vec(), Arc::clone(&end));
+            tokio::spawn(async move {
+                let (mut filled, mut seen) = (0, vec![0; ids.len()]);
+                while !end.load(Ordering::Relaxed) {
+                    let at = fastrand::usize(0..ids.len());
+                    match filler.state(&ids[at]).await? {
+                        Some(state) => assert_whole(&ids[at], &state, &mut seen[at]),
+                        // MongoDB may be away.
+                        None => filled += usize::from(filler.fill(&ids[at]).await.unwrap_or(false)),
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Ok(filled)
+            })
+        };
+        Self { tasks: (0..3).map(gateway).collect(), end }
+    }
+
+    /// How many were filled.
+    async fn stop(self) -> anyhow::Result<usize> {
+        self.end.store(true, Ordering::Relaxed);
+        let mut filled = 0;
+        for task in self.tasks {
+            filled += task.await??;
+        }
+        Ok(filled)
+    }
+}
+
+/// Asserts that a state is what some of the events of `logged` have made, all before those that are missing; and that
+/// it is no older than what was seen before.
+fn assert_whole(id: &str, state: &Value, seen: &mut usize) {
+    if !id.starts_with("logged") {
+        return;
+    }
+    let events = state["log"].as_array().map_or(0, Vec::len);
+    let expected: Vec<usize> = (0..events).collect();
+    assert_eq!(*state, json!({"log": expected, "count": events, "last": events - 1}), "{id}");
+    assert!(events >= *seen, "{id}: {events} events after {seen}");
+    *seen = events;
+}
+
+/// A fault that strikes while events are pushed, and what is left of it after that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Kills,
+    MongodbStops,
+    CutOff,
+}
+
+async fn follows(fault: Fault) -> Outcome {
+    const ROUNDS: usize = 8;
+    const EVENTS: usize = 20;
+    let mut stage = Setting::new().own_fast_servers().with(ROUTES).stage().await?;
+    let proxy = Proxy::start(stage.redis.address()?).await?;
+    let mut launch = stage.launch.clone();
+    if fault == Fault::CutOff {
+        launch = launch.env("TIDEGATE_REDIS__URL", format!("redis://{}/", proxy.address()));
+    }
+    let mut tidegate = launch.start().await?;
+    let mut filler = Filler::new(&stage, TTL).await?;
+    let ids: Vec<String> = (0..16).map(|n| format!("random{n}")).collect();
+    let plain: Vec<String> = (0..8).map(|n| format!("logged{n}")).collect();
+    let all = [&ids[..], &plain[..]].concat();
+    let seed = std::env::var("SEED").map_or_else(|_| Ok(fastrand::u64(..)), |seed| seed.parse())?;
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut fresh, mut filled) = (0, 0);
+    for round in 0..ROUNDS {
+        let mut gateways = Some(Gateways::start(&filler, &all));
+        for part in 0..EVENTS {
+            // The last ones find what was filled before, so that there is something to compare.
+            let last = part >= 3 * EVENTS / 4;
+            if let Some(gateways) = gateways.take_if(|_| last) {
+                filled += gateways.stop().await?;
+            }
+            let mut events: Vec<String> = ids.iter().map(|id| load::event(&mut random, id, last)).collect();
+            events.extend(plain.iter().map(|id| logged(id, round * EVENTS + part)));
+            stage.push(events).await?;
+            if part % 5 != 4 {
+                continue;
+            }
+            match fault {
+                Fault::None => {}
+                Fault::Kills => {
+                    tidegate.kill9()?;
+                    tidegate = launch.start().await?;
+                }
+                Fault::MongodbStops if part == 9 => {
+                    stage.mongo.stop().await?;
+                    stage.mongo.restart().await?;
+                }
+                Fault::MongodbStops => {}
+                Fault::CutOff => proxy.cut(),
+            }
+            tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
+        }
+        stage.settled(&tidegate).await?;
+        for id in &all {
+            fresh += usize::from(assert_fresh(&mut filler, id).await?);
+        }
+    }
+    let metrics = tidegate.metrics().await?;
+    println!("{fault:?}: {filled} filled, {fresh} compared, {} applied", outcomes(&metrics, "applied"));
+    ensure!(filled > 20 && fresh > 40, "{filled} filled, {fresh} compared");
+    if fault != Fault::Kills {
+        ensure!(outcomes(&metrics, "applied") > 100.0 && outcomes(&metrics, "deleted") > 20.0);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_its_document_whatever_is_written() -> Outcome {
+    follows(Fault::None).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_its_document_whoever_dies() -> Outcome {
+    follows(Fault::Kills).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_its_document_when_mongodb_stops() -> Outcome {
+    follows(Fault::MongodbStops).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_its_document_when_connections_are_cut() -> Outcome {
+    follows(Fault::CutOff).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exact_writes_are_applied_and_others_delete() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let tidegate = stage.start().await?;
+    let odd = json!({"x.y": 1, "z": 2});
+    let start =
+        json!({"a": {"b": 1, "c": {}}, "l": [], "n": 5, "d": 2.0, "s": "5", "odd": odd, "gone": {"only": 1}});
+    let exact = [
+        json!({"$set": {"a.b": {"x": {"y": 1}, "z": []}}}),
+        json!({"$set": {"a.c.d.e": "in an empty object"}}),
+        json!({"$set": {"a": {}, "l": {}}}),
+        json!({"$unset": {"gone.only": "", "a.none": "", "a.c.none": "", "no.thing": ""}}),
+        json!({"$unset": {"a": "", "gone": ""}}),
+        json!({"$unset": {"a.b": "", "a.c": ""}}),
+        json!({"$inc": {"n": 1_i64 << 60, "a.new.er": -7}}),
+        json!({"$push": {"l": {"$each": []}, "a.c.l": 1}}),
+        json!({"$push": {"l": {"x": [1, "]"]}}}),
+        json!({"$push": {"l": {"$each": ["a", {}]}}, "$set": {"n": null}}),
+        json!({"$setOnInsert": {"n": 1}, "$set": {"0": {"1": 2}}}),
+        json!({"$set": {"odd": 1}}),
+        json!({"$set": {"odd": {"z": {"": 1}}}}),
+        json!({"$unset": {"odd": ""}}),
+    ];
+    let inexact = [
+        json!({"$inc": {"d": 1}}),
+        json!({"$inc": {"n": 0.5}}),
+        json!({"$set": {"odd.z": 1}}),
+        json!({"$unset": {"odd.z": ""}}),
+        json!({"$addToSet": {"l": 1}}),
+        json!({"$set": {"l.0": 1}}),
+        json!({"$min": {"n": 1}}),
+        json!({"$rename": {"n": "m"}}),
+        json!({"$currentDate": {"at": true}}),
+    ];
+    let cases = exact.iter().map(|case| (case, true)).chain(inexact.iter().map(|case| (case, false)));
+    for (n, (case, stays)) in cases.enumerate() {
+        if case.to_string().contains("\"\":1") {
+            // No event can have it.
+            continue;
+        }
+        let id = format!("case{n}");
+        let replace = json!({"collection": "documents", "id": id, "replace": start}).to_string();
+        stage.push([replace]).await?;
+        stage.settled(&tidegate).await?;
+        ensure!(filler.fill(&id).await?, "{id} was not filled");
+        // A first write after the fill, and another one.
+        for _ in 0..2 {
+            stage.push([update(&id, case.clone())]).await?;
+            stage.settled(&tidegate).await?;
+            assert_eq!(assert_fresh(&mut filler, &id).await?, stays, "{case}");
+        }
+    }
+    assert!(stage.dead_letters().await?.is_empty(), "{:?}", stage.dead_letters().await?);
+
+    // The document as a whole.
+    ensure!(filler.fill("case0").await?);
+    let replace = json!({"collection": "documents", "id": "case0", "replace": {"x": {"y": 1}}}).to_string();
+    stage.push([replace]).await?;
+    stage.settled(&tidegate).await?;
+    ensure!(assert_fresh(&mut filler, "case0").await?);
+    stage.push([json!({"collection": "documents", "id": "case0", "delete": true}).to_string()]).await?;
+    stage.settled(&tidegate).await?;
+    assert_eq!(filler.state("case0").await?, None);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tidegate_makes_no_state_of_its_own() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let tidegate = stage.start().await?;
+    let id = unique("alone");
+    stage.push((0..100).map(|n| logged(&id, n))).await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert!(filler.fields(&id).await?.is_empty());
+    let there: usize = stage.producer().await?.exists(&[keys(&id).0, keys(&id).1]).await?;
+    assert_eq!(there, 0);
+    assert_eq!(["applied", "deleted", "skipped"].map(|outcome| outcomes(&metrics, outcome)), [0.0; 3]);
+
+    // Something else that has the name is no hash.
+    let () = stage.producer().await?.set(keys(&id).0, "text").await?;
+    stage.push([logged(&id, 100)]).await?;
+    stage.settled(&tidegate).await?;
+    let there: bool = stage.producer().await?.exists(keys(&id).0).await?;
+    assert!(!there);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_before_a_write_is_not_filled_after_it() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let tidegate = stage.start().await?;
+    stage.push([logged("a", 0)]).await?;
+    stage.settled(&tidegate).await?;
+
+    let token = filler.token("a").await?.context("nobody else fills")?;
+    assert_eq!(filler.token("a").await?, None, "one at a time");
+    let old = filler.read("a").await?.context("the document")?;
+    stage.push([logged("a", 1)]).await?;
+    stage.settled(&tidegate).await?;
+    assert!(!filler.put("a", &token, &old).await?, "what is filled lacks a write");
+    assert_eq!(filler.state("a").await?, None);
+
+    // The same for a deletion.
+    let token = filler.token("a").await?.context("the write has ended the other's")?;
+    let old = filler.read("a").await?.context("the document")?;
+    stage.push([json!({"collection": "documents", "id": "a", "delete": true}).to_string()]).await?;
+    stage.settled(&tidegate).await?;
+    assert!(!filler.put("a", &token, &old).await?);
+
+    stage.push([logged("a", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    assert!(filler.fill("a").await?);
+    assert!(assert_fresh(&mut filler, "a").await?);
+    Ok(())
+}
+
+/// A tidegate whose calls about hot states do not arrive.
+async fn held(stage: &Stage) -> anyhow::Result<(Proxy, Launch)> {
+    let proxy = Proxy::start(stage.redis.address()?).await?;
+    let launch = stage.launch.clone().env("TIDEGATE_REDIS__URL", format!("redis://{}/", proxy.address()));
+    // It stands still for a while, and is to stay the owner.
+    let launch = launch.env("TIDEGATE_LEASE__TTL", "120s").env("TIDEGATE_REDIS__TIMEOUT", "60s");
+    Ok((proxy, launch))
+}
+
+/// Waits until MongoDB has so many events of `logged`.
+async fn written(filler: &Filler, id: &str, events: i32) {
+    eventually(PATIENCE, "the write", async || {
+        let document = filler.read(id).await?.context("no document")?;
+        ensure!(document.get("count") == Some(&events.into()), "{document}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_state_has_is_not_applied_again() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let (proxy, launch) = held(&stage).await?;
+    let tidegate = launch.start().await?;
+    stage.push([logged("a", 0), logged("b", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    ensure!(filler.fill("a").await?);
+    // Written, and not refreshed; then filled with what is written.
+    proxy.hold_connections_with("tidegate:fill:");
+    stage.push([logged("a", 1), logged("b", 1)]).await?;
+    for id in ["a", "b"] {
+        written(&filler, id, 2).await;
+    }
+    ensure!(filler.fill("b").await?);
+    assert_eq!(filler.state("a").await?.context("a state")?["count"], 1);
+    proxy.release_connections();
+    let metrics = stage.settled(&tidegate).await?;
+    for id in ["a", "b"] {
+        assert!(assert_fresh(&mut filler, id).await?);
+    }
+    assert_eq!(["applied", "skipped", "deleted"].map(|outcome| outcomes(&metrics, outcome)), [1.0, 1.0, 0.0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_over_refreshes_what_is_found_to_be_written() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let (proxy, launch) = held(&stage).await?;
+    let tidegate = launch.clone().env("TIDEGATE_LEASE__TTL", "4s").start().await?;
+    stage.push([logged("a", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    ensure!(filler.fill("a").await?);
+    proxy.hold_connections_with("tidegate:fill:");
+    stage.push([logged("a", 1)]).await?;
+    written(&filler, "a", 2).await;
+    tidegate.kill9()?;
+    assert_eq!(filler.state("a").await?.context("a state")?["count"], 1);
+    // Nothing is committed before it is refreshed.
+    assert_eq!(length(&mut stage.producer().await?, &stage.queue).await?, 1);
+
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(metrics.sum("tidegate_events_deduplicated_total", &[]), 1.0);
+    assert!(assert_fresh(&mut filler, "a").await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_found_applied_in_part_ends_the_state() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let address = stage.mongo.address()?;
+    let proxy = Proxy::start(address).await?;
+    let uri = stage.mongo.uri().replace(&address.to_string(), &proxy.address().to_string());
+    let tidegate = stage.launch.clone().env("TIDEGATE_MONGODB__URI", uri).start().await?;
+    stage.push([logged("a", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    ensure!(filler.fill("a").await?);
+    // One event is written, which it does not hear of; others are read meanwhile, and not written.
+    proxy.replies(Flow::Hold);
+    stage.push([logged("a", 1)]).await?;
+    written(&filler, "a", 2).await;
+    stage.push((2..5).map(|n| logged("a", n))).await?;
+    let read = |metrics: &Metrics| {
+        let received = metrics.sum("tidegate_events_received_total", &[]);
+        ensure!(received == 5.0, "{received}");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "all to be read", read).await?;
+    tidegate.kill9()?;
+
+    // Its successor folds all of them into one.
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(metrics.sum("tidegate_events_deduplicated_total", &[]), 1.0);
+    written(&filler, "a", 5).await;
+    assert_eq!(filler.state("a").await?, None);
+    assert_eq!(outcomes(&metrics, "deleted"), 1.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_is_not_in_the_state_and_its_neighbours_are() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let tidegate = stage.start().await?;
+    stage.push([logged("a", 0), update("a", json!({"$set": {"text": "x"}}))]).await?;
+    stage.settled(&tidegate).await?;
+    ensure!(filler.fill("a").await?);
+    let refused = || update("a", json!({"$inc": {"text": 1}}));
+    stage.push([logged("a", 1), refused(), logged("a", 2), refused(), logged("a", 3)]).await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(stage.dead_letters().await?.len(), 2);
+    assert!(assert_fresh(&mut filler, "a").await?);
+    assert_eq!(filler.state("a").await?.context("a state")?["count"], 4);
+    assert_eq!(outcomes(&metrics, "deleted"), 0.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_lives_no_longer_for_being_written() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let tidegate = stage.start().await?;
+    stage.push([logged("a", 0), logged("b", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    let mut redis = stage.producer().await?;
+    let whole = |id: &str| json!({"collection": "documents", "id": id, "replace": {"x": 1}}).to_string();
+    for (n, write) in [logged("a", 1), whole("a"), logged("b", 1)].into_iter().enumerate() {
+        let id = if n == 2 { "b" } else { "a" };
+        let () = redis.del(keys(id).0).await?;
+        ensure!(filler.fill(id).await?);
+        // As if it had been filled a while ago; never to end; and for longer than it may.
+        let set: bool = match n {
+            0 | 1 => redis.pexpire(keys(id).0, 100_000).await?,
+            _ => redis.persist(keys(id).0).await?,
+        };
+        ensure!(set, "{id} is there");
+        stage.push([write]).await?;
+        stage.settled(&tidegate).await?;
+        ensure!(assert_fresh(&mut filler, id).await?);
+        let (left, most) = (filler.left(id).await?, if n == 2 { 600_000 } else { 100_000 });
+        assert!((1..=most).contains(&left), "{n}: {left} ms");
+    }
+    let set: bool = redis.pexpire(keys("b").0, 700_000).await?;
+    ensure!(set, "it is there");
+    stage.push([logged("b", 2)]).await?;
+    stage.settled(&tidegate).await?;
+    assert!((1..=600_000).contains(&filler.left("b").await?));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_queues_write_to_has_a_state_until_the_next_write() -> Outcome {
+    let other = unique("other");
+    let stage = Setting::new().another_queue(&other).with(ROUTES).stage().await?;
+    let mut filler = Filler::new(&stage, TTL).await?;
+    let tidegate = stage.start().await?;
+    let other_pushes = async |events: Vec<String>| {
+        push(&mut stage.producer().await?, &other, events).await?;
+        crate::stage::settled(&stage.redis, &other, &tidegate).await.map(drop)
+    };
+    stage.push([update("a", json!({"$set": {"mine": 1}}))]).await?;
+    stage.settled(&tidegate).await?;
+    for filled_by_both in [false, true] {
+        ensure!(filler.fill("a").await?);
+        // The hash has this queue's mark, and no other's yet.
+        if !filled_by_both {
+            stage.push([update("a", json!({"$set": {"mine": 2}}))]).await?;
+            stage.settled(&tidegate).await?;
+            ensure!(assert_fresh(&mut filler, "a").await?);
+        }
+        other_pushes(vec![update("a", json!({"$set": {"theirs": 1}}))]).await?;
+        assert_eq!(filler.state("a").await?, None);
+        ensure!(filler.fill("a").await?);
+        stage.push([update("a", json!({"$set": {"mine": 3}}))]).await?;
+        stage.settled(&tidegate).await?;
+        assert_eq!(filler.state("a").await?, None);
+    }
+    Ok(())
+}
+
+/// More documents, and more to write to them, than one call of a script takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_and_large_states_are_refreshed_in_several_calls() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let tidegate = stage.start().await?;
+    let ids: Vec<String> = (0..700).map(|n| format!("doc{n}")).collect();
+    stage.push(ids.iter().map(|id| logged(id, 0))).await?;
+    stage.settled(&tidegate).await?;
+    for id in &ids {
+        ensure!(filler.fill(id).await?);
+    }
+    let text = "x".repeat(10_000);
+    let large = |id: &String| update(id, json!({"$set": {"text": text}, "$inc": {"count": 1}}));
+    stage.push(ids.iter().map(large)).await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_eq!(outcomes(&metrics, "applied"), 700.0);
+    for id in &ids {
+        ensure!(assert_fresh(&mut filler, id).await?, "{id} is gone");
+    }
+    // One that is too large for any call.
+    stage.push([update("doc0", json!({"$set": {"text": "x".repeat(2 << 20)}}))]).await?;
+    stage.settled(&tidegate).await?;
+    assert_eq!(filler.state("doc0").await?, None);
+    Ok(())
+}
+
+/// Where memory is used up, writes are refreshed all the same: the queue must drain.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_are_refreshed_by_a_redis_that_is_full() -> Outcome {
+    let mut stage = Setting::new().own_fast_servers().with(ROUTES).stage().await?;
+    let mut filler = Filler::new(&stage, TTL).await?;
+    let tidegate = stage.start().await?;
+    stage.push([logged("a", 0)]).await?;
+    stage.settled(&tidegate).await?;
+    ensure!(filler.fill("a").await?);
+    // Full between the write and what follows from it.
+    stage.mongo.pause()?;
+    stage.push([logged("a", 1)]).await?;
+    let read = |metrics: &Metrics| {
+        ensure!(metrics.sum("tidegate_events_received_total", &[]) == 2.0);
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "the event to be read", read).await?;
+    let mut full = redis::cmd("CONFIG");
+    let () = full.arg("SET").arg("maxmemory").arg("1").query_async(&mut stage.producer().await?).await?;
+    stage.mongo.resume()?;
+    stage.settled(&tidegate).await?;
+    assert!(assert_fresh(&mut filler, "a").await?);
+    assert_eq!(filler.state("a").await?.context("a state")?["count"], 2);
+    Ok(())
+}
