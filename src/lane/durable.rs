@@ -171,9 +171,10 @@ async fn refresh(queue: &Owned, lease: &Lease, places: &[Place<'_>]) -> Result<(
             return Ok(());
         }
         let outcomes = lease.refresh_hot_states(watermark, &refreshes).await?;
-        collections
-            .iter()
-            .zip(outcomes)
-            .for_each(|(collection, outcome)| metrics.hot_state(*collection, outcome));
+        for (collection, outcome) in collections.into_iter().zip(outcomes) {
+            if let Some(outcome) = outcome {
+                metrics.hot_state(collection, outcome);
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::{Kind, Metric, Op};
 use crate::batch::Trigger;
 use crate::class::Class;
 use crate::dead_letter::Reason;
+use crate::source::Refreshed;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -51,6 +52,7 @@ fn values(label: &str) -> String {
         "dependency" => list(["redis", "mongodb"]),
         "reason" => list(Reason::ALL.map(Reason::label)),
         "op" => list(Op::ALL.map(Op::label)),
+        "outcome" => list(Refreshed::ALL.map(Refreshed::label)),
         "trigger" => list(Trigger::ALL.map(Trigger::label)),
         "class" => list(Class::ALL.map(Class::label)),
         other => panic!("say here what the label {other:?} may be"),

@@ -219,8 +219,7 @@ impl Op {
 /// The metrics of writing to one collection.
 struct CollectionMetrics {
     writes: [Counter; Op::ALL.len()],
-    /// Applied, deleted, skipped.
-    hot_states: [Counter; 3],
+    hot_states: [Counter; Refreshed::ALL.len()],
     duration: Histogram,
 }
 
@@ -228,8 +227,9 @@ impl CollectionMetrics {
     fn new(name: &str) -> Self {
         CollectionMetrics {
             writes: Op::ALL.map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())])),
-            hot_states: ["applied", "deleted", "skipped"]
-                .map(|outcome| counter(Metric::HotStates, &[("collection", name), ("outcome", outcome)])),
+            hot_states: Refreshed::ALL.map(|outcome| {
+                counter(Metric::HotStates, &[("collection", name), ("outcome", outcome.label())])
+            }),
             duration: histogram(Metric::WriteDuration, &[("collection", name)]),
         }
     }
@@ -291,14 +291,8 @@ impl WriteMetrics {
 
     /// Counts a write to a document that had a hot state, by what became of that.
     pub fn hot_state(&self, collection: CollectionId, refreshed: Refreshed) {
-        let outcome = match refreshed {
-            Refreshed::Absent => return,
-            Refreshed::Applied => 0,
-            Refreshed::Deleted => 1,
-            Refreshed::Skipped => 2,
-        };
         if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
-            metrics.hot_states[outcome].increment(1);
+            metrics.hot_states[refreshed as usize].increment(1);
         }
     }
 

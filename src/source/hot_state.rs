@@ -228,14 +228,27 @@ pub enum Looked {
 /// What became of a hot state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refreshed {
-    /// There is none.
-    Absent,
     /// It has the write.
     Applied,
-    /// It is gone.
-    Deleted,
     /// It had the write.
     Skipped,
+    /// It is gone.
+    Deleted,
+}
+
+impl Refreshed {
+    /// All outcomes.
+    pub const ALL: [Refreshed; 3] = [Refreshed::Applied, Refreshed::Skipped, Refreshed::Deleted];
+
+    /// The metric's label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Refreshed::Applied => "applied",
+            Refreshed::Skipped => "skipped",
+            Refreshed::Deleted => "deleted",
+        }
+    }
 }
 
 /// A write to apply to a hot state.
@@ -275,7 +288,7 @@ impl Lease {
     }
 
     /// Applies writes to the hot states that are there, those of one document in order. `watermark` is the field of the
-    /// queue's own. Answers what became of each.
+    /// queue's own. Answers what became of each; nothing where there is none.
     ///
     /// # Errors
     /// Fenced, or Redis's.
@@ -283,7 +296,7 @@ impl Lease {
         &self,
         watermark: &str,
         states: &[Refresh<'_>],
-    ) -> Result<Vec<Refreshed>, SourceError> {
+    ) -> Result<Vec<Option<Refreshed>>, SourceError> {
         let mut call = self.hot_states().apply.prepare_invoke();
         call.key(&self.keys().owner).arg(self.args()).arg(watermark);
         for state in states {
@@ -296,10 +309,10 @@ impl Lease {
         }
         let outcomes = answers(call.invoke_async(&mut self.connection()).await, states.len())?;
         let outcome = |outcome| match outcome {
-            1 => Refreshed::Applied,
-            2 => Refreshed::Deleted,
-            3 => Refreshed::Skipped,
-            _ => Refreshed::Absent,
+            1 => Some(Refreshed::Applied),
+            2 => Some(Refreshed::Deleted),
+            3 => Some(Refreshed::Skipped),
+            _ => None,
         };
         Ok(outcomes.into_iter().map(outcome).collect())
     }

@@ -70,6 +70,14 @@ impl World {
         }
     }
 
+    /// No page is open in the new one before a browser is back.
+    async fn restart_gateway(&mut self, tab: &Tab) -> Outcome {
+        self.stop_gateway();
+        marked(tab, "not connected").await?;
+        self.start_gateway().await?;
+        marked(tab, "saved").await
+    }
+
     async fn open(&self, browser: &Browser) -> anyhow::Result<Tab> {
         let tab = browser.open(&format!("http://{}/?page=tides", self.address), 800, 600).await?;
         tab.has_focus().await?;
@@ -290,6 +298,38 @@ async fn neither_gateway_nor_redis_nor_tidegate_takes_what_was_typed_along() -> 
         marked(tab, "saved").await?;
     }
     world.assert_stored(&["one two three four"]).await
+}
+
+/// What was loaded once is in Redis, and what is written to it since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_was_open_lately_opens_without_mongodb() -> Outcome {
+    let mut world = World::start().await?;
+    let browser = Browser::start().await?;
+    let ann = world.open(&browser).await?;
+    reads(&ann, &[""]).await?;
+    turn_to(&ann, 0).await?;
+    types(&ann, "one").await?;
+    marked(&ann, "saved").await?;
+    world.restart_gateway(&ann).await?;
+    types(&ann, " two").await?;
+    ann.press("Enter").await?;
+    types(&ann, "Größe \"🌊\"").await?;
+    marked(&ann, "saved").await?;
+
+    world.mongo.kill()?;
+    world.restart_gateway(&ann).await?;
+    let ben = world.open(&browser).await?;
+    reads(&ben, &["one two", "Größe \"🌊\""]).await?;
+    marked(&ben, "saved").await?;
+    // And on it goes.
+    types(&ann, " three").await?;
+    reads(&ben, &["one two", "Größe \"🌊\" three"]).await?;
+    marked(&ben, "saving…").await?;
+    world.mongo.restart().await?;
+    for tab in [&ann, &ben] {
+        marked(tab, "saved").await?;
+    }
+    world.assert_stored(&["one two", "Größe \"🌊\" three"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

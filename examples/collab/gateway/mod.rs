@@ -7,8 +7,9 @@
 //! - [`page`] serves the page, [`socket`] talks with one browser that has it open, [`message`] is what they say.
 //! - [`room`] is one page that somebody has open: its paragraphs, and how far MongoDB has them. It does no I/O.
 //! - [`rooms`] holds all of them, and keeps them up to date.
-//! - [`store`] asks Redis and MongoDB.
+//! - [`store`] asks Redis and MongoDB, [`hot_state`] says how a page is kept in Redis.
 
+mod hot_state;
 mod message;
 mod page;
 mod room;

@@ -182,10 +182,10 @@ impl Rooms {
         }
     }
 
-    /// Asks MongoDB. With `anyway`, a page that is read is shown even if it is not the latest.
+    /// Asks Redis and MongoDB. With `anyway`, a page that is read is shown even if it is not the latest.
     async fn look(&self, page: &str, entry: &Entry, anyway: bool) {
         let whole = entry.room.lock().lacks_something();
-        let stored = self.store.read(page, whole).await;
+        let stored = if whole { self.store.load(page).await } else { self.store.look(page).await };
         let mut room = entry.room.lock();
         match stored {
             Ok(stored) if whole => {

@@ -1,6 +1,6 @@
 //! What is asked of Redis and MongoDB.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -8,12 +8,13 @@ use bson::{Bson, Document, doc};
 use mongodb::Collection;
 use mongodb::options::{ClientOptions, CollectionOptions, ReadConcern};
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncCommands, AsyncConnectionConfig, Script};
+use redis::{AsyncCommands, AsyncConnectionConfig, ExistenceCheck, Script, SetExpiry, SetOptions};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::Servers;
+use super::hot_state;
 use super::message::Said;
 
 /// What `config.toml` drains, and where to.
@@ -48,6 +49,7 @@ pub(super) struct Store {
     /// Made when it is needed, and given up with the first error.
     connection: Mutex<Option<MultiplexedConnection>>,
     push: Script,
+    fill: Script,
     pages: Collection<Document>,
 }
 
@@ -71,7 +73,8 @@ impl Store {
         // What a majority does not have yet may still be undone: it is not saved.
         let majority = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
         let pages = database.collection_with_options(COLLECTION, majority);
-        Ok(Self { redis, connection: Mutex::default(), push: Script::new(PUSH), pages })
+        let (push, fill) = (Script::new(PUSH), Script::new(hot_state::FILL));
+        Ok(Self { redis, connection: Mutex::default(), push, fill, pages })
     }
 
     /// Pushes an edit, for tidegate and for all who have the page open.
@@ -101,12 +104,35 @@ impl Store {
         Ok(last.unwrap_or(0))
     }
 
-    /// A page, or how far it is without its paragraphs.
-    pub(super) async fn read(&self, page: &str, whole: bool) -> anyhow::Result<Stored> {
-        let mut fields = doc! { "lastEdit": 1, "edits": 1 };
-        if whole {
-            fields.insert("paragraphs", 1);
+    /// All of a page: its hot state if it has one, else from MongoDB, and then it has one.
+    pub(super) async fn load(&self, page: &str) -> anyhow::Result<Stored> {
+        let state = hot_state::state_key(page);
+        let fields: HashMap<String, String> =
+            self.on_redis(async |connection| connection.hgetall(&state).await).await?;
+        if let Some(stored) = hot_state::read(&fields) {
+            return Ok(stored);
         }
+        // Before it is read. One at a time: who comes second goes without.
+        let (fill, token) = (hot_state::fill_key(page), format!("{:032x}", fastrand::u128(..)));
+        let expiry = SetExpiry::PX(u64::try_from(hot_state::FILLING.as_millis())?);
+        let alone = SetOptions::default().conditional_set(ExistenceCheck::NX).with_expiration(expiry);
+        let set =
+            async |connection: &mut MultiplexedConnection| connection.set_options(&fill, &token, alone).await;
+        let set: Option<String> = self.on_redis(set).await?;
+        let found = timeout(LIMIT, self.pages.find_one(doc! { "_id": page })).await;
+        let found = found.context("MongoDB does not answer")?.context("MongoDB does not answer")?;
+        let Some(document) = found else { return Ok(Stored::default()) };
+        if let Some(leaves) = hot_state::leaves(&document).filter(|_| set.is_some()) {
+            let mut call = self.fill.key(&state);
+            call.key(&fill).arg(&token).arg(u64::try_from(hot_state::TTL.as_millis())?).arg(leaves);
+            self.on_redis(async |connection| call.invoke_async::<()>(connection).await).await?;
+        }
+        Ok(Stored::from(&document))
+    }
+
+    /// How far MongoDB has a page, without its paragraphs.
+    pub(super) async fn look(&self, page: &str) -> anyhow::Result<Stored> {
+        let fields = doc! { "lastEdit": 1, "edits": 1 };
         let found = timeout(LIMIT, self.pages.find_one(doc! { "_id": page }).projection(fields)).await;
         let found = found.context("MongoDB does not answer")?.context("MongoDB does not answer")?;
         Ok(found.map_or_else(Stored::default, |document| Stored::from(&document)))
