@@ -12,6 +12,8 @@ use crate::raw::{self, Number};
 /// More fields than these, or bytes, are not sent to Redis, which does nothing else meanwhile.
 const MOST_FIELDS: usize = 10_000;
 const MOST_BYTES: usize = 1 << 20;
+/// What an argument takes besides itself, about. Redis takes no more than a million of them at once.
+const ARG_OVERHEAD: usize = 16;
 
 /// Whether the update can be applied to hot states at all. Deletions cannot: there is nothing to keep.
 #[must_use]
@@ -94,7 +96,7 @@ impl Program {
     }
 
     fn add<const N: usize>(&mut self, args: [&str; N]) -> Option<()> {
-        self.bytes += args.iter().map(|arg| arg.len()).sum::<usize>();
+        self.bytes += args.iter().map(|arg| arg.len() + ARG_OVERHEAD).sum::<usize>();
         self.args.extend(args.map(str::to_owned));
         (self.args.len() <= 2 * MOST_FIELDS && self.bytes <= MOST_BYTES).then_some(())
     }
@@ -105,7 +107,7 @@ impl Program {
         &self.args
     }
 
-    /// Bytes of all arguments.
+    /// Bytes that all arguments take.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes

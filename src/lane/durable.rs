@@ -11,8 +11,10 @@ use crate::sink::Guard;
 use crate::source::{Lease, Looked, Refresh, Refreshed, SourceError};
 use crate::write::Write;
 
-/// Documents in one call of a script.
+/// Documents that are looked at in one call of a script.
 const STATES: usize = 256;
+/// Hot states that are refreshed in one call: Redis does nothing else meanwhile.
+const REFRESHES: usize = 64;
 /// Bytes of one call's keys or programs, unless the first alone is larger.
 const BYTES: usize = 1 << 20;
 
@@ -159,6 +161,7 @@ async fn refresh(queue: &Owned, lease: &Lease, places: &[Place<'_>]) -> Result<(
     loop {
         let (mut bytes, mut collections, mut refreshes) = (0, Vec::new(), Vec::new());
         while bytes < BYTES
+            && refreshes.len() < REFRESHES
             && let Some((place, segment)) = there.next()
         {
             let program = Program::new(&segment.update);

@@ -52,6 +52,8 @@ local function above(path, from)
 end
 
 local function refresh(key, first, last, ttl, at, stop)
+  -- Others wait while its fields are looked at.
+  if redis.call('HLEN', key) > 10000 then return end
   -- Other queues, and whether it has the write.
   local fields
   local function all()

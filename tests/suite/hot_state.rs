@@ -100,7 +100,7 @@ fn assert_whole(id: &str, state: &Value, seen: &mut usize) {
     *seen = events;
 }
 
-/// A fault that strikes while events are pushed, and what is left of it after that.
+/// What fails while events are pushed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
@@ -163,7 +163,7 @@ async fn follows(fault: Fault) -> Outcome {
     }
     let metrics = tidegate.metrics().await?;
     println!("{fault:?}: {filled} filled, {fresh} compared, {} applied", outcomes(&metrics, "applied"));
-    ensure!(filled > 20 && fresh > 40, "{filled} filled, {fresh} compared");
+    ensure!(filled > 20 && fresh > 20, "{filled} filled, {fresh} compared");
     if fault != Fault::Kills {
         ensure!(outcomes(&metrics, "applied") > 100.0 && outcomes(&metrics, "deleted") > 20.0);
     }
@@ -508,6 +508,17 @@ async fn many_and_large_states_are_refreshed_in_several_calls() -> Outcome {
     stage.push([update("doc0", json!({"$set": {"text": "x".repeat(2 << 20)}}))]).await?;
     stage.settled(&tidegate).await?;
     assert_eq!(filler.state("doc0").await?, None);
+    // And one that has too many fields to be looked at.
+    for (fields, stays) in [(9_000, true), (10_001, false)] {
+        let many: serde_json::Map<_, _> = (0..fields).map(|n| (format!("f{n}"), json!(n))).collect();
+        stage.push([json!({"collection": "documents", "id": "many", "replace": many}).to_string()]).await?;
+        stage.settled(&tidegate).await?;
+        let () = stage.producer().await?.del(keys("many").0).await?;
+        ensure!(filler.fill("many").await?);
+        stage.push([update("many", json!({"$set": {"f7": "x"}}))]).await?;
+        stage.settled(&tidegate).await?;
+        assert_eq!(assert_fresh(&mut filler, "many").await?, stays, "{fields} fields");
+    }
     Ok(())
 }
 
