@@ -71,8 +71,10 @@ impl Filler {
     pub(super) async fn fill(&mut self, id: &str) -> anyhow::Result<bool> {
         let Some(token) = self.token(id).await? else { return Ok(false) };
         match self.read(id).await? {
-            Some(document) => self.put(id, &token, &document).await,
-            None => Ok(false),
+            Some(document) if !document.contains_key("_tidegateDeleted") => {
+                self.put(id, &token, &document).await
+            }
+            _ => Ok(false),
         }
     }
 
