@@ -9,8 +9,12 @@
 #[path = "../suite/support/mod.rs"]
 mod support;
 
+#[path = "../suite/hot_state/filler.rs"]
+mod filler;
+
 mod faults;
 mod history;
+mod hot;
 mod plan;
 mod report;
 mod verdict;
@@ -78,6 +82,10 @@ async fn play(plan: &Plan, log: &mut Vec<String>) -> anyhow::Result<Outcome> {
     let (redis_lost, deduplicated, recovery) = outcome?;
     let documents = support::documents(world.database(), "documents").await?;
     let takeovers = log.iter().filter(|line| line.contains("took the queue over")).count();
+    if plan.hot {
+        let compared = hot::compare(&world, plan, &documents).await?;
+        println!("      {compared} hot states are their documents");
+    }
     let verdict = verdict::judge(&world.workload.record(), &documents);
     ensure!(verdict.events > 0, "nothing was pushed");
     Ok(Outcome { verdict, redis_lost, deduplicated, recovery, takeovers })
@@ -85,6 +93,7 @@ async fn play(plan: &Plan, log: &mut Vec<String>) -> anyhow::Result<Outcome> {
 
 async fn play_in(world: &mut World, plan: &Plan) -> anyhow::Result<(usize, usize, Duration)> {
     world.owner().await?;
+    let gateways = hot::gateways(world, plan).await?;
     sleep(plan.before).await;
     let over = faults::inject(world, plan).await?;
     let recovery = match over.recovery {
@@ -92,6 +101,7 @@ async fn play_in(world: &mut World, plan: &Plan) -> anyhow::Result<(usize, usize
         None => world.recovery(over.since).await?,
     };
     world.workload.stop().await?;
+    drop(gateways);
     let deduplicated = world.settle().await?;
     Ok((over.redis_lost, deduplicated, recovery))
 }

@@ -214,6 +214,8 @@ pub(crate) struct Plan {
     pub(crate) kill_too: bool,
     /// Whether the queue is a stream, and then what becomes of its settled entries.
     pub(crate) trim: Option<&'static str>,
+    /// Whether documents have hot states, which gateways fill.
+    pub(crate) hot: bool,
     /// How long all is well, and then how long it is not.
     pub(crate) before: Duration,
     pub(crate) hold: Duration,
@@ -253,6 +255,7 @@ impl Plan {
             taken_over: !fault.redis_keeps_its_word() && rng.bool(),
             kill_too: !fault.needs_two() && !matches!(fault, KillTidegate | Restart) && rng.u8(..3) == 0,
             trim: trim.filter(|_| kind.u8(..3) == 0),
+            hot: fault.redis_keeps_its_word() && stream(seed, round, Stream::Hot).bool(),
             before: Duration::from_millis(rng.u64(200..700)),
             hold: Duration::from_millis(rng.u64(hold)),
             redis_timeout,
@@ -285,6 +288,17 @@ impl Plan {
             }
             Some(Deletions::Hard) | None => "",
         };
+        let (hot, no_event) = if self.hot {
+            let no_event = "[[routes]]\n\
+                 when = { type = \"none\" }\n\
+                 collection = \"documents\"\n\
+                 id = \"id\"\n\
+                 set = { nothing = \"nothing\" }\n";
+            ("hot_state = { ttl = \"10m\" }\n", no_event)
+        } else {
+            ("", "")
+        };
+        let tombstones_hot = if tombstones.is_empty() { "" } else { hot };
         let stream = self.trim.map(|trim| format!("kind = \"stream\"\ntrim = {trim}\n")).unwrap_or_default();
         format!(
             "native.collections = [\"documents\", \"probes\"]\n\
@@ -297,7 +311,7 @@ impl Plan {
              buffer.max_events = {max_events}\n\
              [[queues]]\n\
              key = \"{queue}\"\n\
-             {stream}{tombstones}",
+             {stream}{tombstones}{tombstones_hot}{no_event}{hot}",
             redis_timeout.as_millis(),
             mongodb_timeout.as_millis(),
             max_delay.as_millis(),
@@ -313,7 +327,8 @@ impl fmt::Display for Plan {
         let taken_over = if self.taken_over { ", taken over" } else { "" };
         let kill = if self.kill_too { ", killed too" } else { "" };
         let stream = if self.trim.is_some() { ", stream" } else { "" };
-        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}{stream}", self.round, self.fault)
+        let hot = if self.hot { ", hot states" } else { "" };
+        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}{stream}{hot}", self.round, self.fault)
     }
 }
 
@@ -325,6 +340,7 @@ pub(crate) enum Stream {
     Faults,
     Producer(u64),
     Kind,
+    Hot,
 }
 
 fn stream(seed: u64, round: u64, stream: Stream) -> Rng {
@@ -334,6 +350,7 @@ fn stream(seed: u64, round: u64, stream: Stream) -> Rng {
         Stream::Faults => 2,
         Stream::Producer(n) => 3 + n,
         Stream::Kind => 1000,
+        Stream::Hot => 1001,
     };
     // Seeds that differ in a bit make sequences that have nothing in common.
     let mut mixed = Rng::with_seed(seed);

@@ -30,7 +30,7 @@ hot_state = { ttl = "10m" }
 
 async fn stage() -> anyhow::Result<(Stage, Filler)> {
     let stage = Setting::new().with(ROUTES).stage().await?;
-    let filler = Filler::new(&stage, TTL).await?;
+    let filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     Ok((stage, filler))
 }
 
@@ -163,7 +163,7 @@ async fn what_was_read_before_a_write_is_not_filled_after_it() -> Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_are_compared_to_their_last_digit() -> Outcome {
     let stage = Setting::new().stream("").with(ROUTES).stage().await?;
-    let mut filler = Filler::new(&stage, TTL).await?;
+    let mut filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     let tidegate = stage.start().await?;
     stage.push([update("a", json!({"$set": {"n": 0}}))]).await?;
     stage.settled(&tidegate).await?;
@@ -235,7 +235,7 @@ async fn a_state_lives_no_longer_for_being_written() -> Outcome {
 async fn what_two_queues_write_to_has_a_state_until_the_next_write() -> Outcome {
     let other = unique("other");
     let stage = Setting::new().another_queue(&other).with(ROUTES).stage().await?;
-    let mut filler = Filler::new(&stage, TTL).await?;
+    let mut filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     let tidegate = stage.start().await?;
     let other_pushes = async |events: Vec<String>| {
         push(&mut stage.producer().await?, &other, events).await?;
@@ -302,7 +302,7 @@ async fn many_and_large_states_are_refreshed_in_several_calls() -> Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn states_are_refreshed_by_a_redis_that_is_full() -> Outcome {
     let mut stage = Setting::new().own_fast_servers().with(ROUTES).stage().await?;
-    let mut filler = Filler::new(&stage, TTL).await?;
+    let mut filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     let tidegate = stage.start().await?;
     stage.push([logged("a", 0)]).await?;
     stage.settled(&tidegate).await?;

@@ -1,16 +1,16 @@
 //! What gateways do with hot states, as `docs/hot-state.md` tells them to: fill them from MongoDB, and read them.
+#![allow(dead_code, reason = "shared with the fault campaign, which uses a part")]
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use bson::{Bson, Document, doc};
-use mongodb::Collection;
 use mongodb::options::{CollectionOptions, ReadConcern};
+use mongodb::{Collection, Database};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Script};
 use serde_json::{Map, Value};
 
-use crate::stage::Stage;
 use crate::support::unique;
 
 /// The script that gateways are told to fill with.
@@ -22,26 +22,26 @@ fn script() -> Script {
 
 /// A gateway.
 #[derive(Clone)]
-pub(super) struct Filler {
+pub(crate) struct Filler {
     redis: MultiplexedConnection,
     documents: Collection<Document>,
     ttl: Duration,
 }
 
 /// Where the hot state of a document whose id is a text is, and the token of who fills it.
-pub(super) fn keys(id: &str) -> (String, String) {
+pub(crate) fn keys(id: &str) -> (String, String) {
     (format!("tidegate:state:documents:{id}"), format!("tidegate:fill:documents:{id}"))
 }
 
 impl Filler {
-    pub(super) async fn new(stage: &Stage, ttl: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(redis: MultiplexedConnection, database: &Database, ttl: Duration) -> Self {
         let majority = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
-        let documents = stage.database.collection_with_options("documents", majority);
-        Ok(Self { redis: stage.producer().await?, documents, ttl })
+        let documents = database.collection_with_options("documents", majority);
+        Self { redis, documents, ttl }
     }
 
     /// Asks to be the one who fills. None: somebody else is.
-    pub(super) async fn token(&mut self, id: &str) -> anyhow::Result<Option<String>> {
+    pub(crate) async fn token(&mut self, id: &str) -> anyhow::Result<Option<String>> {
         let token = unique("token");
         let mut set = redis::cmd("SET");
         set.arg(keys(id).1).arg(&token).arg("NX").arg("PX").arg(5000);
@@ -50,12 +50,12 @@ impl Filler {
     }
 
     /// The document.
-    pub(super) async fn read(&self, id: &str) -> anyhow::Result<Option<Document>> {
+    pub(crate) async fn read(&self, id: &str) -> anyhow::Result<Option<Document>> {
         Ok(self.documents.find_one(doc! { "_id": id }).await?)
     }
 
     /// Fills, unless the document was written since the token was set.
-    pub(super) async fn put(&mut self, id: &str, token: &str, document: &Document) -> anyhow::Result<bool> {
+    pub(crate) async fn put(&mut self, id: &str, token: &str, document: &Document) -> anyhow::Result<bool> {
         let (state, fill) = keys(id);
         let script = script();
         let mut call = script.key(state);
@@ -68,7 +68,7 @@ impl Filler {
     }
 
     /// All of it. Whether it was filled.
-    pub(super) async fn fill(&mut self, id: &str) -> anyhow::Result<bool> {
+    pub(crate) async fn fill(&mut self, id: &str) -> anyhow::Result<bool> {
         let Some(token) = self.token(id).await? else { return Ok(false) };
         match self.read(id).await? {
             Some(document) if !document.contains_key("_tidegateDeleted") => {
@@ -79,7 +79,7 @@ impl Filler {
     }
 
     /// What there is in Redis, as it is there.
-    pub(super) async fn fields(&mut self, id: &str) -> anyhow::Result<Map<String, Value>> {
+    pub(crate) async fn fields(&mut self, id: &str) -> anyhow::Result<Map<String, Value>> {
         let fields: Vec<(String, String)> = self.redis.hgetall(keys(id).0).await?;
         let read = |(path, text): (String, String)| {
             // Its own note is no JSON.
@@ -90,7 +90,7 @@ impl Filler {
     }
 
     /// The hot state, as a document. None if there is none.
-    pub(super) async fn state(&mut self, id: &str) -> anyhow::Result<Option<Value>> {
+    pub(crate) async fn state(&mut self, id: &str) -> anyhow::Result<Option<Value>> {
         let fields = self.fields(id).await?;
         if fields.is_empty() {
             return Ok(None);
@@ -112,13 +112,13 @@ impl Filler {
     }
 
     /// How long the hot state lives, in milliseconds.
-    pub(super) async fn left(&mut self, id: &str) -> anyhow::Result<i64> {
+    pub(crate) async fn left(&mut self, id: &str) -> anyhow::Result<i64> {
         Ok(self.redis.pttl(keys(id).0).await?)
     }
 }
 
 /// A document as a hot state shows it.
-pub(super) fn shown(document: &Document) -> Value {
+pub(crate) fn shown(document: &Document) -> Value {
     let mut document = document.clone();
     document.remove("_id");
     document.remove("_tidegate");

@@ -94,7 +94,7 @@ async fn follows(setting: Setting, fault: Fault) -> Outcome {
         launch = launch.env("TIDEGATE_REDIS__URL", format!("redis://{}/", proxy.address()));
     }
     let mut tidegate = launch.start().await?;
-    let mut filler = Filler::new(&stage, TTL).await?;
+    let mut filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     let ids: Vec<String> = (0..16).map(|n| format!("random{n}")).collect();
     let plain: Vec<String> = (0..8).map(|n| format!("logged{n}")).collect();
     let all = [&ids[..], &plain[..]].concat();

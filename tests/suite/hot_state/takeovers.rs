@@ -38,7 +38,7 @@ async fn what_a_state_has_is_not_applied_again() -> Outcome {
 
 async fn applied_once(setting: Setting) -> Outcome {
     let stage = setting.with(ROUTES).stage().await?;
-    let mut filler = Filler::new(&stage, TTL).await?;
+    let mut filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     let (proxy, launch) = held(&stage).await?;
     let tidegate = launch.start().await?;
     stage.push([logged("a", 0), logged("b", 0)]).await?;
