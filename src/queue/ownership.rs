@@ -22,7 +22,9 @@ use crate::metrics::QueueMetrics;
 use crate::peers::Share;
 use crate::settle::Ledger;
 use crate::sink::Guard;
-use crate::source::{Keys, List, Pop, Source, SourceError, State, Stream, Waiter, state, version};
+use crate::source::{
+    Keys, List, Pop, Source, SourceError, State, Stream, Waiter, check_version, state, version,
+};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
@@ -30,11 +32,6 @@ use crate::tail_clock::TailClock;
 const LANE_INPUTS: usize = 8;
 /// Windows fetched and not yet decoded.
 const WINDOWS_AHEAD: usize = 2;
-
-/// The least Redis that has a blocking peek, `BLMOVE`.
-const MIN_REDIS: (u32, u32) = (6, 2);
-/// The least Redis that counts what a consumer group has read.
-const MIN_REDIS_FOR_STREAMS: (u32, u32) = (7, 0);
 
 /// A queue of this instance, owned or not.
 struct Queue {
@@ -236,8 +233,7 @@ impl Queue {
     /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
     async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Source>, SourceError> {
         let mut connection = self.shared.redis.connect().await?;
-        let found = version(&mut connection).await?;
-        check_version(self.config.kind, found)?;
+        check_version(self.config.kind, version(&mut connection).await?)?;
         let ttl = self.shared.config.lease.ttl;
         let poll = (ttl / 16).min(Duration::from_millis(250));
         let mut standing_by = false;
@@ -325,23 +321,6 @@ impl Queue {
         tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
         Ok(source)
     }
-}
-
-/// Whether Redis has what a kind of queue needs.
-///
-/// # Errors
-/// Fatal: it is too old.
-fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
-    let text = match kind {
-        QueueKind::List if found < MIN_REDIS => {
-            "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any"
-        }
-        QueueKind::Stream if found < MIN_REDIS_FOR_STREAMS => {
-            "Redis 7.0 or newer is needed for streams, this is FOUND"
-        }
-        _ => return Ok(()),
-    };
-    Err(SourceError::Fatal(text.replace("FOUND", &format!("{}.{}", found.0, found.1))))
 }
 
 /// Runs an owned queue's tasks until stopped and everything is settled and committed, or until the

@@ -8,7 +8,12 @@ use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo};
 
 use super::error::SourceError;
 use super::sentinel::{Sentinels, check_primary};
-use crate::config;
+use crate::config::{self, QueueKind};
+
+/// The least Redis that has a blocking peek, `BLMOVE`.
+const MIN_REDIS: (u32, u32) = (6, 2);
+/// The least Redis that counts what a consumer group has read.
+const MIN_REDIS_FOR_STREAMS: (u32, u32) = (7, 0);
 
 /// Where Redis is. Connections never reconnect by themselves: whoever loses one takes over again.
 #[derive(Debug, Clone)]
@@ -82,4 +87,44 @@ pub async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
     let mut parts = version.trim().split('.').map(|part| part.parse().unwrap_or(0));
     Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)))
+}
+
+/// Whether Redis has what a kind of queue needs.
+///
+/// # Errors
+/// Fatal: it is too old.
+pub fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
+    let text = match kind {
+        QueueKind::List if found < MIN_REDIS => {
+            "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any"
+        }
+        QueueKind::Stream if found < MIN_REDIS_FOR_STREAMS => {
+            "Redis 7.0 or newer is needed for streams, this is FOUND"
+        }
+        _ => return Ok(()),
+    };
+    Err(SourceError::Fatal(text.replace("FOUND", &format!("{}.{}", found.0, found.1))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_old_is_named() {
+        assert!(check_version(QueueKind::List, (6, 2)).is_ok());
+        assert!(check_version(QueueKind::Stream, (7, 0)).is_ok());
+        let text = |kind, found| match check_version(kind, found) {
+            Err(SourceError::Fatal(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        insta::assert_snapshot!(
+            text(QueueKind::List, (6, 0)),
+            @r#"Redis 6.2 or newer is needed for this delivery, this is 6.0; delivery = "at-most-once" works with any"#
+        );
+        insta::assert_snapshot!(
+            text(QueueKind::Stream, (6, 2)),
+            @"Redis 7.0 or newer is needed for streams, this is 6.2"
+        );
+    }
 }

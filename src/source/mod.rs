@@ -19,7 +19,7 @@ mod window;
 
 use std::ops::Range;
 
-pub use self::connect::{Redis, version};
+pub use self::connect::{Redis, check_version, version};
 pub use self::error::SourceError;
 pub use self::fate::{Fate, Fates};
 pub use self::hot_state::{Looked, Refresh, Refreshed};
