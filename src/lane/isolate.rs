@@ -308,7 +308,8 @@ async fn bury(
     Ok(())
 }
 
-/// Why an entity can have no document.
+/// Why an entity can have no document: MongoDB said no more than that the `_id` is there.
 pub(super) fn id_taken() -> Rejection {
-    Rejection::new(Reason::UniqueIndex, "the _id is that of a document with another shard key")
+    let text = "the _id is that of a document with another shard key".to_owned();
+    Rejection { reason: Reason::UniqueIndex, text, code: Some(11000) }
 }

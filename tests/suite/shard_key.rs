@@ -77,6 +77,7 @@ async fn an_id_that_is_taken_makes_dead_letters_of_its_events_only() -> Outcome 
         let reasons: Vec<String> = letters.iter().map(reason).collect();
         assert_eq!(reasons.len(), 2, "{delivery}: {reasons:?}");
         assert!(reasons.iter().all(|reason| reason.contains("another shard key")), "{reasons:?}");
+        assert!(letters.iter().all(|letter| letter["code"] == 11000), "{letters:?}");
     }
     Ok(())
 }
