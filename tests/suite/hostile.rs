@@ -22,6 +22,7 @@ use crate::support::{Tidegate, count, document, length, push, try_eventually};
 
 mod events;
 mod mutate;
+mod pipeline;
 mod tree;
 
 type Outcome = anyhow::Result<()>;
@@ -129,6 +130,17 @@ fn what_is_mutated_is_valid() -> Outcome {
     for event in events.valid() {
         let decoded = decoder.decode(event.as_bytes());
         assert!(decoded.is_ok(), "{event}: {decoded:?}");
+    }
+    Ok(())
+}
+
+/// What `cargo fuzz` goes on with; see `fuzz/`.
+#[test]
+fn the_pipeline_holds_without_servers() -> Outcome {
+    let events = Events::new(fastrand::u64(..1 << 32))?;
+    for first in (0..5_000).step_by(CHUNK) {
+        let chunk: Vec<Vec<u8>> = (first..first + CHUNK).map(|number| events.event(number)).collect();
+        pipeline::run(&chunk.join(&b'\n'));
     }
     Ok(())
 }

@@ -114,20 +114,24 @@ async fn a_backlog_costs_few_writes() -> Outcome {
     Ok(())
 }
 
-/// A window sized for small events would be hundreds of MiB of the large ones behind them.
-async fn large_behind_small(setting: Setting) -> Outcome {
+/// A window sized for small events would be hundreds of MiB of the large ones behind them. `push` appends events, the
+/// first of which is the n-th of all.
+async fn large_behind_small(
+    setting: Setting,
+    push: impl AsyncFn(&Stage, usize, Vec<String>) -> Outcome,
+) -> Outcome {
     const BUFFER: u64 = 16 * MIB;
     const SMALL: usize = 20_032;
     const LARGE: usize = 1_000;
     let stage = set(setting.with("buffer.max_bytes = \"16MiB\"\n")).await?;
     let text = "x".repeat(256 << 10);
-    stage.push((0..SMALL).map(|n| logged(&format!("doc{}", n % 50), n / 50))).await?;
+    push(&stage, 0, (0..SMALL).map(|n| logged(&format!("doc{}", n % 50), n / 50)).collect()).await?;
     // Few at a time: the test holds them, too.
     for first in (0..LARGE).step_by(50) {
         let large = |n: usize| {
             update(&format!("large{}", n % 50), json!({"$set": {"text": text}, "$inc": {"count": 1}}))
         };
-        stage.push((first..first + 50).map(large)).await?;
+        push(&stage, SMALL + first, (first..first + 50).map(large).collect()).await?;
     }
     let tidegate = stage.start().await?;
     let metrics = stage.settled(&tidegate).await?;
@@ -140,12 +144,20 @@ async fn large_behind_small(setting: Setting) -> Outcome {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_events_behind_small_ones() -> Outcome {
-    large_behind_small(Setting::new()).await
+    large_behind_small(Setting::new(), async |stage, _, events| stage.push(events).await).await
 }
 
+/// Where entries come evenly, their ids tell where the next ones are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_entries_behind_small_ones_in_a_stream() -> Outcome {
-    large_behind_small(Setting::new().stream("")).await
+    large_behind_small(Setting::new().stream(""), async |stage, first, events| {
+        let mut pipe = redis::pipe();
+        for (n, event) in (first + 1..).zip(events) {
+            pipe.cmd("XADD").arg(&stage.queue).arg(format!("{n}-0")).arg("event").arg(event).ignore();
+        }
+        Ok(pipe.exec_async(&mut stage.producer().await?).await?)
+    })
+    .await
 }
 
 /// What is pushed while MongoDB is away costs about one write a document, not one an event.
