@@ -87,9 +87,10 @@ impl Fetcher {
             self.queue.status.saw(depth);
             size.saw(&window);
             let read = self.uncommitted() + window.len() as u64;
-            // To its very end: what is left of it is for the same documents.
-            let enough = if self.behind { 0 } else { BACKLOG };
-            let behind = !popping && depth.elements.saturating_sub(read) > enough;
+            // To its very end: what is left of it is for the same documents. What cannot be read any more, as Redis counts
+            // in streams, is none of it.
+            let more = if self.behind { known > 0 } else { depth.elements.saturating_sub(read) > BACKLOG };
+            let behind = !popping && more;
             if behind {
                 self.tell_behind(true).await?;
             }
