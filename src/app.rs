@@ -186,10 +186,19 @@ async fn look(redis: &Redis, config: &Config, status: &Status) -> Result<(), Sou
     Ok(())
 }
 
-/// Notices an outage of MongoDB that no write meets.
+/// Notices an outage of MongoDB that no write meets, and the end of any.
 async fn check_health(shared: Arc<Shared>) -> std::io::Result<()> {
+    const SELDOM: Duration = Duration::from_secs(2);
+    const OFTEN: Duration = Duration::from_millis(200);
+    let mut away = shared.sink.watch_away();
     loop {
         shared.sink.ping().await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        if *away.borrow_and_update() {
+            // Lanes send nothing meanwhile.
+            tokio::time::sleep(OFTEN).await;
+        } else {
+            // The time passes, or a write finds an outage.
+            let _ = tokio::time::timeout(SELDOM, away.changed()).await;
+        }
     }
 }

@@ -56,6 +56,8 @@ pub struct Lane {
     queue: Arc<Owned>,
     input: mpsc::Receiver<Input>,
     policy: watch::Receiver<Policy>,
+    /// Whether MongoDB is out of reach.
+    away: watch::Receiver<bool>,
     behind: bool,
     pending: Pending,
     memory: Reserved,
@@ -90,6 +92,7 @@ impl Lane {
         Lane {
             index,
             policy: queue.shared.live.watch_policy(),
+            away: queue.shared.sink.watch_away(),
             behind: false,
             queue,
             input,
@@ -109,7 +112,12 @@ impl Lane {
     pub async fn run(mut self) -> Result<(), SourceError> {
         loop {
             let policy = *self.policy.borrow_and_update();
-            self.send_if_due(policy);
+            // What was sent may have been applied, so nothing can be folded into it any more. In an outage all of it would be
+            // written apart from what comes behind.
+            let can_send = self.in_flight.is_none() && !*self.away.borrow_and_update();
+            if can_send {
+                self.send_if_due(policy);
+            }
             if self.in_flight.is_none() && self.pending.entities() == 0 {
                 self.flushing = false;
                 if self.closed {
@@ -119,7 +127,7 @@ impl Lane {
             self.tell(false);
             let patience = policy.patience(self.pending.held(Instant::now()), self.behind);
             let due = self.pending.since().map(|since| since + patience);
-            let idle = self.in_flight.is_none();
+            let can_send = can_send && self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
                     done?;
@@ -141,7 +149,8 @@ impl Lane {
                 },
                 // Another policy may find due what waits under this one.
                 Ok(()) = self.policy.changed() => {}
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if idle && due.is_some() => {}
+                Ok(()) = self.away.changed() => {}
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if can_send && due.is_some() => {}
             }
         }
     }
@@ -199,11 +208,8 @@ impl Lane {
         self.counted = entities;
     }
 
-    /// Sends a batch, if none is in flight and the policy says so.
+    /// Sends a batch, if the policy says so.
     fn send_if_due(&mut self, policy: Policy) {
-        if self.in_flight.is_some() {
-            return;
-        }
         let held = self.pending.held(Instant::now());
         let trigger = match policy.due(held, self.behind) {
             None if self.flushing && held.ops > 0 => Trigger::Drain,

@@ -183,7 +183,7 @@ impl Pause {
     const LONGEST: Duration = Duration::from_millis(20);
 
     fn new(max_delay: Duration) -> Self {
-        let shortest = (max_delay / 10).clamp(Duration::from_millis(1), Duration::from_millis(5));
+        let shortest = (max_delay / 10).clamp(Duration::from_millis(1), Duration::from_millis(2));
         Pause { next: shortest }
     }
 

@@ -45,6 +45,12 @@ impl SinkError {
         self.code
     }
 
+    /// Whether the server did not answer at all.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        self.class == Class::Transient && self.code.is_none()
+    }
+
     /// The refusal of a statement, in a dead letter's words.
     #[must_use]
     pub fn rejection(&self) -> Rejection {

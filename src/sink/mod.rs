@@ -21,6 +21,7 @@ use std::time::Duration;
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
@@ -64,6 +65,8 @@ pub struct Sink {
     tombstones: Tombstones,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
     writes_fail: AtomicBool,
+    /// The server could not be asked last time, be it to refuse.
+    away: watch::Sender<bool>,
     status: Arc<Status>,
     metrics: Arc<WriteMetrics>,
 }
@@ -104,6 +107,7 @@ impl Sink {
             read_concern: if config.write_concern == "1" { "local" } else { "majority" },
             timeout: config.timeout,
             writes_fail: AtomicBool::new(false),
+            away: watch::Sender::new(false),
             status,
             metrics,
         };
@@ -157,6 +161,13 @@ impl Sink {
     pub async fn ping(&self) {
         // The outcome is the status's.
         let _ = self.run(bson::serialize_to_vec(&doc! {"ping": 1}).unwrap_or_default()).await;
+    }
+
+    /// Whether the server is known to be out of reach. What is not sent then need not be sent apart from what comes behind
+    /// it. Something must ask, or it stays so.
+    #[must_use]
+    pub fn watch_away(&self) -> watch::Receiver<bool> {
+        self.away.subscribe()
     }
 
     /// Takes a new epoch of a queue, above its last and above `least`.
@@ -284,6 +295,8 @@ impl Sink {
     /// Runs a command, within the configured time, and tells the status how it went.
     async fn run(&self, body: Vec<u8>) -> Result<Document, SinkError> {
         let result = self.send(body).await;
+        let away = matches!(&result, Err(error) if error.is_outage());
+        self.away.send_if_modified(|was| std::mem::replace(was, away) != away);
         match &result {
             Err(error) if error.class() != Class::Data => self.status.mongodb.down(error),
             _ if self.writes_fail.load(Ordering::Relaxed) => {}
