@@ -23,7 +23,8 @@ use crate::peers::Share;
 use crate::settle::Ledger;
 use crate::sink::Guard;
 use crate::source::{
-    Keys, List, Pop, Source, SourceError, State, Stream, Waiter, check_version, state, version,
+    Keys, List, Pop, Source, SourceError, State, Stream, Waiter, check_version, deletes_at_once, state,
+    version,
 };
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
@@ -233,7 +234,8 @@ impl Queue {
     /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
     async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Source>, SourceError> {
         let mut connection = self.shared.redis.connect().await?;
-        check_version(self.config.kind, version(&mut connection).await?)?;
+        let version = version(&mut connection).await?;
+        check_version(self.config.kind, version)?;
         let ttl = self.shared.config.lease.ttl;
         let poll = (ttl / 16).min(Duration::from_millis(250));
         let mut standing_by = false;
@@ -273,7 +275,7 @@ impl Queue {
                     continue;
                 }
             };
-            match self.take(&connection, &seen, epoch).await {
+            match self.take(&connection, version, &seen, epoch).await {
                 Ok(source) => return Ok(Some(source)),
                 // Somebody was faster.
                 Err(SourceError::Fenced) => {}
@@ -286,15 +288,17 @@ impl Queue {
     async fn take(
         &mut self,
         connection: &MultiplexedConnection,
+        version: (u32, u32),
         seen: &State,
         epoch: i64,
     ) -> Result<Source, SourceError> {
-        let (connection, keys, previous) = (connection.clone(), self.keys.clone(), self.previous);
+        let connections = (connection.clone(), self.shared.redis.wire().await?);
+        let (keys, previous) = (self.keys.clone(), self.previous);
         // Shorter than its name says, so that by then another one has taken the queue.
         let lease = self.shared.config.lease.ttl * 7 / 8;
         let source = match self.config.kind {
             QueueKind::List => {
-                let list = List::take(connection, keys, seen, epoch, previous, lease).await?;
+                let list = List::take(connections, keys, seen, epoch, previous, lease).await?;
                 if !list.is_intact() {
                     self.metrics.foreign_pops.increment(1);
                     tracing::error!(
@@ -307,8 +311,10 @@ impl Queue {
             }
             QueueKind::Stream => {
                 let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));
+                let at_once = deletes_at_once(version);
                 let what = (keys, &self.config);
-                let stream = Stream::take(connection, what, seen, (epoch, previous), lease, watched).await?;
+                let stream =
+                    Stream::take(connections, what, seen, (epoch, previous), lease, at_once, watched).await?;
                 Source::Stream(Box::new(stream))
             }
         };

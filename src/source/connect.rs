@@ -1,5 +1,6 @@
 //! Opening connections to Redis.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -8,12 +9,15 @@ use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo};
 
 use super::error::SourceError;
 use super::sentinel::{Sentinels, check_primary};
+use super::wire::Wire;
 use crate::config::{self, QueueKind};
 
 /// The least Redis that has a blocking peek, `BLMOVE`.
 const MIN_REDIS: (u32, u32) = (6, 2);
 /// The least Redis that counts what a consumer group has read.
 const MIN_REDIS_FOR_STREAMS: (u32, u32) = (7, 0);
+/// The first Redis that has `XACKDEL`.
+const DELETES_AT_ONCE: (u32, u32) = (8, 2);
 
 /// Where Redis is. Connections never reconnect by themselves: whoever loses one takes over again.
 #[derive(Debug, Clone)]
@@ -63,18 +67,33 @@ impl Redis {
         self.open(block + self.timeout).await
     }
 
+    /// Opens a connection for large replies, which has the same time for its answers. Whether the server is the one that
+    /// other connections found, it does not ask: whoever reads has the owner checked.
+    ///
+    /// # Errors
+    /// As [`Redis::connect`].
+    pub(crate) async fn wire(&self) -> Result<Wire, SourceError> {
+        Wire::open(&*self.address().await?, self.timeout).await
+    }
+
     async fn open(&self, response: Duration) -> Result<MultiplexedConnection, SourceError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(response));
-        let Some(sentinels) = &self.sentinels else {
-            let client = Client::open(self.info.clone())?;
-            return Ok(client.get_multiplexed_async_connection_with_config(&config).await?);
-        };
-        let client = Client::open(sentinels.resolve(&self.info, self.timeout).await?)?;
+        let client = Client::open(self.address().await?.into_owned())?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        check_primary(&mut connection).await?;
+        if self.sentinels.is_some() {
+            check_primary(&mut connection).await?;
+        }
         Ok(connection)
+    }
+
+    /// Where Redis is now.
+    async fn address(&self) -> Result<Cow<'_, ConnectionInfo>, SourceError> {
+        Ok(match &self.sentinels {
+            None => Cow::Borrowed(&self.info),
+            Some(sentinels) => Cow::Owned(sentinels.resolve(&self.info, self.timeout).await?),
+        })
     }
 }
 
@@ -87,6 +106,12 @@ pub async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
     let mut parts = version.trim().split('.').map(|part| part.parse().unwrap_or(0));
     Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)))
+}
+
+/// Whether Redis acknowledges and deletes in one step.
+#[must_use]
+pub fn deletes_at_once(found: (u32, u32)) -> bool {
+    found >= DELETES_AT_ONCE
 }
 
 /// Whether Redis has what a kind of queue needs.

@@ -13,6 +13,7 @@ use super::lease::{Lease, fenced, millis};
 use super::script;
 use super::state::State;
 use super::window::{Depth, Look, MAX_WINDOW, Window};
+use super::wire::Wire;
 use crate::commit::Checkpoint;
 
 /// Bits of an offset below the epoch.
@@ -50,6 +51,8 @@ pub struct List {
 #[derive(Debug)]
 pub(super) struct Control {
     pub(super) connection: MultiplexedConnection,
+    /// For windows.
+    wire: Wire,
     /// The base as Redis has it; empty before the first numbering.
     pub(super) base: String,
     pub(super) offset: i64,
@@ -110,8 +113,8 @@ impl List {
     ///
     /// # Errors
     /// Fenced if somebody was faster; Redis's.
-    pub async fn take(
-        mut connection: MultiplexedConnection,
+    pub(crate) async fn take(
+        (mut connection, wire): (MultiplexedConnection, Wire),
         keys: Keys,
         seen: &State,
         epoch: i64,
@@ -142,6 +145,7 @@ impl List {
             scripts: Scripts::load(&mut connection).await?,
             control: Mutex::new(Control {
                 connection: connection.clone(),
+                wire,
                 base: seen.base.clone(),
                 offset: base,
             }),
@@ -168,7 +172,7 @@ impl List {
     pub async fn read(&self, cursor: i64, count: usize, raise: bool) -> Result<(Window, Depth), SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let Control { connection, base, offset } = &mut *control;
+        let Control { wire, base, offset, .. } = &mut *control;
         let index = cursor - *offset;
         let end = index + i64::try_from(count).unwrap_or(i64::MAX);
         let mut pipe = redis::pipe();
@@ -181,20 +185,22 @@ impl List {
         pipe.arg(if raise && count > 0 { (*offset + end).to_string() } else { String::new() });
         let samples = Samples::behind(end);
         pipe.arg(samples.stride).arg(samples.first).arg(samples.last);
+        let answer = wire.ask(&pipe).await?;
         // The window is nobody's until the script has agreed.
-        type Fence = (i64, usize);
-        let (events, (length, ahead)): (Vec<Vec<u8>>, Fence) = if count > 0 {
-            pipe.query_async(connection).await?
-        } else {
-            let (fence,): (Fence,) = pipe.query_async(connection).await?;
-            (Vec::new(), fence)
-        };
+        let (length, ahead): (i64, usize) = answer.value(usize::from(count > 0))?;
         let elements = fenced(length)?;
-        if events.len() != count {
+        let mut places = Vec::with_capacity(count);
+        if count > 0 {
+            let mut walk = answer.walk(0);
+            for _ in 0..walk.array()?.unwrap_or(0) {
+                places.push(walk.bulk()?);
+            }
+        }
+        if places.len() != count {
             return Err(SourceError::ForeignPop);
         }
         let depth = Depth::of_list(elements, *offset, cursor + i64::try_from(count).unwrap_or(0));
-        Ok((Window::new(cursor, events).with_ahead(ahead), depth))
+        Ok((Window::cut(cursor, answer.into_bytes(), places).with_ahead(ahead), depth))
     }
 
     /// Remembers, for the next takeover, that elements are not where they were.
@@ -214,7 +220,7 @@ impl List {
     pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let Control { connection, base, offset } = &mut *control;
+        let Control { connection, base, offset, .. } = &mut *control;
         let mut call = self.scripts.commit.prepare_invoke();
         call.key(&keys.queue).key(&keys.owner).key(&keys.base).key(&keys.head);
         call.key(&keys.dead).key(&keys.dead_list).key(&keys.refused);
@@ -236,7 +242,7 @@ impl List {
         let first = first_offset(self.lease.args().0.parse().unwrap_or(-1))?;
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let Control { connection, base, offset } = &mut *control;
+        let Control { connection, base, offset, .. } = &mut *control;
         let mut call = self.scripts.renumber.prepare_invoke();
         call.key(&keys.queue).key(&keys.owner).key(&keys.base).key(&keys.read);
         call.key(&keys.head).key(&keys.dead).key(&keys.dead_list).key(&keys.renumbered);

@@ -16,10 +16,11 @@ mod stream;
 mod tries;
 mod waiter;
 mod window;
+mod wire;
 
 use std::ops::Range;
 
-pub use self::connect::{Redis, check_version, version};
+pub use self::connect::{Redis, check_version, deletes_at_once, version};
 pub use self::error::SourceError;
 pub use self::fate::{Fate, Fates};
 pub use self::hot_state::{Looked, Refresh, Refreshed};

@@ -159,7 +159,7 @@ impl Pop {
         let windows = held.windows.iter().map(|(window, _)| window);
         let behind = windows.filter(|window| window.end() > cursor);
         let events = behind.flat_map(Window::iter).filter(|(offset, _)| *offset >= cursor);
-        Window::new(cursor, events.take(count).map(|(_, event)| event.to_vec()).collect())
+        Window::new(cursor, events.take(count).map(|(_, event)| event))
     }
 
     pub(super) fn commit(&self, checkpoint: Checkpoint) -> Depth {

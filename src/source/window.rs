@@ -1,5 +1,6 @@
 //! Events as they are read, and how much there is.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::list::sha1;
@@ -17,28 +18,54 @@ pub struct Window {
     sparse: Option<Arc<Vec<i64>>>,
     /// Offsets of what was found to be no event: ascending, and hardly ever any.
     malformed: Vec<i64>,
-    events: Arc<Vec<Vec<u8>>>,
+    events: Arc<Events>,
     ahead: usize,
+}
+
+/// Events in one piece of memory.
+#[derive(Debug, Default)]
+struct Events {
+    bytes: Vec<u8>,
+    places: Vec<Range<usize>>,
+}
+
+impl Events {
+    fn get(&self, place: &Range<usize>) -> &[u8] {
+        self.bytes.get(place.clone()).unwrap_or_default()
+    }
 }
 
 impl Window {
     /// Events at consecutive offsets from `first` on.
     #[must_use]
-    pub fn new(first: i64, events: Vec<Vec<u8>>) -> Self {
-        Window { first, events: Arc::new(events), ..Window::default() }
+    pub fn new<E: AsRef<[u8]>>(first: i64, events: impl IntoIterator<Item = E>) -> Self {
+        let (mut bytes, mut places) = (Vec::new(), Vec::new());
+        for event in events {
+            let start = bytes.len();
+            bytes.extend_from_slice(event.as_ref());
+            places.push(start..bytes.len());
+        }
+        Window::cut(first, bytes, places)
     }
 
-    /// Events at these offsets, which ascend; and the offsets of those that are none.
+    /// No events; the next one is at `first`.
     #[must_use]
-    pub(super) fn sparse(offsets: Vec<i64>, events: Vec<Vec<u8>>, malformed: Vec<i64>) -> Self {
-        debug_assert_eq!(offsets.len(), events.len(), "each event has an offset");
-        Window {
-            first: offsets.first().copied().unwrap_or_default(),
-            sparse: Some(Arc::new(offsets)),
-            malformed,
-            events: Arc::new(events),
-            ahead: 0,
-        }
+    pub(super) fn none(first: i64) -> Self {
+        Window { first, ..Window::default() }
+    }
+
+    /// Events, at consecutive offsets from `first` on, that are in `bytes` at these places.
+    #[must_use]
+    pub(super) fn cut(first: i64, bytes: Vec<u8>, places: Vec<Range<usize>>) -> Self {
+        Window { first, events: Arc::new(Events { bytes, places }), ..Window::default() }
+    }
+
+    /// The same events, at these offsets, which ascend; and the offsets of those that are none.
+    #[must_use]
+    pub(super) fn sparse(self, offsets: Vec<i64>, malformed: Vec<i64>) -> Self {
+        debug_assert_eq!(offsets.len(), self.len(), "each event has an offset");
+        let first = offsets.first().copied().unwrap_or_default();
+        Window { first, sparse: Some(Arc::new(offsets)), malformed, ..self }
     }
 
     /// Whether what is at an offset is no event, however it looks.
@@ -56,26 +83,26 @@ impl Window {
     /// Bytes of the largest event among it and what was seen behind it.
     #[must_use]
     pub fn largest(&self) -> usize {
-        self.events.iter().map(Vec::len).max().unwrap_or(0).max(self.ahead)
+        self.events.places.iter().map(Range::len).max().unwrap_or(0).max(self.ahead)
     }
 
     /// The number of events.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events.places.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.events.places.is_empty()
     }
 
     /// The offset behind the last event.
     #[must_use]
     pub fn end(&self) -> i64 {
         match self.sparse.as_ref().map(|offsets| offsets.last()) {
-            None => self.first + i64::try_from(self.events.len()).unwrap_or(0),
+            None => self.first + i64::try_from(self.len()).unwrap_or(0),
             Some(last) => last.map_or(0, |last| last.saturating_add(1)),
         }
     }
@@ -87,13 +114,13 @@ impl Window {
             .zip(0..)
             .map(move |(dense, at)| sparse.map_or(dense, |offsets: &Vec<i64>| offsets[at]));
         // The events end first, so that no offset behind them is asked for.
-        self.events.iter().map(Vec::as_slice).zip(offsets).map(|(event, offset)| (offset, event))
+        self.events.places.iter().zip(offsets).map(|(place, offset)| (offset, self.events.get(place)))
     }
 
-    /// Bytes of all events.
+    /// Bytes that all of it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.len() + size_of::<Vec<u8>>()).sum()
+        self.events.bytes.capacity() + self.len() * size_of::<Range<usize>>()
     }
 
     /// Where the queue may be trimmed once the window is settled. None if it is empty.
@@ -101,8 +128,8 @@ impl Window {
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         Some(Checkpoint {
             end: self.end(),
-            events: self.events.len() as u64,
-            sha1: sha1(self.events.last()?),
+            events: self.len() as u64,
+            sha1: sha1(self.events.get(self.events.places.last()?)),
         })
     }
 }

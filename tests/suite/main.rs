@@ -5,6 +5,7 @@ mod alerts;
 mod bad_input;
 mod collab;
 mod command_line;
+mod connections;
 mod crash_loop;
 mod dashboards;
 mod delivery;

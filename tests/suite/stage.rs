@@ -23,7 +23,7 @@ pub(crate) struct Stage {
     pub(crate) queue: String,
     pub(crate) database: Database,
     pub(crate) launch: Launch,
-    is_stream: bool,
+    pub(crate) is_stream: bool,
 }
 
 /// What a test wants of its stage.

@@ -193,6 +193,35 @@ async fn settled_entries_are_trimmed_as_asked() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_left_is_deleted_if_nothing_is_to_be_kept() -> Outcome {
+    for (keys, kept) in [("trim = \"delete\"", 0), ("", 100)] {
+        let stage = Setting::new().own_fast_servers().stream(keys).stage().await?;
+        let mut redis = stage.producer().await?;
+        let () = send(&mut redis, &["XGROUP", "CREATE", &stage.queue, "tidegate", "0", "MKSTREAM"]).await?;
+        stage.push((0..99).map(|n| logged("doc", n))).await?;
+        // It never takes effect.
+        let _: String = send(&mut redis, &["XADD", &stage.queue, "9000000000000-0", "event", "{}"]).await?;
+        take(&mut redis, &stage.queue, "gone", 100).await?;
+        let tidegate = stage.start().await?;
+        stage.settled(&tidegate).await?;
+        assert_exact(stage.document("doc").await?.as_ref(), 99);
+        assert_eq!(stage.dead_letters().await?.len(), 1);
+        let length: usize = send(&mut redis, &["XLEN", &stage.queue]).await?;
+        assert_eq!(length, kept, "{keys:?}");
+
+        let info: String = send(&mut redis, &["INFO", "all"]).await?;
+        let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let version = field("redis_version:").expect("a version");
+        let (major, rest) = version.split_once('.').expect("a major version");
+        let has = (major.parse::<u32>()?, rest.chars().next()) >= (8, Some('2'));
+        println!("Redis {version}, XACKDEL is called: {}", field("cmdstat_xackdel:").is_some());
+        assert_eq!(field("cmdstat_xackdel:").is_some(), has && kept == 0);
+        assert_eq!(field("cmdstat_xdel:").is_some(), !has && kept == 0);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backlog_is_longer_than_what_is_kept() -> Outcome {
     let setting = Setting::new().stream("trim = { maxlen = 10 }").with("buffer.max_events = 100\n");
     let stage = setting.stage().await?;

@@ -1,10 +1,11 @@
 //! Entries of a stream as events: one of their fields, or all of them as a JSON object of strings.
 
-use redis::Value;
+use std::ops::Range;
 
 use super::id::Id;
 use crate::source::Window;
 use crate::source::error::SourceError;
+use crate::source::wire::{Answer, Part, Walk};
 
 /// What of an entry is the event.
 #[derive(Debug, Clone)]
@@ -15,74 +16,178 @@ pub(super) enum Form {
     Flat,
 }
 
+/// Entries, in one piece of memory.
+#[derive(Debug, Default)]
+pub(super) struct Entries {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
 /// An entry.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) id: Id,
-    /// The event; of an entry that has none, its fields.
-    pub(super) event: Vec<u8>,
-    pub(super) is_malformed: bool,
+    /// Where the event is; of an entry that has none, its fields.
+    event: Range<usize>,
+    is_malformed: bool,
 }
 
-/// Reads what `XRANGE` answers. Entries that are gone, as a pending list may have them, are left out.
-pub(super) fn entries(reply: Value, form: &Form) -> Result<Vec<Entry>, SourceError> {
-    let items = match reply {
-        Value::Array(items) => items,
-        Value::Nil => Vec::new(),
-        _ => return Err(unexpected()),
-    };
-    items.into_iter().filter_map(|item| entry(item, form).transpose()).collect()
-}
-
-/// Reads what `XREADGROUP` answers of its one stream.
-pub(super) fn of_group(reply: Value, form: &Form) -> Result<Vec<Entry>, SourceError> {
-    let Value::Array(streams) = reply else { return Ok(Vec::new()) };
-    let Some(Value::Array(mut stream)) = streams.into_iter().next() else { return Err(unexpected()) };
-    entries(stream.pop().ok_or_else(unexpected)?, form)
-}
-
-fn entry(item: Value, form: &Form) -> Result<Option<Entry>, SourceError> {
-    let Value::Array(parts) = item else { return Err(unexpected()) };
-    let Ok([Value::BulkString(id), fields]) = <[Value; 2]>::try_from(parts) else { return Err(unexpected()) };
-    let id = std::str::from_utf8(&id).ok().and_then(Id::parse).ok_or_else(unexpected)?;
-    let fields = match fields {
-        Value::Array(fields) => fields,
-        Value::Nil => return Ok(None),
-        _ => return Err(unexpected()),
-    };
-    let mut pairs = Vec::with_capacity(fields.len() / 2);
-    let mut fields = fields.into_iter();
-    while let (Some(Value::BulkString(name)), Some(Value::BulkString(value))) = (fields.next(), fields.next())
-    {
-        match form {
-            Form::Field(wanted) if *wanted == name => {
-                return Ok(Some(Entry { id, event: value, is_malformed: false }));
-            }
-            _ => pairs.push((name, value)),
-        }
+impl Entries {
+    /// Reads what `XRANGE` answered as the n-th. Entries that are gone, as a pending list may have them, are left out.
+    pub(super) fn of_range(answer: Answer, nth: usize, form: &Form) -> Result<Self, SourceError> {
+        let mut read = Reader { walk: answer.walk(nth), form, made: Vec::new(), kept: answer.len() };
+        let entries = read.entries()?;
+        let made = read.made;
+        Ok(Self::from(answer, made, entries, form))
     }
-    Ok(Some(Entry { id, event: flat(&pairs), is_malformed: matches!(form, Form::Field(_)) }))
+
+    /// Reads what `XREADGROUP` answered of its one stream.
+    pub(super) fn of_group(answer: Answer, nth: usize, form: &Form) -> Result<Self, SourceError> {
+        let mut read = Reader { walk: answer.walk(nth), form, made: Vec::new(), kept: answer.len() };
+        let mut entries = Vec::new();
+        if read.walk.array()?.is_some() {
+            // The stream, and its name.
+            read.walk.array()?;
+            read.walk.bulk()?;
+            entries = read.entries()?;
+        }
+        let made = read.made;
+        Ok(Self::from(answer, made, entries, form))
+    }
+
+    fn from(answer: Answer, made: Vec<u8>, entries: Vec<Entry>, form: &Form) -> Self {
+        let bytes = match form {
+            Form::Flat => made,
+            Form::Field(_) => {
+                let mut bytes = answer.into_bytes();
+                bytes.extend_from_slice(&made);
+                bytes
+            }
+        };
+        Entries { bytes, entries }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn first(&self) -> Option<&Entry> {
+        self.entries.first()
+    }
+
+    pub(super) fn last(&self) -> Option<&Entry> {
+        self.entries.last()
+    }
+
+    /// Entries and their events.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Entry, &[u8])> {
+        self.entries.iter().map(|entry| (entry, self.bytes.get(entry.event.clone()).unwrap_or_default()))
+    }
+
+    /// Bytes of the largest event.
+    pub(super) fn largest(&self) -> usize {
+        self.entries.iter().map(|entry| entry.event.len()).max().unwrap_or(0)
+    }
+
+    /// Leaves out what is not wanted.
+    pub(super) fn retain(&mut self, wanted: impl FnMut(&Entry) -> bool) {
+        self.entries.retain(wanted);
+    }
+
+    /// Takes those off whose ids do not fit, if any are behind those whose do; what is behind them is left out.
+    pub(super) fn split_off_misfits(&mut self) -> Self {
+        let fits = |entry: &Entry| entry.id.offset().is_some();
+        let Some(fitting) = self.entries.iter().position(|entry| !fits(entry)) else {
+            return Self::default();
+        };
+        let mut entries = self.entries.split_off(fitting);
+        entries.truncate(entries.iter().take_while(|entry| !fits(entry)).count());
+        Entries { bytes: self.bytes.clone(), entries }
+    }
+
+    /// Entries, whose ids all fit, as a window.
+    pub(super) fn into_window(self) -> Window {
+        let offsets: Vec<_> = self.entries.iter().map(|entry| entry.id.nearest()).collect();
+        let malformed = self.entries.iter().filter(|entry| entry.is_malformed);
+        let malformed = malformed.map(|entry| entry.id.nearest()).collect();
+        let places = self.entries.into_iter().map(|entry| entry.event).collect();
+        Window::cut(0, self.bytes, places).sparse(offsets, malformed)
+    }
+}
+
+/// Reads entries where they lie.
+struct Reader<'a> {
+    walk: Walk<'a>,
+    form: &'a Form,
+    /// Events that had to be made.
+    made: Vec<u8>,
+    /// Bytes of the answer.
+    kept: usize,
+}
+
+impl Reader<'_> {
+    fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
+        let items = self.walk.array()?.unwrap_or(0);
+        let mut entries = Vec::with_capacity(items);
+        for _ in 0..items {
+            entries.extend(self.entry()?);
+        }
+        Ok(entries)
+    }
+
+    fn entry(&mut self) -> Result<Option<Entry>, SourceError> {
+        self.walk.array()?;
+        let id = self.walk.bulk()?;
+        let id = std::str::from_utf8(self.walk.text(id)).ok().and_then(Id::parse).ok_or_else(unexpected)?;
+        let values = match self.walk.next()? {
+            Part::Array(values) => values,
+            Part::Nil => return Ok(None),
+            Part::Bulk(_) | Part::Other => return Err(unexpected()),
+        };
+        if let Form::Field(wanted) = self.form {
+            let (mut event, start) = (None, self.walk.clone());
+            for _ in 0..values / 2 {
+                let (name, value) = (self.walk.bulk()?, self.walk.bulk()?);
+                if event.is_none() && self.walk.text(name) == wanted {
+                    event = Some(value);
+                }
+            }
+            if let Some(event) = event {
+                return Ok(Some(Entry { id, event, is_malformed: false }));
+            }
+            self.walk = start;
+        }
+        let event = self.flat(values / 2)?;
+        Ok(Some(Entry { id, event, is_malformed: matches!(self.form, Form::Field(_)) }))
+    }
+
+    /// Makes a JSON object of strings, of so many fields. Bytes that are no UTF-8 stay as they are: whoever decodes it
+    /// says so.
+    fn flat(&mut self, fields: usize) -> Result<Range<usize>, SourceError> {
+        let kept = if matches!(self.form, Form::Flat) { 0 } else { self.kept };
+        let start = kept + self.made.len();
+        self.made.push(b'{');
+        for at in 0..fields {
+            if at > 0 {
+                self.made.push(b',');
+            }
+            for end in [&b":"[..], b""] {
+                let text = self.walk.bulk()?;
+                quote(&mut self.made, self.walk.text(text));
+                self.made.extend_from_slice(end);
+            }
+        }
+        self.made.push(b'}');
+        Ok(start..kept + self.made.len())
+    }
 }
 
 fn unexpected() -> SourceError {
     SourceError::Lost("Redis answers with what is no entry of a stream".into())
-}
-
-/// A JSON object of strings. Bytes that are no UTF-8 stay as they are: whoever decodes it says so.
-fn flat(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
-    let mut object = Vec::with_capacity(bytes + 2);
-    object.push(b'{');
-    for (at, (name, value)) in pairs.iter().enumerate() {
-        if at > 0 {
-            object.push(b',');
-        }
-        quote(&mut object, name);
-        object.push(b':');
-        quote(&mut object, value);
-    }
-    object.push(b'}');
-    object
 }
 
 fn quote(out: &mut Vec<u8>, text: &[u8]) {
@@ -101,39 +206,34 @@ fn quote(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
 }
 
-/// Entries, whose ids all fit, as a window.
-pub(super) fn window(entries: Vec<Entry>) -> Window {
-    let (mut offsets, mut events) = (Vec::with_capacity(entries.len()), Vec::with_capacity(entries.len()));
-    let mut malformed = Vec::new();
-    for entry in entries {
-        let offset = entry.id.nearest();
-        if entry.is_malformed {
-            malformed.push(offset);
-        }
-        offsets.push(offset);
-        events.push(entry.event);
-    }
-    Window::sparse(offsets, events, malformed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn bulk(text: &str) -> Value {
-        Value::BulkString(text.as_bytes().to_vec())
+    fn bulk(text: &str) -> String {
+        format!("${}\r\n{text}\r\n", text.len())
     }
 
-    fn reply(id: &str, fields: &[&str]) -> Value {
-        let fields = Value::Array(fields.iter().map(|field| bulk(field)).collect());
-        Value::Array(vec![Value::Array(vec![bulk(id), fields])])
+    fn item(id: &str, fields: &[&str]) -> String {
+        let texts: String = fields.iter().map(|field| bulk(field)).collect();
+        format!("*2\r\n{}*{}\r\n{texts}", bulk(id), fields.len())
+    }
+
+    fn range(items: &[String]) -> String {
+        format!("*{}\r\n{}", items.len(), items.concat())
+    }
+
+    fn parse(reply: &str, form: &Form) -> Result<Entries, SourceError> {
+        Entries::of_range(Answer::of(reply, 1), 0, form)
     }
 
     fn read(fields: &[&str], form: &Form) -> (String, bool) {
-        let mut entries = entries(reply("5-1", fields), form).unwrap();
-        let entry = entries.pop().unwrap();
+        // Another one before it, so that places are told apart.
+        let reply = range(&[item("4-0", &["event", "before"]), item("5-1", fields)]);
+        let entries = parse(&reply, form).unwrap();
+        let (entry, event) = entries.iter().last().unwrap();
         assert_eq!(entry.id.to_string(), "5-1");
-        (String::from_utf8(entry.event).unwrap(), entry.is_malformed)
+        (String::from_utf8(event.to_vec()).unwrap(), entry.is_malformed)
     }
 
     #[test]
@@ -150,25 +250,37 @@ mod tests {
 
     #[test]
     fn entries_that_are_gone_are_left_out_and_nonsense_is_refused() {
-        let gone = Value::Array(vec![Value::Array(vec![bulk("5-1"), Value::Nil])]);
-        assert!(entries(gone, &Form::Flat).unwrap().is_empty());
-        assert!(entries(Value::Nil, &Form::Flat).unwrap().is_empty());
-        assert!(entries(Value::Int(1), &Form::Flat).is_err());
-        assert!(entries(reply("5", &[]), &Form::Flat).is_err());
-        assert!(of_group(Value::Nil, &Form::Flat).unwrap().is_empty());
-        let of_one = Value::Array(vec![Value::Array(vec![bulk("q"), reply("5-1", &["a", "b"])])]);
-        assert_eq!(of_group(of_one, &Form::Flat).unwrap().len(), 1);
+        let gone = range(&[format!("*2\r\n{}*-1\r\n", bulk("5-1")), item("6-0", &[])]);
+        assert_eq!(parse(&gone, &Form::Flat).unwrap().len(), 1);
+        assert!(parse("*-1\r\n", &Form::Flat).unwrap().is_empty());
+        assert!(parse(":1\r\n", &Form::Flat).is_err());
+        assert!(parse(&range(&[item("5", &[])]), &Form::Flat).is_err());
+        let of_group = |reply: &str| Entries::of_group(Answer::of(reply, 1), 0, &Form::Flat).unwrap();
+        assert!(of_group("*-1\r\n").is_empty());
+        let stream = format!("*1\r\n*2\r\n{}{}", bulk("q"), range(&[item("5-1", &["a", "b"])]));
+        assert_eq!(of_group(&stream).len(), 1);
     }
 
     #[test]
     fn a_window_keeps_offsets_and_knows_what_is_no_event() {
         let field = Form::Field(b"event".to_vec());
-        let items = [reply("5-1", &["event", "x"]), reply("9-0", &["y", "z"])];
-        let both = items.into_iter().flat_map(|item| entries(item, &field).unwrap()).collect();
-        let window = window(both);
-        let offsets: Vec<_> = window.iter().map(|(offset, _)| offset).collect();
-        assert_eq!(offsets, [5 << 20 | 1, 9 << 20]);
+        let reply = range(&[item("5-1", &["event", "x"]), item("9-0", &["y", "z"])]);
+        let window = parse(&reply, &field).unwrap().into_window();
+        let events: Vec<_> = window.iter().collect();
+        assert_eq!(events, [(5 << 20 | 1, &b"x"[..]), (9 << 20, br#"{"y":"z"}"#)]);
         assert_eq!((window.end(), window.len()), ((9 << 20) + 1, 2));
-        assert!(!window.is_malformed(offsets[0]) && window.is_malformed(offsets[1]));
+        assert!(!window.is_malformed(5 << 20 | 1) && window.is_malformed(9 << 20));
+    }
+
+    #[test]
+    fn misfits_and_what_is_behind_them_are_taken_off() {
+        let field = Form::Field(b"event".to_vec());
+        let items = ["5-1", "6-1048576", "6-1048577", "7-0"].map(|id| item(id, &["event", id]));
+        let mut entries = parse(&range(&items), &field).unwrap();
+        let misfits = entries.split_off_misfits();
+        let texts = |entries: &Entries| entries.iter().map(|(_, event)| event.to_vec()).collect::<Vec<_>>();
+        assert_eq!(texts(&entries), [b"5-1"]);
+        assert_eq!(texts(&misfits), [b"6-1048576", b"6-1048577"]);
+        assert!(entries.split_off_misfits().is_empty());
     }
 }

@@ -12,17 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Script, Value};
+use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
-use self::entry::{Entry, Form};
+use self::entry::{Entries, Form};
 use self::id::Id;
 pub(crate) use self::id::ms_of;
+use self::script::Acknowledge;
 use super::error::SourceError;
 use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
 use super::state::State;
 use super::window::{Depth, Window};
+use super::wire::Wire;
 use crate::config::{self, Trim};
 use crate::metrics::QueueMetrics;
 use crate::status::Status;
@@ -34,9 +36,13 @@ pub struct Stream {
     group: String,
     form: Form,
     trim: Trim,
+    /// What becomes of entries that were pending.
+    acknowledge: Acknowledge,
     scripts: Scripts,
     metrics: Arc<QueueMetrics>,
     status: Arc<Status>,
+    /// For entries.
+    wire: Mutex<Wire>,
     reading: Mutex<Reading>,
     commits: Mutex<Commits>,
     /// Where the group was when tidegate first found it. What is behind, tidegate reads itself; what is pending up to
@@ -55,9 +61,9 @@ pub struct Stream {
 struct Reading {
     /// The id of the last entry that was used.
     past: Id,
-    ahead: Vec<Entry>,
+    ahead: Entries,
     /// Entries behind those, whose ids do not fit.
-    misfits: Vec<Entry>,
+    misfits: Entries,
 }
 
 /// How far the queue is committed.
@@ -131,16 +137,17 @@ pub(super) async fn state(
 
 impl Stream {
     /// Takes a queue over under a new epoch, if its state is still `seen`; claims what is pending. `previous` is the
-    /// epoch under which this very instance owned it last.
+    /// epoch under which this very instance owned it last. `deletes_at_once` says whether Redis has `XACKDEL`.
     ///
     /// # Errors
     /// Fenced if somebody was faster; Redis's.
-    pub async fn take(
-        mut connection: MultiplexedConnection,
+    pub(crate) async fn take(
+        (mut connection, wire): (MultiplexedConnection, Wire),
         (keys, config): (Keys, &config::Queue),
         seen: &State,
         (epoch, previous): (i64, Option<i64>),
         ttl: Duration,
+        deletes_at_once: bool,
         (metrics, status): (Arc<QueueMetrics>, Arc<Status>),
     ) -> Result<Self, SourceError> {
         let found = Id::parse(&seen.position).unwrap_or_default();
@@ -174,8 +181,14 @@ impl Stream {
             group: config.group().to_owned(),
             form,
             trim: config.trim(),
+            acknowledge: match config.trim() == Trim::DELETE {
+                false => Acknowledge::Keep,
+                true if deletes_at_once => Acknowledge::DeleteAtOnce,
+                true => Acknowledge::Delete,
+            },
             metrics,
             status,
+            wire: Mutex::new(wire),
             reading: Mutex::default(),
             commits: Mutex::new(Commits {
                 base: taken.base,
@@ -272,10 +285,8 @@ impl Stream {
                 ..self.depth(counts)
             };
             if !ready.is_empty() || reading.ahead.is_empty() && (!fetched || reading.misfits.is_empty()) {
-                let largest =
-                    reading.ahead.iter().map(|entry| entry.event.len()).max().unwrap_or(0).max(seen);
-                let window =
-                    if ready.is_empty() { Window::new(cursor, Vec::new()) } else { entry::window(ready) };
+                let largest = reading.ahead.largest().max(seen);
+                let window = if ready.is_empty() { Window::none(cursor) } else { ready.into_window() };
                 return Ok((window.with_ahead(largest), depth));
             }
         }
@@ -286,7 +297,7 @@ impl Stream {
     async fn fetch(
         &self,
         reading: &mut Reading,
-        ready: &[Entry],
+        ready: &Entries,
         count: usize,
     ) -> Result<(Counts, usize), SourceError> {
         let read = ready.last().map(|entry| entry.id.nearest().saturating_add(1).to_string());
@@ -295,24 +306,21 @@ impl Stream {
         pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(4);
         pipe.arg(&[&keys.queue, &keys.owner, &keys.read, &keys.stream]);
         pipe.arg(self.lease.args()).arg(&self.group).arg(read.unwrap_or_default());
-        let ((answer, largest, lag, pending, added), reply): (Fence, Value) = if reading.misfits.is_empty() {
+        let fetches = reading.misfits.is_empty();
+        if fetches {
             let start = format!("({}", reading.past);
             pipe.arg(format!("{} {}", reading.past, count.max(1)));
             pipe.arg(samples(ready, count));
             pipe.cmd("XRANGE").arg(&keys.queue).arg(start).arg("+").arg("COUNT").arg(count.max(1));
-            pipe.query_async(&mut self.lease.connection()).await?
         } else {
             pipe.arg("");
-            let (fence,): (Fence,) = pipe.query_async(&mut self.lease.connection()).await?;
-            (fence, Value::Nil)
-        };
+        }
+        let reply = self.wire.lock().await.ask(&pipe).await?;
+        let (answer, largest, lag, pending, added): Fence = reply.value(0)?;
         fenced(answer)?;
-        if reading.misfits.is_empty() {
-            let mut entries = entry::entries(reply, &self.form)?;
-            let fitting = entries.iter().take_while(|entry| entry.id.offset().is_some()).count();
-            let mut others = entries.split_off(fitting);
-            others.truncate(others.iter().take_while(|entry| entry.id.offset().is_none()).count());
-            (reading.ahead, reading.misfits) = (entries, others);
+        if fetches {
+            reading.ahead = Entries::of_range(reply, 1, &self.form)?;
+            reading.misfits = reading.ahead.split_off_misfits();
         }
         Ok(((lag, pending, added), largest))
     }
@@ -339,20 +347,21 @@ impl Stream {
             pipe.cmd("XRANGE").arg(&keys.queue).arg(format!("({start}"));
             pipe.arg(Id::before(range.end).to_string()).arg("COUNT").arg(count);
         }
-        let (fence, reply): (Fence, Value) = pipe.query_async(&mut self.lease.connection()).await?;
+        let reply = self.wire.lock().await.ask(&pipe).await?;
+        let fence: Fence = reply.value(0)?;
         fenced(fence.0)?;
         let mut entries = if was_pending {
-            entry::of_group(reply, &self.form)?
+            Entries::of_group(reply, 1, &self.form)?
         } else {
-            entry::entries(reply, &self.form)?
+            Entries::of_range(reply, 1, &self.form)?
         };
         let end = if was_pending { range.end.min(pending_to) } else { range.end };
         // Ids that do not fit were dealt with before anything behind them was read.
         entries.retain(|entry| entry.id.offset().is_some_and(|offset| offset < end));
         if entries.is_empty() {
-            return Ok(Window::new(range.start, Vec::new()));
+            return Ok(Window::none(range.start));
         }
-        Ok(entry::window(entries))
+        Ok(entries.into_window())
     }
 
     /// What was pending, and what a former owner has read.
@@ -386,7 +395,7 @@ impl Stream {
 /// Ids at which to look before entries are asked for, so that a window of large ones is not asked for in the size that
 /// was right for small ones. A stream cannot be looked into by index: where entries are is told from how far apart the last
 /// ones were. `count` are about to be fetched; the ids reach beyond those, and beyond twice as many behind them.
-fn samples(ready: &[Entry], count: usize) -> Vec<String> {
+fn samples(ready: &Entries, count: usize) -> Vec<String> {
     const SAMPLES: i64 = 16;
     let (Some(first), Some(last)) = (ready.first(), ready.last()) else { return Vec::new() };
     let (first, last) = (first.id.nearest(), last.id.nearest());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::entry::{self, Entry, Form};
+use super::entry::{Entries, Form};
 use super::id::Id;
 use super::settle::Target;
 use super::{Reading, Stream, script};
@@ -43,13 +43,13 @@ impl Stream {
     /// Makes a dead letter of a pending entry, if it still exists, and acknowledges it.
     async fn refuse(&self, id: &str, why: impl Fn(Id) -> Rejection) -> Result<(), SourceError> {
         let keys = self.lease.keys();
-        let mut range = redis::cmd("XRANGE");
-        range.arg(&keys.queue).arg(id).arg(id);
-        let found = entry::entries(range.query_async(&mut self.lease.connection()).await?, &self.form)?;
-        let refused = self.letters(found.iter().map(|entry| (entry, why(entry.id))).collect());
+        let mut range = redis::pipe();
+        range.cmd("XRANGE").arg(&keys.queue).arg(id).arg(id);
+        let found = Entries::of_range(self.wire.lock().await.ask(&range).await?, 0, &self.form)?;
+        let refused = self.letters(&found, why);
         let mut call = self.scripts.refuse.prepare_invoke();
         call.key(&keys.queue).key(&keys.owner).key(&keys.dead_list).arg(self.lease.args());
-        call.arg(&self.group).arg(1).arg(id).arg(&refused.texts);
+        call.arg(&self.group).arg(self.acknowledge.how()).arg(id).arg(&refused.texts);
         self.lease.invoke(&call).await?;
         self.account(&refused);
         Ok(())
@@ -63,18 +63,18 @@ impl Stream {
         if commits.position != reading.past {
             return Ok(());
         }
-        let refused =
-            self.letters(reading.misfits.iter().map(|entry| (entry, does_not_fit(entry.id))).collect());
+        let refused = self.letters(&reading.misfits, does_not_fit);
         let entries = reading.misfits.len() as u64;
         let target = Target { position: Some(last), to: last, entries };
         self.settle(&mut commits, &target, &[], &refused.texts).await?;
         self.account(&refused);
-        (reading.past, reading.misfits) = (last, Vec::new());
+        (reading.past, reading.misfits) = (last, Entries::default());
         Ok(())
     }
 
-    fn letters<'e>(&self, entries: Vec<(&'e Entry, Rejection)>) -> Refused<'e> {
+    fn letters<'e>(&self, entries: &'e Entries, why: impl Fn(Id) -> Rejection) -> Refused<'e> {
         let now = bson::DateTime::now();
+        let entries = entries.iter().map(|(entry, event)| (entry.id, event, why(entry.id))).collect();
         let mut refused = Refused { texts: Vec::new(), entries };
         refused.texts =
             refused.dead().iter().map(|dead| render(dead, &self.lease.keys().queue, now)).collect();
@@ -138,7 +138,7 @@ impl Stream {
         call.key(&[&keys.queue, &keys.owner, &keys.base, &keys.stream, &keys.dead_list, &keys.tries]);
         call.arg(self.lease.args()).arg(&[&commits.base, &new_base]).arg(&self.group).arg(id.to_string());
         call.arg(count.map_or("-1".to_owned(), |count| count.to_string())).arg(field);
-        call.arg(letter.strip_prefix('{').unwrap_or(letter));
+        call.arg(letter.strip_prefix('{').unwrap_or(letter)).arg(self.acknowledge.how());
         self.lease.invoke(&call).await?;
         if !was_pending {
             (commits.base, commits.offset, commits.position) = (new_base, end, id);
@@ -151,14 +151,14 @@ impl Stream {
 /// Entries that never take effect, each with the reason, and their dead letters.
 struct Refused<'e> {
     texts: Vec<String>,
-    entries: Vec<(&'e Entry, Rejection)>,
+    entries: Vec<(Id, &'e [u8], Rejection)>,
 }
 
 impl Refused<'_> {
     fn dead(&self) -> Vec<Dead<'_>> {
         let mut dead = Vec::with_capacity(self.entries.len());
-        for (entry, rejection) in &self.entries {
-            let (offset, event) = (entry.id.nearest(), &*entry.event);
+        for (id, event, rejection) in &self.entries {
+            let offset = id.nearest();
             dead.push(Dead { offset, event, rejection, traceparent: None, entity: None });
         }
         dead

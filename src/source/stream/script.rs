@@ -6,7 +6,7 @@
 //! asked for last: they may kill whoever is answered, before any of them is used.
 
 /// What scripts have in common: the group's `XINFO`, the stream's, how many entries are behind the group's position,
-/// and acknowledging a range.
+/// and acknowledging entries, or a range of them. How that is done is what [`Acknowledge`] says.
 macro_rules! with_helpers {
     ($script:literal) => {
         concat!(
@@ -34,7 +34,15 @@ local function depth(queue, g)
   end
   return lag, g['pending'], read and read + lag or -1
 end
-local function acknowledge(queue, name, from, to, consumer)
+local function acknowledge_ids(queue, name, ids, how)
+  if how == 'XACKDEL' then
+    redis.call('XACKDEL', queue, name, 'IDS', #ids, unpack(ids))
+    return
+  end
+  redis.call('XACK', queue, name, unpack(ids))
+  if how == 'XDEL' then redis.call('XDEL', queue, unpack(ids)) end
+end
+local function acknowledge(queue, name, from, to, how, consumer)
   local pending
   repeat
     if consumer then
@@ -44,13 +52,36 @@ local function acknowledge(queue, name, from, to, consumer)
     end
     local ids = {}
     for i, entry in ipairs(pending) do ids[i] = entry[1] end
-    if #ids > 0 then redis.call('XACK', queue, name, unpack(ids)) end
+    if #ids > 0 then acknowledge_ids(queue, name, ids, how) end
   until #pending < 500
 end
 ",
             $script
         )
     };
+}
+
+/// How entries are acknowledged that were pending: whether they stay in the stream. What tidegate reads itself is never
+/// pending, and trimmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acknowledge {
+    /// They stay.
+    Keep,
+    /// They are deleted.
+    Delete,
+    /// The same in one step, which also leaves nothing of them in the pending lists of other groups.
+    DeleteAtOnce,
+}
+
+impl Acknowledge {
+    /// The script's word for it.
+    pub(super) const fn how(self) -> &'static str {
+        match self {
+            Acknowledge::Keep => "XACK",
+            Acknowledge::Delete => "XDEL",
+            Acknowledge::DeleteAtOnce => "XACKDEL",
+        }
+    }
 }
 
 /// The consumer in whose name pending entries are held.
@@ -149,16 +180,17 @@ if #claimed > 0 then
 end
 return { 1, last, claimed, late }";
 
-/// Acknowledges pending entries that never take effect, and keeps their dead letters.
+/// Acknowledges a pending entry that never takes effect, and keeps its dead letter.
 ///
-/// KEYS queue owner dead-list · ARGV epoch ttl-ms group count id... letter...
-pub(super) const REFUSE: &str = r"
+/// KEYS queue owner dead-list · ARGV epoch ttl-ms group how id letter...
+pub(super) const REFUSE: &str = with_helpers!(
+    r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-local ids = tonumber(ARGV[4])
-for i = 5, 4 + ids do redis.call('XACK', KEYS[1], ARGV[3], ARGV[i]) end
-for i = 5 + ids, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
-return 1";
+acknowledge_ids(KEYS[1], ARGV[3], { ARGV[5] }, ARGV[4])
+for i = 6, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
+return 1"
+);
 
 /// Whether the caller owns the queue. Sets `read` to the end of a window that the caller is about to use. Answers how
 /// many entries are behind the group's position, how many are pending, and how many were ever added; and the bytes of the
@@ -188,7 +220,7 @@ return { 1, largest, depth(KEYS[1], group(KEYS[1], ARGV[3])) }"
 );
 
 /// Puts the group behind what is settled, moves its dead letters to their list, and trims. With no position, what
-/// is settled was pending: it is acknowledged up to `to`. Answers whether the group was not where it was put.
+/// is settled was pending: it is acknowledged up to `to`, as `trim` says then. Answers whether the group was not where it was put.
 ///
 /// KEYS queue owner base stream dead dead-list tries · ARGV epoch ttl-ms base new-base group position entries-read
 /// to consumer trim bound offsets offset... letter...
@@ -209,7 +241,7 @@ for i = 13 + offsets, #ARGV do redis.call('RPUSH', KEYS[6], ARGV[i]) end
 local queue, name, position, moved = KEYS[1], ARGV[5], ARGV[6], 0
 local g = group(queue, name)
 if position == '' then
-  if g then acknowledge(queue, name, '-', ARGV[8], ARGV[9]) end
+  if g then acknowledge(queue, name, '-', ARGV[8], ARGV[10], ARGV[9]) end
   redis.call('DEL', KEYS[7])
 else
   if not g then
@@ -220,7 +252,7 @@ else
     redis.call('XGROUP', 'SETID', queue, name, position, 'ENTRIESREAD', ARGV[7])
     -- Only another consumer can have put something there.
     if g['pending'] > 0 then
-      acknowledge(queue, name, '(' .. redis.call('HGET', KEYS[4], 'adopted'), position)
+      acknowledge(queue, name, '(' .. redis.call('HGET', KEYS[4], 'adopted'), position, 'XACK')
     end
   end
   redis.call('HSET', KEYS[4], 'position', position)
@@ -279,8 +311,9 @@ return { 1, last and last[1] or '' }";
 /// is pending, and acknowledged.
 ///
 /// KEYS queue owner base stream dead-list tries · ARGV epoch ttl-ms base new-base group id entries-read field
-/// rest-of-letter
-pub(super) const SET_ASIDE: &str = r#"
+/// rest-of-letter how
+pub(super) const SET_ASIDE: &str = with_helpers!(
+    r#"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
@@ -294,11 +327,12 @@ end
 text = text or table.concat(fields, ' ')
 redis.call('RPUSH', KEYS[5], '{"event_text":' .. cjson.encode(text) .. ',' .. ARGV[9])
 if ARGV[4] == '' then
-  redis.call('XACK', KEYS[1], ARGV[5], ARGV[6])
+  acknowledge_ids(KEYS[1], ARGV[5], { ARGV[6] }, ARGV[10])
 else
   redis.call('XGROUP', 'SETID', KEYS[1], ARGV[5], ARGV[6], 'ENTRIESREAD', ARGV[7])
   redis.call('HSET', KEYS[4], 'position', ARGV[6])
   redis.call('SET', KEYS[3], ARGV[4])
 end
 redis.call('DEL', KEYS[6])
-return 1"#;
+return 1"#
+);

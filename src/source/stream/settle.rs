@@ -58,6 +58,7 @@ impl Stream {
         call.arg(count.map_or("-1".to_owned(), |count| count.to_string()));
         call.arg(target.to.to_string()).arg(script::CONSUMER);
         match self.trim {
+            _ if target.position.is_none() => call.arg(self.acknowledge.how()).arg(""),
             Trim::MaxLen(bound) => call.arg("maxlen").arg(bound.maxlen),
             _ if self.trim == Trim::DELETE => call.arg("minid").arg(target.to.next().to_string()),
             _ => call.arg("").arg(""),

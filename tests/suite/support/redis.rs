@@ -1,7 +1,7 @@
 //! A Redis server of one's own, or the user's.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -19,6 +19,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
 const PORTS_TRIED: usize = 5;
+/// In its folder, besides the port.
+const SOCKET: &str = "redis.sock";
 
 /// How much a server keeps over a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,11 @@ impl Redis {
         Ok(self.own.as_ref().context("a shared Redis has its own folder")?.folder.path())
     }
 
+    /// The Unix socket at which it listens, too.
+    pub(crate) fn socket(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.folder()?.join(SOCKET))
+    }
+
     /// A connection of the caller's own.
     pub(crate) async fn connect(&self) -> anyhow::Result<MultiplexedConnection> {
         connect(&self.url).await
@@ -175,6 +182,7 @@ impl Own {
         let mut command = command_on_a_small_disk(program);
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", ""]);
         command.arg("--dir").arg(self.folder.path());
+        command.arg("--unixsocket").arg(self.folder.path().join(SOCKET));
         match self.aof {
             Aof::Off => command.args(["--appendonly", "no"]),
             Aof::EverySecond => command.args(["--appendonly", "yes", "--appendfsync", "everysec"]),

@@ -1,0 +1,149 @@
+//! A connection for replies that are large: what is read lies in one piece of memory, and is cut up where it lies. A
+//! general client makes a tree of them, a piece of memory for each string, which costs more than all that is done with
+//! an event of a list; and an entry of a stream is five strings.
+
+mod open;
+mod resp;
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use redis::{ConnectionInfo, FromRedisValue, Pipeline};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use self::open::Duplex;
+use self::resp::Scanner;
+pub(super) use self::resp::{Part, Walk};
+use super::error::SourceError;
+
+/// The least that is read at once.
+const CHUNK: usize = 4096;
+
+/// A connection on which one at a time asks.
+pub(crate) struct Wire {
+    stream: Box<dyn Duplex>,
+    timeout: Duration,
+    /// A reply is awaited. Whoever gave up waiting left it on its way.
+    awaits: bool,
+    /// Bytes of the last answer: the next one is likely to have as many.
+    usual: usize,
+}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire").field("awaits", &self.awaits).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    /// Connects as `info` says: TCP, TLS or a Unix socket, credentials, database.
+    ///
+    /// # Errors
+    /// Lost, or fatal where Redis refuses the credentials.
+    pub(in crate::source) async fn open(
+        info: &ConnectionInfo,
+        timeout: Duration,
+    ) -> Result<Self, SourceError> {
+        let opened = tokio::time::timeout(timeout, open::open(info)).await;
+        let stream = opened.map_err(|_| SourceError::Lost(format!("no connection within {timeout:?}")))??;
+        let mut wire = Wire { stream, timeout, awaits: false, usual: 0 };
+        let greeting = open::greeting(info.redis_settings());
+        if !greeting.is_empty() {
+            wire.ask(&greeting).await?;
+        }
+        Ok(wire)
+    }
+
+    /// Sends commands, and waits for the replies to all of them.
+    ///
+    /// # Errors
+    /// One of the replies is an error; or lost, and then nothing can be asked any more.
+    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Answer, SourceError> {
+        if std::mem::replace(&mut self.awaits, true) {
+            return Err(SourceError::Lost("a reply was given up on before".into()));
+        }
+        let (timeout, packed) = (self.timeout, commands.get_packed_pipeline());
+        let answer = tokio::time::timeout(timeout, self.exchange(&packed, commands.len())).await;
+        let answer = answer.map_err(|_| SourceError::Lost(format!("no reply within {timeout:?}")))??;
+        self.awaits = false;
+        self.usual = answer.bytes.len();
+        answer.check()?;
+        Ok(answer)
+    }
+
+    async fn exchange(&mut self, packed: &[u8], replies: usize) -> Result<Answer, SourceError> {
+        let lost = |error: std::io::Error| SourceError::Lost(error.to_string());
+        self.stream.write_all(packed).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
+        let mut bytes = Vec::with_capacity(self.usual.max(CHUNK));
+        let mut scanner = Scanner::default();
+        loop {
+            let missing = scanner.scan(&bytes, replies)?;
+            if missing == 0 {
+                break;
+            }
+            bytes.reserve(missing.max(CHUNK));
+            if self.stream.read_buf(&mut bytes).await.map_err(lost)? == 0 {
+                return Err(SourceError::Lost("Redis has closed the connection".into()));
+            }
+        }
+        // Large windows may be followed by small ones.
+        if bytes.capacity() > 2 * bytes.len() + CHUNK {
+            bytes.shrink_to_fit();
+        }
+        Ok(Answer { bytes, ends: scanner.ends() })
+    }
+}
+
+/// The replies to what was asked, none of them an error.
+#[derive(Debug)]
+pub(super) struct Answer {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Answer {
+    fn range(&self, nth: usize) -> Range<usize> {
+        let end = |nth: usize| self.ends.get(nth).copied().unwrap_or(self.bytes.len());
+        nth.checked_sub(1).map_or(0, end)..end(nth)
+    }
+
+    fn check(&self) -> Result<(), SourceError> {
+        for nth in 0..self.ends.len() {
+            if self.bytes[self.range(nth)].starts_with(b"-") {
+                self.value::<redis::Value>(nth)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The n-th reply, which is small.
+    pub(super) fn value<T: FromRedisValue>(&self, nth: usize) -> Result<T, SourceError> {
+        let value = redis::parse_redis_value(&self.bytes[self.range(nth)])?.extract_error()?;
+        redis::from_redis_value(value).map_err(|error| SourceError::Lost(error.to_string()))
+    }
+
+    /// The n-th reply, part by part. Places are those in all the bytes.
+    pub(super) fn walk(&self, nth: usize) -> Walk<'_> {
+        let Range { start, end } = self.range(nth);
+        Walk::new(&self.bytes[..end], start)
+    }
+
+    /// Bytes of all replies.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// All replies, as they came.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(text: &str, replies: usize) -> Self {
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.scan(text.as_bytes(), replies).unwrap(), 0);
+        Answer { bytes: text.into(), ends: scanner.ends() }
+    }
+}

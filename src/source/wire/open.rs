@@ -1,0 +1,65 @@
+//! Connecting, as a URL says.
+
+use std::sync::Arc;
+
+use redis::{ConnectionAddr, ConnectionInfo, Pipeline, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::source::error::SourceError;
+
+/// Something to read from and to write to.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for T {}
+
+/// Opens what an address names.
+pub(super) async fn open(info: &ConnectionInfo) -> Result<Box<dyn Duplex>, SourceError> {
+    let lost = |error: std::io::Error| SourceError::Lost(error.to_string());
+    Ok(match info.addr() {
+        ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await.map_err(lost)?),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            let name = ServerName::try_from(host.clone());
+            let name = name.map_err(|error| SourceError::Lost(format!("{host:?}: {error}")))?;
+            let connector = TlsConnector::from(Arc::new(tls()?));
+            let stream = tcp(host, *port).await.map_err(lost)?;
+            Box::new(connector.connect(name, stream).await.map_err(lost)?)
+        }
+        ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(lost)?),
+        _ => return Err(SourceError::Fatal("redis.url has an address of an unknown kind".into())),
+    })
+}
+
+async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Trusts whom the system trusts, as the other connections do.
+fn tls() -> Result<ClientConfig, SourceError> {
+    let found = rustls_native_certs::load_native_certs();
+    if let Some(error) = found.errors.first() {
+        return Err(SourceError::Lost(format!("the system's certificates cannot be read: {error}")));
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in found.certs {
+        roots.add(certificate).map_err(|error| SourceError::Lost(error.to_string()))?;
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// What is to be said first: who asks, and which database is meant.
+pub(super) fn greeting(settings: &RedisConnectionInfo) -> Pipeline {
+    let mut greeting = redis::pipe();
+    if let Some(password) = settings.password() {
+        greeting.cmd("AUTH").arg(settings.username()).arg(password);
+    }
+    if settings.db() != 0 {
+        greeting.cmd("SELECT").arg(settings.db());
+    }
+    greeting
+}

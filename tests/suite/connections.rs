@@ -1,0 +1,95 @@
+//! The ways to Redis that a URL can name: sockets, databases, credentials and TLS.
+
+use anyhow::ensure;
+
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged};
+use crate::support::{Metrics, Tidegate, add, documents, free_port, push};
+
+type Outcome = anyhow::Result<()>;
+
+/// Events of each run: more than a window has.
+const EVENTS: usize = 5_000;
+
+async fn stage(setting: Setting) -> anyhow::Result<Stage> {
+    setting.own_fast_servers().stage().await
+}
+
+/// Pushes events to the queue through the URL `producer`, and waits until the daemon has made documents of them.
+async fn drains(stage: &Stage, daemon: &Tidegate, producer: &str) -> Outcome {
+    let mut producer = redis::Client::open(producer)?.get_multiplexed_async_connection().await?;
+    let events = (0..EVENTS).map(|n| logged(&format!("doc{}", n % 7), n / 7));
+    if stage.is_stream {
+        add(&mut producer, &stage.queue, events).await?;
+    } else {
+        push(&mut producer, &stage.queue, events).await?;
+    }
+    let all = |metrics: &Metrics| {
+        let persisted = metrics.sum("tidegate_events_persisted_total", &[]);
+        ensure!(persisted == EVENTS as f64, "{persisted} events are persisted");
+        Ok(())
+    };
+    daemon.metrics_when(PATIENCE, "all events to be persisted", all).await?;
+    let found = documents(&stage.database, "documents").await?;
+    assert_eq!(found.len(), 7);
+    for n in 0..7 {
+        assert_exact(found.get(&format!("doc{n}")), (EVENTS - n).div_ceil(7));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unix_socket_another_database_and_a_user() -> Outcome {
+    for setting in [Setting::new(), Setting::new().stream("")] {
+        let stage = stage(setting).await?;
+        let mut connection = stage.producer().await?;
+        let rights = ["on", ">open sesame", "~*", "&*", "+@all"];
+        redis::cmd("ACL").arg(&["SETUSER", "worker"]).arg(&rights).exec_async(&mut connection).await?;
+        let socket = stage.redis.socket()?;
+        let url = format!("unix://{}?db=3&user=worker&pass=open%20sesame", socket.display());
+        let daemon = stage.launch.clone().env("TIDEGATE_REDIS__URL", &url).start().await?;
+        drains(&stage, &daemon, &format!("{}3", stage.redis.url())).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_alone() -> Outcome {
+    let stage = stage(Setting::new()).await?;
+    let mut connection = stage.producer().await?;
+    redis::cmd("CONFIG").arg(&["SET", "requirepass", "sesame"]).exec_async(&mut connection).await?;
+    let url = stage.redis.url().replace("redis://", "redis://:sesame@");
+    let daemon = stage.launch.clone().env("TIDEGATE_REDIS__URL", &url).start().await?;
+    drains(&stage, &daemon, &url).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_a_certificate_that_the_system_trusts() -> Outcome {
+    for setting in [Setting::new(), Setting::new().stream("")] {
+        let stage = stage(setting).await?;
+        let port = free_port()?.to_string();
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let file =
+            |name: &str| Ok::<_, anyhow::Error>(stage.redis.folder()?.join(name).display().to_string());
+        let (certificate, key) = (file("cert.pem")?, file("key.pem")?);
+        std::fs::write(&certificate, certified.cert.pem())?;
+        std::fs::write(&key, certified.signing_key.serialize_pem())?;
+        redis::cmd("CONFIG")
+            .arg("SET")
+            .arg(&["tls-cert-file", &certificate, "tls-key-file", &key, "tls-ca-cert-file", &certificate])
+            .arg(&["tls-auth-clients", "no", "tls-port", &port])
+            .exec_async(&mut stage.producer().await?)
+            .await?;
+        let launch = stage.launch.clone().env("TIDEGATE_REDIS__URL", format!("rediss://localhost:{port}/2"));
+        let daemon = launch.clone().env("SSL_CERT_FILE", &certificate).start().await?;
+        drains(&stage, &daemon, &format!("{}2", stage.redis.url())).await?;
+        daemon.terminate().await?;
+
+        // Whoever is not trusted is not talked to.
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        std::fs::write(&certificate, other.cert.pem())?;
+        let mut daemon = launch.env("SSL_CERT_FILE", &certificate).spawn().await?;
+        daemon.logged("redis is down", PATIENCE).await?;
+        daemon.readiness(503, PATIENCE).await?;
+    }
+    Ok(())
+}
