@@ -69,7 +69,7 @@ pub(super) enum Acknowledge {
     Keep,
     /// They are deleted.
     Delete,
-    /// The same in one step, which also leaves nothing of them in the pending lists of other groups.
+    /// They are deleted, in one step.
     DeleteAtOnce,
 }
 
