@@ -39,8 +39,14 @@ impl SourceError {
     }
 }
 
-/// Redis' word for what is wrong; of a pipeline, with its first command that failed.
+/// Redis' word for what is wrong; of a pipeline, with its first command that failed. Before 7.0, what a script met is only in
+/// the text.
 fn code(error: &RedisError) -> Option<String> {
+    const WRONG_TYPE: &str = "WRONGTYPE";
+    let text = error.to_string();
+    if text.contains("Error running script") && text.contains(&format!(": {WRONG_TYPE} ")) {
+        return Some(WRONG_TYPE.to_owned());
+    }
     let of_first = || Some(error.clone().into_server_errors()?.first()?.1.code().to_owned());
     error.code().map(str::to_owned).or_else(of_first)
 }
@@ -61,5 +67,29 @@ impl From<RedisError> for SourceError {
                 _ => SourceError::Lost(error.to_string()),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(reply: &str) -> SourceError {
+        redis::parse_redis_value(reply.as_bytes()).unwrap().extract_error().unwrap_err().into()
+    }
+
+    #[test]
+    fn a_wrong_type_is_known_by_any_servers_words() {
+        let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
+        for reply in [
+            format!("-{wrong}\r\n"),
+            format!("-{wrong} script: 7a, on @user_script:47.\r\n"),
+            // Redis 6.2
+            format!("-ERR Error running script (call to f_7a): @user_script:47: {wrong}\r\n"),
+        ] {
+            assert!(matches!(read(&reply), SourceError::Fatal(_)), "{reply}");
+        }
+        let other = "-ERR Error running script (call to f_7a): @user_script:1: ERR no such key\r\n";
+        assert!(matches!(read(other), SourceError::Lost(_)));
     }
 }
