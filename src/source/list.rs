@@ -255,20 +255,18 @@ impl List {
         Ok(first)
     }
 
-    /// Looks at the number of elements, and of dead letters in their list.
+    /// Looks at the number of elements, and of dead letters in their list: over the wire, which else would be idle for as long
+    /// as there is no room to read.
     ///
     /// # Errors
     /// Redis's.
     pub(super) async fn look(&self) -> Result<Look, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let (elements, dead): (u64, u64) = redis::pipe()
-            .cmd("LLEN")
-            .arg(&keys.queue)
-            .cmd("LLEN")
-            .arg(&keys.dead_list)
-            .query_async(&mut control.connection)
-            .await?;
+        let mut pipe = redis::pipe();
+        pipe.cmd("LLEN").arg(&keys.queue).cmd("LLEN").arg(&keys.dead_list);
+        let answer = control.wire.ask(&pipe).await?;
+        let (elements, dead) = (answer.value(0)?, answer.value(1)?);
         Ok(Look { depth: Depth::of_list(elements, control.offset, i64::MAX), dead: Some(dead), oldest: None })
     }
 

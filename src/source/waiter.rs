@@ -37,9 +37,9 @@ impl Waiter {
     /// Redis's.
     pub async fn wait(&mut self, past: Option<&str>) -> Result<(), SourceError> {
         // Taken out, so that a wait that is dropped or fails takes its connection along.
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.redis.connect_blocking(Self::BLOCK).await?,
+        let (mut connection, was_idle) = match self.connection.take() {
+            Some(connection) => (connection, true),
+            None => (self.redis.connect_blocking(Self::BLOCK).await?, false),
         };
         let queue = &self.keys.queue;
         let mut peek;
@@ -55,6 +55,9 @@ impl Waiter {
             Ok(_) => {}
             // A Redis at `maxmemory` refuses it; then the caller's looking around has to do.
             Err(error) if error.code() == Some("OOM") => tokio::time::sleep(Self::POLL).await,
+            // Nobody waited for as long as there was no room to read, and somebody on the way closes what is idle. The next wait
+            // opens another one, unless Redis itself is gone.
+            Err(error) if was_idle && error.is_connection_dropped() => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         self.connection = Some(connection);

@@ -1,6 +1,7 @@
 //! The ways to Redis that a URL can name: sockets, databases, credentials and TLS.
 
 use anyhow::ensure;
+use tokio::io::AsyncReadExt;
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged};
 use crate::support::{Metrics, Tidegate, add, documents, free_port, push};
@@ -90,6 +91,37 @@ async fn tls_with_a_certificate_that_the_system_trusts() -> Outcome {
         let mut daemon = launch.env("SSL_CERT_FILE", &certificate).spawn().await?;
         daemon.logged("redis is down", PATIENCE).await?;
         daemon.readiness(503, PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Redis closes what is idle, and nothing can be read while MongoDB is away and the buffer is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_nothing_is_read_through_are_kept() -> Outcome {
+    for setting in [Setting::new(), Setting::new().stream("")] {
+        let mut stage = stage(setting.with("buffer.max_events = 100\n")).await?;
+        let daemon = stage.start().await?;
+        stage.push((0..10).map(|n| logged("doc", n))).await?;
+        stage.settled(&daemon).await?;
+        stage.mongo.pause()?;
+        stage.push((10..EVENTS).map(|n| logged("doc", n))).await?;
+        let full = |metrics: &Metrics| {
+            let buffered = metrics.sum("tidegate_buffer_events", &[]);
+            ensure!(buffered >= 100.0, "{buffered} are buffered");
+            Ok(())
+        };
+        daemon.metrics_when(PATIENCE, "the buffer to be full", full).await?;
+
+        // One that is idle from now on tells when the others would have been closed.
+        let mut idle = tokio::net::TcpStream::connect(stage.redis.address()?).await?;
+        redis::cmd("CONFIG").arg(&["SET", "timeout", "2"]).exec_async(&mut stage.producer().await?).await?;
+        let mut byte = [0];
+        assert_eq!(tokio::time::timeout(PATIENCE, idle.read(&mut byte)).await??, 0);
+
+        stage.mongo.resume()?;
+        let metrics = stage.settled(&daemon).await?;
+        assert_eq!(metrics.sum("tidegate_takeovers_total", &[]), 1.0);
+        assert_exact(stage.document("doc").await?.as_ref(), EVENTS);
     }
     Ok(())
 }

@@ -81,6 +81,12 @@ impl Stream {
     /// Looks at how much is there, and at the oldest entry that is not settled: the first from `settled_to` on.
     pub(in crate::source) async fn look(&self, settled_to: i64) -> Result<Look, SourceError> {
         let keys = self.lease.keys();
+        // Else it would be idle for as long as there is no room to read. Whoever has it now is using it.
+        if let Ok(mut wire) = self.wire.try_lock() {
+            let mut ping = redis::pipe();
+            ping.cmd("PING");
+            wire.ask(&ping).await?;
+        }
         let mut commits = self.commits.lock().await;
         let mut call = self.scripts.look.prepare_invoke();
         call.key(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
