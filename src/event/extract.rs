@@ -10,109 +10,35 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::paths::{Node, Paths, Slot};
+use super::shape::Shapes;
 use super::transcode::{Keys, Output, Transcode, has_wide_integer};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
 use crate::trace::TraceRef;
 
-/// The place of one path's value among an event's extracted values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Slot(usize);
-
-/// The tree of all paths to extract.
-#[derive(Debug, Default)]
-pub(super) struct Paths {
-    root: Node,
-    nodes: usize,
-    slots: usize,
-    /// Refuse events with top-level keys that no path begins with.
-    strict: bool,
-}
-
-#[derive(Debug, Default)]
-struct Node {
-    /// Its place among all nodes of its tree.
-    number: usize,
-    children: Vec<(Box<str>, Node)>,
-    slot: Option<(Slot, Keys)>,
-    /// The slot for the trace that may be here.
-    trace: Option<Slot>,
-    /// A value is read here, or below, that is more than a trace. Else nothing here may refuse the event.
-    has_data: bool,
-}
-
-impl Paths {
-    /// Paths that name every top-level key an event may have.
-    pub(super) fn strict() -> Self {
-        Paths { strict: true, ..Paths::default() }
-    }
-
-    /// Adds a dotted path; the same path always has the same slot, under the stricter of its rules.
-    pub(super) fn add(&mut self, path: &str, keys: Keys) -> Slot {
-        let node = self.root.below(path, true, &mut self.nodes);
-        if let Some((slot, rule)) = &mut node.slot {
-            if *rule == Keys::Data || keys == Keys::Merge {
-                *rule = keys;
-            }
-            return *slot;
-        }
-        let slot = Slot(self.slots);
-        self.slots += 1;
-        node.slot = Some((slot, keys));
-        slot
-    }
-
-    /// Adds a dotted path to an event's trace. Whatever is there, it does not have the event refused.
-    pub(super) fn add_trace(&mut self, path: &str) -> Slot {
-        let slots = &mut self.slots;
-        *self.root.below(path, false, &mut self.nodes).trace.get_or_insert_with(|| {
-            *slots += 1;
-            Slot(*slots - 1)
-        })
-    }
-
-    fn takes_arrays(&self) -> bool {
-        let is_place =
-            |(key, node): &(Box<str>, Node)| node.has_data && key.bytes().all(|b| b.is_ascii_digit());
-        self.root.children.iter().any(is_place)
-    }
-}
-
-impl Node {
-    /// The node at a dotted path, made if there is none.
-    fn below(&mut self, path: &str, has_data: bool, nodes: &mut usize) -> &mut Node {
-        let mut node = self;
-        for component in path.split('.') {
-            let at = node.children.iter().position(|(key, _)| **key == *component).unwrap_or_else(|| {
-                node.children.push((component.into(), Node { number: *nodes, ..Node::default() }));
-                *nodes += 1;
-                node.children.len() - 1
-            });
-            node = &mut node.children[at].1;
-            node.has_data |= has_data;
-        }
-        node
-    }
-
-    fn child(&self, key: &str) -> Option<usize> {
-        self.children.iter().position(|(k, _)| **k == *key)
-    }
-}
-
-/// The values extracted from one event; reused from event to event.
+/// The values extracted from one event; reused from event to event, with the same paths.
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
-    out: Output,
+    values: Values,
+    pub(super) shapes: Shapes,
+}
+
+/// The values at paths.
+#[derive(Debug, Default)]
+pub(super) struct Values {
+    pub(super) out: Output,
     slots: Vec<Option<Place>>,
     /// Nodes that were come across, by number.
     seen: Vec<bool>,
 }
 
+/// Where an encoded value is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    kind: ElementType,
-    start: usize,
-    end: usize,
+pub(super) struct Place {
+    pub(super) kind: ElementType,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 impl Extracted {
@@ -121,9 +47,37 @@ impl Extracted {
     /// # Errors
     /// The event is not JSON, is not of an event's shape, or a value named by a path breaks a rule for data.
     pub(super) fn extract(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
+        if self.shapes.read(paths, event, &mut self.values) {
+            return Ok(());
+        }
+        self.values.parse(paths, event)?;
+        self.shapes.learn(paths, event);
+        Ok(())
+    }
+
+    /// The value of a slot, if the event has one.
+    #[must_use]
+    pub(super) fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
+        self.values.get(slot)
+    }
+
+    /// The trace in a slot, if there is a valid one.
+    #[must_use]
+    pub(super) fn trace(&self, slot: Slot) -> Option<TraceRef<'_>> {
+        TraceRef::new(self.get(slot)?.text()?.as_bytes())
+    }
+}
+
+impl Values {
+    /// Forgets the last event's.
+    pub(super) fn forget(&mut self, paths: &Paths) {
         self.out.clear();
         self.slots.clear();
         self.slots.resize(paths.slots, None);
+    }
+
+    fn parse(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
+        self.forget(paths);
         self.seen.clear();
         self.seen.resize(paths.nodes, false);
         match event.trim_start().as_bytes().first() {
@@ -147,9 +101,7 @@ impl Extracted {
         Ok(())
     }
 
-    /// The value of a slot, if the event has one.
-    #[must_use]
-    pub(super) fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
+    fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
         self.slots[slot.0].map(|place| self.value(place))
     }
 
@@ -157,13 +109,14 @@ impl Extracted {
         ValueRef { kind: place.kind, bytes: &self.out.bytes[place.start..place.end] }
     }
 
-    /// The trace in a slot, if there is a valid one.
-    #[must_use]
-    pub(super) fn trace(&self, slot: Slot) -> Option<TraceRef<'_>> {
-        TraceRef::new(self.get(slot)?.text()?.as_bytes())
+    /// Puts a value into the slots of its place in the event.
+    pub(super) fn put(&mut self, slot: Slot, trace: Option<Slot>, place: Place) {
+        for slot in [slot].into_iter().chain(trace) {
+            self.slots[slot.0] = Some(place);
+        }
     }
 
-    fn add_trace(&mut self, slot: Slot, text: &str) {
+    pub(super) fn add_trace(&mut self, slot: Slot, text: &str) {
         let start = self.out.bytes.len();
         raw::write_text_value(&mut self.out.bytes, text);
         self.slots[slot.0] = Some(Place { kind: ElementType::String, start, end: self.out.bytes.len() });
@@ -221,7 +174,7 @@ fn not_json(error: &serde_json::Error) -> Rejection {
 /// Visits the part of an event that lies on the way to a path's value.
 struct Descend<'p, 'x> {
     node: &'p Node,
-    into: &'x mut Extracted,
+    into: &'x mut Values,
     strict: bool,
 }
 
@@ -352,7 +305,7 @@ impl Visitor<'_> for ChildKey<'_> {
 /// Takes the value of a node: transcodes it if a path ends here, descends otherwise.
 struct ChildValue<'p, 'x> {
     node: &'p Node,
-    into: &'x mut Extracted,
+    into: &'x mut Values,
 }
 
 impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
@@ -370,9 +323,7 @@ impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
         let start = self.into.out.bytes.len();
         let kind = Transcode { out: &mut self.into.out, keys, depth: 0 }.deserialize(deserializer)?;
         let place = Place { kind, start, end: self.into.out.bytes.len() };
-        for slot in [slot].into_iter().chain(self.node.trace) {
-            self.into.slots[slot.0] = Some(place);
-        }
+        self.into.put(slot, self.node.trace, place);
         if !self.node.children.is_empty()
             && let Err(rejection) = self.into.fill_below(self.node, place)
         {

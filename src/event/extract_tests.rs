@@ -1,6 +1,7 @@
 use bson::spec::ElementType;
 
-use super::extract::{Extracted, Paths, Slot};
+use super::extract::Extracted;
+use super::paths::{Paths, Slot};
 use super::transcode::Keys;
 use crate::dead_letter::Reason;
 

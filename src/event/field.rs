@@ -4,7 +4,8 @@ use bson::spec::ElementType;
 
 use super::Ops;
 use super::convert::{self, base64};
-use super::extract::{Extracted, Paths};
+use super::extract::Extracted;
+use super::paths::Paths;
 use super::source::{At, Source};
 use super::transcode::Keys;
 use crate::change::{FieldOp, Op};

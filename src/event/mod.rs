@@ -11,7 +11,9 @@ mod operators;
 mod ops;
 mod patch;
 pub mod path;
+mod paths;
 mod route;
+mod shape;
 mod source;
 mod trace;
 mod transcode;
@@ -19,9 +21,10 @@ mod whose;
 
 use bson::spec::ElementType;
 
-use self::extract::{Extracted, Paths};
+use self::extract::Extracted;
 use self::native::Native;
 use self::ops::Ops;
+use self::paths::Paths;
 use self::route::{Match, Route};
 use self::trace::Places;
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op};

@@ -2,9 +2,10 @@
 
 use bson::spec::ElementType;
 
-use super::extract::{Extracted, Paths, Slot};
+use super::extract::Extracted;
 use super::operators::read_update;
 use super::patch::read_patch;
+use super::paths::{Paths, Slot};
 use super::trace::NATIVE;
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, entity_id, event_time, merge};

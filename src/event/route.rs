@@ -2,9 +2,10 @@
 
 use bson::spec::ElementType;
 
-use super::extract::{Extracted, Paths, Slot};
+use super::extract::Extracted;
 use super::field::{Field, Yjs, fields};
 use super::patch::read_patch;
+use super::paths::{Paths, Slot};
 use super::source::{At, Id, Source, Taken};
 use super::transcode::Keys;
 use super::{Collections, Decoded, Ops, event_time, merge};

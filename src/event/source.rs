@@ -4,7 +4,8 @@ use bson::spec::ElementType;
 
 use super::convert::{self, convert, text_value};
 use super::entity_id;
-use super::extract::{Extracted, Paths, Slot};
+use super::extract::Extracted;
+use super::paths::{Paths, Slot};
 use super::transcode::Keys;
 use crate::config::{self, Conversion};
 use crate::dead_letter::{Reason, Rejection};

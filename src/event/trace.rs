@@ -1,6 +1,7 @@
 //! The trace of an event that is refused: looked for apart, since nothing else is known of the event.
 
-use super::extract::{Extracted, Paths, Slot};
+use super::extract::Extracted;
+use super::paths::{Paths, Slot};
 use crate::config::Config;
 use crate::trace::TraceRef;
 
