@@ -70,7 +70,9 @@ fn encode(c: &mut Criterion) {
         let writes = pending(&ledger, &chunk).next_segments();
         encoder(|encoder| {
             group.bench_function(name, |b| {
-                b.iter(|| encoder.commands(&writes).for_each(|command| drop(black_box(command))));
+                b.iter(|| {
+                    encoder.commands(writes.iter().enumerate()).for_each(|command| drop(black_box(command)))
+                });
             });
         });
     }

@@ -26,7 +26,9 @@ fn main() {
         "encode" => {
             let writes = pending(&ledger(), &chunk(article)).next_segments();
             encoder(|encoder| {
-                measured(|| encoder.commands(&writes).for_each(|command| drop(black_box(command))))
+                measured(|| {
+                    encoder.commands(writes.iter().enumerate()).for_each(|command| drop(black_box(command)))
+                })
             });
         }
         _ => panic!("no such phase: {phase:?}"),

@@ -126,13 +126,26 @@ impl Known {
                 raw::write_key(out, ElementType::Array, key);
                 elements.write(out);
             }
-            Known::Object(object) => {
+            Known::Object(_) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, key);
                 let start = raw::begin_document(out);
-                object.fields.iter().for_each(|(key, field)| field.write(out, key));
+                self.write_fields(out);
                 raw::end_document(out, start);
             }
         }
+    }
+
+    /// Writes the fields of an object, without its beginning and end. False if it is none.
+    pub fn write_fields(&self, out: &mut Vec<u8>) -> bool {
+        match self {
+            Known::Object(object) => object.fields.iter().for_each(|(key, field)| field.write(out, key)),
+            Known::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {
+                let bytes = value.get().bytes;
+                out.extend_from_slice(&bytes[size_of::<i32>()..bytes.len() - 1]);
+            }
+            Known::Missing | Known::Value(_) | Known::Array(_) => return false,
+        }
+        true
     }
 }
 

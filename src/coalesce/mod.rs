@@ -20,6 +20,7 @@ mod wrong;
 pub use elements::Elements;
 pub use fields::{FieldUpdate, Fields};
 pub use known::Known;
+pub(crate) use number::zero;
 #[cfg(test)]
 pub(crate) use wrong::{Wrong, with_wrong_rule};
 

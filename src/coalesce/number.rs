@@ -31,7 +31,7 @@ pub(super) fn combined(first: ValueRef<'_>, op: FieldOp<'_>) -> Option<Value> {
 }
 
 /// What `$mul` makes of a field that is not there: a zero of the operand's type.
-pub(super) fn zero(factor: ValueRef<'_>) -> Option<Value> {
+pub(crate) fn zero(factor: ValueRef<'_>) -> Option<Value> {
     product(Int32(0), factor.number()?).map(Value::from)
 }
 

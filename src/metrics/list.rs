@@ -273,7 +273,7 @@ impl Metric {
                 Counter,
                 None,
                 &["collection", "op"],
-                "Statements that MongoDB applied.",
+                "Statements that MongoDB applied; of updates that made their documents, some are inserts.",
             ),
             M::Batches => (
                 "tidegate_batches_total",

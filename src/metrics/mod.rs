@@ -190,6 +190,8 @@ fn persisted(queue: &str, collection: &str) -> Tally {
 /// What a statement does to its document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
+    /// A document that is new.
+    Insert,
     /// Operations on fields.
     Update,
     /// A replacement.
@@ -202,12 +204,13 @@ pub enum Op {
 
 impl Op {
     /// All of them.
-    pub const ALL: [Op; 4] = [Op::Update, Op::Replace, Op::Delete, Op::Compact];
+    pub const ALL: [Op; 5] = [Op::Insert, Op::Update, Op::Replace, Op::Delete, Op::Compact];
 
     /// The metric's label value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
+            Op::Insert => "insert",
             Op::Update => "update",
             Op::Replace => "replace",
             Op::Delete => "delete",

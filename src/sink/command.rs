@@ -6,7 +6,7 @@
 
 use bson::spec::ElementType;
 
-use super::Tombstones;
+use super::{Tombstones, fresh};
 use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{Elements, FieldUpdate, Fields, Known, Segment, Update};
 use crate::event::Collections;
@@ -62,6 +62,8 @@ impl Guard {
 /// The kinds of command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
+    /// `insert`
+    Insert,
     /// `update`
     Update,
     /// `delete`
@@ -71,6 +73,7 @@ pub enum Kind {
 impl Kind {
     fn names(self) -> (&'static str, &'static str) {
         match self {
+            Kind::Insert => ("insert", "documents"),
             Kind::Update => ("update", "updates"),
             Kind::Delete => ("delete", "deletes"),
         }
@@ -120,24 +123,49 @@ const COMMAND_ROOM: usize = 16 * 1024;
 impl Encoder<'_> {
     /// The commands for `writes`: as few as collections, kinds and limits allow. Each is encoded when it is
     /// asked for, so that one at a time is in memory.
-    pub fn commands<'w>(&'w self, writes: &'w [Write]) -> impl Iterator<Item = Command> + 'w {
-        let mut writes = writes.iter().enumerate();
+    pub fn commands<'w>(
+        &'w self,
+        writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
+    ) -> impl Iterator<Item = Command> + 'w {
+        self.pack(writes, |out, write| {
+            let entity = write.entity.get();
+            self.statement(out, entity, &write.segment);
+            Some(self.kind(entity.collection, &write.segment))
+        })
+    }
+
+    /// The commands that insert the documents that `writes` make where there are none; those of which that is not known
+    /// are left out.
+    pub fn inserts<'w>(
+        &'w self,
+        writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
+    ) -> impl Iterator<Item = Command> + 'w {
+        self.pack(writes, |out, write| {
+            fresh::document(out, write.entity.get(), &write.segment, self.guard).then_some(Kind::Insert)
+        })
+    }
+
+    /// Packs what `encode` makes of writes into commands of the kind that it tells.
+    fn pack<'w>(
+        &'w self,
+        writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
+        encode: impl Fn(&mut Vec<u8>, &Write) -> Option<Kind> + 'w,
+    ) -> impl Iterator<Item = Command> + 'w {
+        let mut writes = writes.into_iter();
         let mut open: Vec<Open> = Vec::new();
         let mut statement = Vec::new();
         std::iter::from_fn(move || {
             for (at, write) in writes.by_ref() {
-                let entity = write.entity.get();
-                let kind = self.kind(entity.collection, &write.segment);
+                let collection = write.entity.get().collection;
                 statement.clear();
-                self.statement(&mut statement, entity, &write.segment);
-                let found = open.iter().position(|o| o.collection == entity.collection && o.kind == kind);
+                let Some(kind) = encode(&mut statement, write) else { continue };
+                let found = open.iter().position(|o| o.collection == collection && o.kind == kind);
                 let slot = found.unwrap_or_else(|| {
-                    open.push(self.open(entity.collection, kind));
+                    open.push(self.open(collection, kind));
                     open.len() - 1
                 });
                 let full = !open[slot].has_room(statement.len(), self.limits);
-                let full =
-                    full.then(|| std::mem::replace(&mut open[slot], self.open(entity.collection, kind)));
+                let full = full.then(|| std::mem::replace(&mut open[slot], self.open(collection, kind)));
                 open[slot].add(at, &statement);
                 if full.is_some() {
                     return full.map(Open::close);

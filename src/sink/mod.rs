@@ -4,15 +4,18 @@ mod command;
 mod compact;
 mod dead;
 mod error;
+mod fresh;
 mod history;
 #[cfg(test)]
 mod law;
+mod novelty;
 mod preview;
 mod reply;
 mod tombstone;
 #[cfg(test)]
 mod tombstone_tests;
 mod watermark;
+mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,26 +25,24 @@ use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
 pub use self::compact::{Compaction, Grown};
 pub use self::dead::DEAD;
 pub use self::error::SinkError;
+use self::novelty::Novelty;
 pub use self::preview::preview;
 pub use self::reply::Verdict;
-use self::reply::verdicts;
 pub use self::tombstone::Tombstones;
 pub use self::watermark::Found;
 use crate::class::Class;
-use crate::coalesce::Update;
 use crate::config;
 use crate::history::Histories;
 use crate::live::Live;
-use crate::metrics::{Op, WriteMetrics};
+use crate::metrics::WriteMetrics;
 use crate::raw::{self, begin_document, end_document};
 use crate::status::Status;
-use crate::write::Write;
 
 /// The collection that holds each queue's last epoch.
 pub const EPOCHS: &str = "tidegate";
@@ -63,6 +64,7 @@ pub struct Sink {
     read_concern: &'static str,
     timeout: Duration,
     tombstones: Tombstones,
+    novelty: Novelty,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
     writes_fail: AtomicBool,
     /// The server could not be asked last time, be it to refuse.
@@ -101,6 +103,7 @@ impl Sink {
         let mut sink = Sink {
             database,
             tombstones,
+            novelty: Novelty::default(),
             live,
             limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
             write_concern: write_concern(&config.write_concern),
@@ -207,71 +210,9 @@ impl Sink {
         epoch.ok_or_else(|| SinkError::transient("no epoch could be taken: the reply has none"))
     }
 
-    /// Tries once to apply `writes`, each to another entity; or, `ordered`, one after another up to the
-    /// first that is not applied, all of them of one kind. Answers a verdict for each.
-    pub async fn write(&self, writes: &[Write], guard: Option<&Guard>, ordered: bool) -> Vec<Verdict> {
-        let mapping = self.live.mapping();
-        let encoder = Encoder {
-            collections: &mapping.collections,
-            limits: self.limits,
-            write_concern: &self.write_concern,
-            guard,
-            tombstones: &self.tombstones,
-            ordered,
-        };
-        let mut all = vec![Verdict::Untried; writes.len()];
-        for mut command in encoder.commands(writes) {
-            let body = std::mem::take(&mut command.body);
-            let started = Instant::now();
-            let verdicts = match self.run(body).await {
-                Ok(reply) => verdicts(&command, ordered, guard.is_some(), &reply),
-                Err(error) if error.class() == Class::Data => {
-                    vec![Verdict::Refused(error.rejection()); command.writes.len()]
-                }
-                Err(error) => vec![Verdict::Failed(error); command.writes.len()],
-            };
-            self.metrics.write_duration(command.collection, started.elapsed());
-            self.count(&command, writes, &verdicts);
-            let complete = verdicts.iter().all(|verdict| matches!(verdict, Verdict::Applied));
-            for (at, verdict) in command.writes.iter().zip(verdicts) {
-                all[*at] = verdict;
-            }
-            if ordered && !complete {
-                break;
-            }
-        }
-        let failure = all.iter().find_map(|verdict| match verdict {
-            Verdict::Failed(error) => Some(error),
-            _ => None,
-        });
-        self.writes_fail.store(failure.is_some(), Ordering::Relaxed);
-        match failure {
-            Some(error) => self.status.mongodb.down(error),
-            None => self.status.mongodb.up(),
-        }
-        all
-    }
-
     /// Forgets that the last attempt to write failed, where nobody makes another.
     pub fn forget_failure(&self) {
         self.writes_fail.store(false, Ordering::Relaxed);
-    }
-
-    fn count(&self, command: &Command, writes: &[Write], verdicts: &[Verdict]) {
-        let mut counts = [0_u64; Op::ALL.len()];
-        for (at, verdict) in command.writes.iter().zip(verdicts) {
-            if matches!(verdict, Verdict::Applied) {
-                let op = match writes[*at].segment.update {
-                    Update::Fields(_) => Op::Update,
-                    Update::Replace(_) => Op::Replace,
-                    Update::Delete => Op::Delete,
-                };
-                counts[op as usize] += 1;
-            }
-        }
-        for op in Op::ALL {
-            self.metrics.writes(command.collection, op, counts[op as usize]);
-        }
     }
 
     async fn run_document(&self, command: &Document) -> Result<Document, SinkError> {

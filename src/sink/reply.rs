@@ -60,6 +60,12 @@ pub(super) fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &
     verdicts
 }
 
+/// How many documents an `update` made.
+#[must_use]
+pub(super) fn made(reply: &Document) -> usize {
+    reply.get_array("upserted").map_or(0, Vec::len)
+}
+
 fn statement_verdict(error: &Document) -> Verdict {
     let code = integer(error, "code").and_then(|code| i32::try_from(code).ok()).unwrap_or(0);
     let text = error.get_str("errmsg").unwrap_or("no reason given");

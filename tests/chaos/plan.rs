@@ -242,20 +242,27 @@ impl Plan {
         // A source of its own, so that rounds are what they were before there were streams.
         let mut kind = stream(seed, round, Stream::Kind);
         let trim = kind.choice(["\"keep\"", "\"delete\"", "{ maxlen = 50 }"]);
+        let hot = fault.redis_keeps_its_word() && stream(seed, round, Stream::Hot).bool();
+        // Mostly documents that are new: those are inserted. Who looks at hot states looks at each document.
+        let mut many = stream(seed, round, Stream::Many);
+        let many = (!hot && many.u8(..3) == 0).then(|| many.usize(5_000..20_000));
         Self {
             seed,
             round,
             fault,
             instances: if fault.needs_two() { 2 } else { rng.usize(1..=2) },
-            // A server that syncs every document is slow.
-            entities: rng.usize(if fault.kills_mongo() { 200..=250 } else { 200..=500 }),
+            entities: {
+                // A server that syncs every document is slow.
+                let few = rng.usize(if fault.kills_mongo() { 200..=250 } else { 200..=500 });
+                many.filter(|_| !fault.kills_mongo()).unwrap_or(few)
+            },
             deletions: fault.deletions(),
             owner_only: rng.bool(),
             unanswered: fault.may_find_writes_unanswered() && rng.bool(),
             taken_over: !fault.redis_keeps_its_word() && rng.bool(),
             kill_too: !fault.needs_two() && !matches!(fault, KillTidegate | Restart) && rng.u8(..3) == 0,
             trim: trim.filter(|_| kind.u8(..3) == 0),
-            hot: fault.redis_keeps_its_word() && stream(seed, round, Stream::Hot).bool(),
+            hot,
             before: Duration::from_millis(rng.u64(200..700)),
             hold: Duration::from_millis(rng.u64(hold)),
             redis_timeout,
@@ -341,6 +348,7 @@ pub(crate) enum Stream {
     Producer(u64),
     Kind,
     Hot,
+    Many,
 }
 
 fn stream(seed: u64, round: u64, stream: Stream) -> Rng {
@@ -351,6 +359,7 @@ fn stream(seed: u64, round: u64, stream: Stream) -> Rng {
         Stream::Producer(n) => 3 + n,
         Stream::Kind => 1000,
         Stream::Hot => 1001,
+        Stream::Many => 1002,
     };
     // Seeds that differ in a bit make sequences that have nothing in common.
     let mut mixed = Rng::with_seed(seed);

@@ -15,6 +15,7 @@ mod history;
 mod hostile;
 mod hot_state;
 mod main_path;
+mod new_documents;
 mod node;
 mod outages;
 mod overload;

@@ -9,13 +9,14 @@ mod plain;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use serde_json::Value as Json;
 
 use self::generate::Generator;
-use super::command::{Encoder, Guard, Limits};
+use super::command::{Command, Encoder, Guard, Limits};
 use super::reply::verdicts;
 use super::{Tombstones, Verdict, write_concern};
 use crate::buffer::Buffer;
@@ -65,6 +66,7 @@ async fn coalescing_keeps_the_law() -> anyhow::Result<()> {
     let mut left = cases;
     let mut folded = (0, 0);
     while left > 0 || !batch.is_empty() {
+        court.inserts.fetch_not(Ordering::Relaxed);
         let take = left.min(BATCH);
         batch.extend((0..take).map(|_| generator.case()));
         left -= take;
@@ -133,6 +135,8 @@ struct Court {
     collections: Collections,
     config: Config,
     ledger: Arc<Ledger>,
+    /// Whether documents are inserted where they can be.
+    inserts: AtomicBool,
 }
 
 impl Court {
@@ -147,6 +151,7 @@ impl Court {
             collections: Collections::new(&config),
             ledger: Ledger::new(Arc::new(QueueMetrics::new("law", &[])), buffer),
             config,
+            inserts: AtomicBool::new(false),
         })
     }
 
@@ -281,14 +286,28 @@ impl Court {
             ordered: false,
         };
         let mut all = vec![Verdict::Untried; writes.len()];
-        for mut command in encoder.commands(writes) {
-            let body = RawDocumentBuf::from_bytes(std::mem::take(&mut command.body))?;
-            let reply = self.database.run_raw_command(body).await?;
-            for (at, verdict) in command.writes.iter().zip(verdicts(&command, false, true, &reply)) {
-                all[*at] = verdict;
+        let inserts = if self.inserts.load(Ordering::Relaxed) { writes } else { &[] };
+        for command in encoder.inserts(inserts.iter().enumerate()) {
+            for (at, verdict) in self.run(command).await? {
+                if matches!(verdict, Verdict::Applied) {
+                    all[at] = verdict;
+                }
+            }
+        }
+        let untried: Vec<_> = (0..all.len()).filter(|at| matches!(all[*at], Verdict::Untried)).collect();
+        for command in encoder.commands(untried.into_iter().map(|at| (at, &writes[at]))) {
+            for (at, verdict) in self.run(command).await? {
+                all[at] = verdict;
             }
         }
         Ok(all)
+    }
+
+    async fn run(&self, mut command: Command) -> anyhow::Result<Vec<(usize, Verdict)>> {
+        let body = RawDocumentBuf::from_bytes(std::mem::take(&mut command.body))?;
+        let reply = self.database.run_raw_command(body).await?;
+        let verdicts = verdicts(&command, false, true, &reply);
+        Ok(command.writes.into_iter().zip(verdicts).collect())
     }
 
     async fn start(&self, collection: &str, cases: &[Case]) -> anyhow::Result<()> {

@@ -80,7 +80,7 @@ fn encode(collections: &Collections, mut pending: Pending) {
     while pending.events() > 0 {
         let events = pending.events();
         let writes = pending.next_segments();
-        for command in encoder.commands(&writes) {
+        for command in encoder.commands(writes.iter().enumerate()) {
             let document = RawDocument::from_bytes(&command.body).expect("a command is a document");
             bson::Document::try_from(document).expect("a command is BSON to the end");
         }
