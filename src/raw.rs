@@ -100,6 +100,14 @@ impl<'a> ValueRef<'a> {
         }
     }
 
+    /// Whether it is this text.
+    #[must_use]
+    pub fn is_text(self, text: &str) -> bool {
+        self.kind == ElementType::String
+            && self.bytes.len() == text.len() + 5
+            && &self.bytes[4..text.len() + 4] == text.as_bytes()
+    }
+
     /// The text, if it is a string.
     #[must_use]
     pub fn text(self) -> Option<&'a str> {

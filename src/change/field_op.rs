@@ -125,13 +125,15 @@ pub struct FieldOps<'a> {
 const FIELD_HEAD: usize = 10;
 
 /// Appends a field operation to `out`.
+#[inline]
 pub fn write_field_op(out: &mut Vec<u8>, op: FieldOp<'_>) {
     // Events of 4 GiB do not come out of Redis, whose strings end at 512 MiB.
     let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    out.push(op.op as u8);
-    out.push(op.value.kind as u8);
-    out.extend_from_slice(&len(op.path.len()));
-    out.extend_from_slice(&len(op.value.bytes.len()));
+    let mut head = [op.op as u8, op.value.kind as u8, 0, 0, 0, 0, 0, 0, 0, 0];
+    head[2..6].copy_from_slice(&len(op.path.len()));
+    head[6..].copy_from_slice(&len(op.value.bytes.len()));
+    out.reserve(head.len() + op.path.len() + op.value.bytes.len());
+    out.extend_from_slice(&head);
     out.extend_from_slice(op.path.as_bytes());
     out.extend_from_slice(op.value.bytes);
 }

@@ -38,6 +38,24 @@ impl<T> ByPath<T> {
         }
     }
 
+    /// The place of a path among few, which holds until something is inserted or removed; `near` is where it may be.
+    pub(super) fn place(&self, path: &str, near: usize) -> Option<usize> {
+        let ByPath::Few(few) = self else { return None };
+        let near = if near < few.len() { near } else { 0 };
+        match few.get(near) {
+            Some((other, _)) if other == path => Some(near),
+            _ => few.iter().position(|(other, _)| other == path),
+        }
+    }
+
+    /// What is at a place.
+    pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut T> {
+        match self {
+            ByPath::Few(few) => few.get_mut(place).map(|(_, value)| value),
+            ByPath::Many(_) => None,
+        }
+    }
+
     pub(super) fn contains(&self, path: &str) -> bool {
         self.get(path).is_some()
     }
@@ -118,6 +136,13 @@ mod tests {
             if let Some(value) = map.get_mut(&path(n)) {
                 *value += 1;
                 model.entry(path(n)).and_modify(|value| *value += 1);
+            }
+            for near in [0, n] {
+                let place = map.place(&path(n), near);
+                assert_eq!(place.is_some(), matches!(map, ByPath::Few(_)) && model.contains_key(&path(n)));
+                if let Some(value) = place.and_then(|place| map.at_mut(place)) {
+                    assert_eq!(Some(&*value), model.get(&path(n)));
+                }
             }
             map.values_mut().chain(model.values_mut()).for_each(|value| *value += 1);
             let own = |(path, value): (&String, &usize)| (path.clone(), *value);

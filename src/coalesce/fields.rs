@@ -4,12 +4,13 @@
 //! whose very path is there already, the common case, conflicts with nothing else and costs one look-up.
 
 use bson::spec::ElementType;
+use smallvec::SmallVec;
 
 use super::by_path::ByPath;
 use super::elements::Elements;
 use super::known::Known;
 use super::number;
-use crate::change::{FieldOp, Op};
+use crate::change::{FieldOp, FieldOps, Op};
 use crate::event::path::ancestors;
 use crate::raw::{self, Value, ValueRef};
 use crate::yjs;
@@ -173,6 +174,39 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// Folds in the operations of a later change; none of them, if one is not accepted.
+    pub fn fold(&mut self, ops: FieldOps<'_>) -> bool {
+        // Mostly all paths are there, and in the same order as the time before.
+        let mut placed: SmallVec<[(FieldOp<'_>, usize); 8]> = SmallVec::new();
+        let mut near = 0;
+        for op in ops {
+            let is_in_place = !matches!(op.op, Op::Rename | Op::SetOnInsert);
+            let Some(at) = self.by_path.place(op.path, near).filter(|_| is_in_place) else {
+                return self.fold_anywhere(ops);
+            };
+            if !self.by_path.at_mut(at).is_some_and(|update| update.accepts(op)) {
+                return false;
+            }
+            placed.push((op, at));
+            near = at + 1;
+        }
+        for (op, at) in placed {
+            let Some(update) = self.by_path.at_mut(at) else { continue };
+            let before = update.bytes();
+            update.fold(op);
+            self.bytes = self.bytes - before + update.bytes();
+        }
+        true
+    }
+
+    fn fold_anywhere(&mut self, ops: FieldOps<'_>) -> bool {
+        if !ops.into_iter().all(|op| self.accepts(op)) {
+            return false;
+        }
+        ops.for_each(|op| self.apply(op));
+        true
+    }
+
     /// Whether an operation can be folded in. The operations of one change do not overlap, so each may be
     /// asked about before any is applied.
     #[must_use]

@@ -26,9 +26,7 @@ pub(crate) use wrong::{Wrong, with_wrong_rule};
 
 use std::collections::VecDeque;
 
-use smallvec::SmallVec;
-
-use crate::change::{Effect, FieldOp, Placed};
+use crate::change::{Effect, Placed};
 use crate::trace::Traces;
 
 /// One write: what the entity's events from `first` to `last` come to.
@@ -132,12 +130,9 @@ impl Segment {
         }
         match (&mut self.update, effect) {
             (Update::Fields(fields), Effect::Update(ops)) => {
-                // Whether all are accepted is known before any is applied; they are read once for both.
-                let ops: SmallVec<[FieldOp<'_>; 8]> = ops.collect();
-                if !ops.iter().all(|op| fields.accepts(*op)) {
+                if !fields.fold(ops) {
                     return false;
                 }
-                ops.into_iter().for_each(|op| fields.apply(op));
             }
             (Update::Replace(document), Effect::Update(ops)) => {
                 if !ops.clone().all(|op| document.accepts(op.path, op)) {

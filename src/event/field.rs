@@ -38,9 +38,19 @@ enum Operand {
 
 impl Field {
     /// Writes the operation, if the event has its operand.
+    #[inline]
     pub(super) fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<bool, Rejection> {
-        let Some(value) = self.source.take(extracted)? else { return Ok(false) };
-        let value = value.get();
+        self.source.with(extracted, |value| {
+            let Some(value) = value else { return Ok(false) };
+            match self.operand {
+                Operand::Value => ops.add(FieldOp { op: self.op, path: &self.path, value })?,
+                _ => self.write_made(value, ops)?,
+            }
+            Ok(true)
+        })
+    }
+
+    fn write_made(&self, value: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
         let needs_array = matches!(self.operand, Operand::Array | Operand::Modified { each: true, .. });
         if needs_array && value.kind != ElementType::Array {
             let text = format!("what is written to {:?} must be an array", self.path);
@@ -52,8 +62,7 @@ impl Field {
             Operand::Modified { modifiers, each } => Some(modified(value, *each, modifiers.get())),
         };
         let value = made.as_ref().map_or(value, Value::get);
-        ops.add(FieldOp { op: self.op, path: &self.path, value })?;
-        Ok(true)
+        ops.add(FieldOp { op: self.op, path: &self.path, value })
     }
 }
 

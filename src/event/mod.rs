@@ -197,7 +197,7 @@ impl Decoder {
             (None, None) => Err(rejection),
             (None, Some(native)) => {
                 ops.clear();
-                native.decode(event, collections, extracted_native, ops)?.finish(ops, &mut self.id)
+                native.decode(event, collections, extracted_native, ops)?.finish(ops, &self.id)
             }
         }
     }
@@ -205,7 +205,7 @@ impl Decoder {
     fn decode_extracted(&mut self, event: &str, route: &mut Option<usize>) -> Result<Change<'_>, Rejection> {
         let Decoder { collections, routes, native, extracted, extracted_native, ops, id, .. } = self;
         ops.clear();
-        let decoded = match (by_route(routes, extracted, ops, route)?, native) {
+        let decoded = match (by_route(routes, extracted, ops, id, route)?, native) {
             (Ok(decoded), _) => decoded,
             (Err(_), Some(native)) => native.decode(event, collections, extracted_native, ops)?,
             (Err(unrouted), None) => return Err(unrouted),
@@ -227,12 +227,13 @@ fn by_route<'a>(
     routes: &'a [Route],
     extracted: &'a Extracted,
     ops: &mut Ops,
+    made_id: &mut Value,
     taken_by: &mut Option<usize>,
 ) -> Result<Result<Decoded<'a>, Rejection>, Rejection> {
     let mut without_id: Option<&str> = None;
     for (number, route) in routes.iter().enumerate() {
         *taken_by = Some(number);
-        match route.decode(extracted, ops)? {
+        match route.decode(extracted, ops, made_id)? {
             Match::Change(decoded) => return Ok(Ok(decoded)),
             Match::NoId(path) => without_id = without_id.or(Some(path)),
             Match::Other => {}
@@ -248,8 +249,8 @@ fn by_route<'a>(
 /// What a route or the native format made of an event; an update's operations are in [`Ops`].
 struct Decoded<'a> {
     entity: EntityRef<'a>,
-    /// The entity's id, where it is not the event's own value; then the one there is none.
-    made_id: Option<Value>,
+    /// The entity's id is not the event's own value, but one that was made; the one there is none.
+    has_made_id: bool,
     ts: Option<i64>,
     traceparent: Option<TraceRef<'a>>,
     effect: DecodedEffect<'a>,
@@ -263,11 +264,10 @@ enum DecodedEffect<'a> {
 
 impl<'a> Decoded<'a> {
     /// The change, whose operations, shard key and perhaps id are kept elsewhere.
-    fn finish(self, ops: &'a Ops, made_id: &'a mut Value) -> Result<Change<'a>, Rejection> {
+    fn finish(self, ops: &'a Ops, made_id: &'a Value) -> Result<Change<'a>, Rejection> {
         ops.check_disjoint()?;
         let mut entity = self.entity;
-        if let Some(made) = self.made_id {
-            *made_id = made;
+        if self.has_made_id {
             entity.id = made_id.get();
         }
         entity.shard_key = &ops.shard_key;
@@ -282,11 +282,11 @@ impl<'a> Decoded<'a> {
     }
 
     fn update(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
-        Decoded { entity, made_id: None, ts, traceparent: None, effect: DecodedEffect::Update }
+        Decoded { entity, has_made_id: false, ts, traceparent: None, effect: DecodedEffect::Update }
     }
 
     fn delete(entity: EntityRef<'a>, ts: Option<i64>) -> Self {
-        Decoded { entity, made_id: None, ts, traceparent: None, effect: DecodedEffect::Delete }
+        Decoded { entity, has_made_id: false, ts, traceparent: None, effect: DecodedEffect::Delete }
     }
 
     fn replace(
@@ -305,7 +305,7 @@ impl<'a> Decoded<'a> {
             path::check(key)?;
         }
         let effect = DecodedEffect::Replace(document.bytes);
-        Ok(Decoded { entity, made_id: None, ts, traceparent: None, effect })
+        Ok(Decoded { entity, has_made_id: false, ts, traceparent: None, effect })
     }
 }
 
@@ -348,7 +348,7 @@ fn plain_data(value: ValueRef<'_>) -> Result<(), Rejection> {
 /// Checks a value that is to be an `_id`.
 fn entity_id<'a>(id: ValueRef<'a>, at: &str) -> Result<ValueRef<'a>, Rejection> {
     match id.kind {
-        ElementType::String if id.text() == Some("") => {
+        ElementType::String if id.is_text("") => {
             Err(Rejection::new(Reason::MissingId, format!("the id at {at:?} is empty")))
         }
         ElementType::String | ElementType::Int32 | ElementType::Int64 => Ok(id),

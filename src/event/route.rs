@@ -12,7 +12,7 @@ use super::{Collections, Decoded, Ops, event_time, merge};
 use crate::change::{CollectionId, EntityRef};
 use crate::config::{self, Scalar};
 use crate::dead_letter::{Reason, Rejection};
-use crate::raw::{self, Number, ValueRef};
+use crate::raw::{self, Number, Value, ValueRef};
 
 /// Between the parts of an id, unless the route says otherwise.
 const ID_SEPARATOR: &str = ":";
@@ -98,18 +98,16 @@ impl Route {
         &'a self,
         extracted: &'a Extracted,
         ops: &mut Ops,
+        made_id: &mut Value,
     ) -> Result<Match<'a>, Rejection> {
         if !self.when.iter().all(|(source, value)| equals(source.get(extracted), value)) {
             return Ok(Match::Other);
         }
-        let id = match self.id.take(extracted)? {
-            Ok(id) => id,
-            Err(path) => return Ok(Match::NoId(path)),
-        };
-        let (id, made_id) = match id {
-            Taken::Borrowed(id) => (id, None),
-            // It has to outlive this call; until the decoder has put it there is no reference to it.
-            Taken::Made(id) => (ValueRef::NULL, Some(id)),
+        let (id, has_made_id) = match self.id.take(extracted, made_id)? {
+            Taken::Borrowed(id) => (id, false),
+            // Until the decoder has put it there is no reference to it.
+            Taken::Made => (ValueRef::NULL, true),
+            Taken::Nothing(path) => return Ok(Match::NoId(path)),
         };
         for (field, source) in &self.shard_key {
             write_shard_key(field, source, extracted, &mut ops.shard_key)?;
@@ -149,7 +147,7 @@ impl Route {
             }
         };
         let traceparent = self.traceparent.and_then(|slot| extracted.trace(slot));
-        Ok(Match::Change(Decoded { made_id, traceparent, ..decoded }))
+        Ok(Match::Change(Decoded { has_made_id, traceparent, ..decoded }))
     }
 
     fn target(&self, extracted: &Extracted) -> Result<CollectionId, Rejection> {
@@ -176,8 +174,7 @@ fn write_shard_key(
     extracted: &Extracted,
     out: &mut Vec<u8>,
 ) -> Result<(), Rejection> {
-    let value = source.take(extracted)?;
-    match value.as_ref().map(Taken::get) {
+    source.with(extracted, |value| match value {
         Some(value) if !matches!(value.kind, ElementType::Array | ElementType::EmbeddedDocument) => {
             raw::write(out, field, value);
             Ok(())
@@ -190,7 +187,7 @@ fn write_shard_key(
             let text = format!("the event has no value for the shard key {field:?}");
             Err(Rejection::new(Reason::MissingId, text))
         }
-    }
+    })
 }
 
 fn nothing_at(path: &str) -> Rejection {
@@ -201,7 +198,7 @@ fn nothing_at(path: &str) -> Rejection {
 fn equals(value: Option<ValueRef<'_>>, expected: &Scalar) -> bool {
     let Some(value) = value else { return false };
     match expected {
-        Scalar::String(text) => value.text() == Some(text),
+        Scalar::String(text) => value.is_text(text),
         Scalar::Bool(b) => value.kind == ElementType::Boolean && value.bytes == [u8::from(*b)],
         Scalar::Int(n) => match value.number() {
             Some(Number::Int32(v)) => i64::from(v) == *n,

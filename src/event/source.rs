@@ -41,24 +41,6 @@ pub(super) enum Source {
     Now,
 }
 
-/// A value, the event's or made for it.
-#[derive(Debug)]
-pub(super) enum Taken<'a> {
-    /// Borrowed from the event or the configuration.
-    Borrowed(ValueRef<'a>),
-    /// Made from it.
-    Made(Value),
-}
-
-impl Taken<'_> {
-    pub(super) fn get(&self) -> ValueRef<'_> {
-        match self {
-            Taken::Borrowed(value) => *value,
-            Taken::Made(value) => value.get(),
-        }
-    }
-}
-
 impl Source {
     /// Compiles a source; None if it is none that the check of the configuration lets pass.
     pub(super) fn new(source: &config::Source, paths: &mut Paths) -> Option<Self> {
@@ -88,38 +70,54 @@ impl Source {
         }
     }
 
-    /// The value, if there is one.
+    /// Hands the value, if there is one, to `work`.
     ///
     /// # Errors
-    /// It cannot be converted.
-    pub(super) fn take<'a>(&'a self, extracted: &'a Extracted) -> Result<Option<Taken<'a>>, Rejection> {
-        let (at, to, default) = match self {
-            Source::Event(at) => return Ok(at.get(extracted).map(Taken::Borrowed)),
-            Source::Fixed(value) => return Ok(Some(Taken::Borrowed(value.get()))),
-            Source::Now => {
+    /// It cannot be converted, or those of `work`.
+    #[inline]
+    pub(super) fn with<R>(
+        &self,
+        extracted: &Extracted,
+        work: impl FnOnce(Option<ValueRef<'_>>) -> Result<R, Rejection>,
+    ) -> Result<R, Rejection> {
+        match self.at_hand(extracted) {
+            Some(value) => work(value),
+            None => work(Some(self.make(extracted)?.get())),
+        }
+    }
+
+    /// The value, if there is one; none at all where it has to be made.
+    #[inline]
+    fn at_hand<'a>(&'a self, extracted: &'a Extracted) -> Option<Option<ValueRef<'a>>> {
+        match self {
+            Source::Event(at) => Some(at.get(extracted)),
+            Source::Fixed(value) => Some(Some(value.get())),
+            Source::Converted(at, to, default) => match (at.get(extracted), default) {
+                (None, None) => Some(None),
+                (None | Some(ValueRef { kind: ElementType::Null, .. }), Some(default)) => {
+                    Some(Some(default.get()))
+                }
+                (found, _) => to.is_none().then_some(found),
+            },
+            Source::Now => None,
+        }
+    }
+
+    fn make(&self, extracted: &Extracted) -> Result<Value, Rejection> {
+        let (at, value, to) = match self {
+            Source::Converted(at, Some(to), _) => (at, at.get(extracted).unwrap_or(ValueRef::NULL), *to),
+            _ => {
                 let now = bson::DateTime::now().timestamp_millis().to_le_bytes();
-                let now = ValueRef { kind: ElementType::DateTime, bytes: &now };
-                return Ok(Some(Taken::Made(now.into())));
+                return Ok(ValueRef { kind: ElementType::DateTime, bytes: &now }.into());
             }
-            Source::Converted(at, to, default) => (at, to, default),
         };
-        let found = at.get(extracted);
-        if let Some(default) = default
-            && found.is_none_or(|value| value.kind == ElementType::Null)
-        {
-            return Ok(Some(Taken::Borrowed(default.get())));
-        }
-        let (Some(value), Some(to)) = (found, *to) else { return Ok(found.map(Taken::Borrowed)) };
-        match convert(value, to) {
-            Ok(value) => Ok(Some(Taken::Made(value))),
-            Err(fault) => {
-                let reason = match fault.wanted {
-                    Conversion::Int | Conversion::Double | Conversion::Decimal => Reason::BadNumber,
-                    _ => Reason::BadEvent,
-                };
-                Err(Rejection::new(reason, format!("{:?} holds {fault}", at.path)))
-            }
-        }
+        convert(value, to).map_err(|fault| {
+            let reason = match fault.wanted {
+                Conversion::Int | Conversion::Double | Conversion::Decimal => Reason::BadNumber,
+                _ => Reason::BadEvent,
+            };
+            Rejection::new(reason, format!("{:?} holds {fault}", at.path))
+        })
     }
 }
 
@@ -143,38 +141,75 @@ impl Id {
         })
     }
 
-    /// The `_id` that the event names, or the path at which it has nothing or null.
+    /// The `_id` that the event names. One that is not as it stands in the event is put into `made`.
     ///
     /// # Errors
     /// What it has there can be no id.
+    #[inline]
     pub(super) fn take<'a>(
         &'a self,
         extracted: &'a Extracted,
-    ) -> Result<Result<Taken<'a>, &'a str>, Rejection> {
+        made: &mut Value,
+    ) -> Result<Taken<'a>, Rejection> {
+        if let Id::One(source) = self
+            && let Some(Some(id)) = source.at_hand(extracted)
+            && id.kind != ElementType::Null
+        {
+            return entity_id(id, source.path()).map(Taken::Borrowed);
+        }
+        self.make(extracted, made)
+    }
+
+    fn make<'a>(&'a self, extracted: &'a Extracted, made: &mut Value) -> Result<Taken<'a>, Rejection> {
         match self {
             Id::One(source) => {
-                let Some(id) = take_id(source, extracted)? else { return Ok(Err(source.path())) };
-                entity_id(id.get(), source.path())?;
-                Ok(Ok(id))
+                let is_there = part(source, extracted, |id| {
+                    *made = entity_id(id, source.path())?.into();
+                    Ok(())
+                })?;
+                Ok(is_there.map_or(Taken::Nothing(source.path()), |()| Taken::Made))
             }
             Id::Joined(parts, separator) => {
                 let mut joined = String::new();
                 for source in parts {
-                    let Some(part) = take_id(source, extracted)? else { return Ok(Err(source.path())) };
-                    push_part(&mut joined, part.get(), source.path(), separator)?;
+                    let push = |value: ValueRef<'_>| push_part(&mut joined, value, source.path(), separator);
+                    if part(source, extracted, push)?.is_none() {
+                        return Ok(Taken::Nothing(source.path()));
+                    }
                 }
                 joined.truncate(joined.len() - separator.len());
-                Ok(Ok(Taken::Made(text_value(&joined))))
+                *made = text_value(&joined);
+                Ok(Taken::Made)
             }
         }
     }
 }
 
-/// A value other than null that is to be an id; one that cannot be converted makes a bad id.
-fn take_id<'a>(source: &'a Source, extracted: &'a Extracted) -> Result<Option<Taken<'a>>, Rejection> {
-    let taken =
-        source.take(extracted).map_err(|rejection| Rejection { reason: Reason::BadId, ..rejection })?;
-    Ok(taken.filter(|id| id.get().kind != ElementType::Null))
+/// What an event has for an id.
+pub(super) enum Taken<'a> {
+    /// The id, as it stands in the event or the configuration.
+    Borrowed(ValueRef<'a>),
+    /// It was made.
+    Made,
+    /// Nothing or null, at this path.
+    Nothing(&'a str),
+}
+
+/// Hands a value other than null that is to be a part of an id to `work`; one that cannot be converted makes a bad id.
+fn part<R>(
+    source: &Source,
+    extracted: &Extracted,
+    work: impl FnOnce(ValueRef<'_>) -> Result<R, Rejection>,
+) -> Result<Option<R>, Rejection> {
+    match source.at_hand(extracted) {
+        None => {
+            let made = source.make(extracted);
+            let made = made.map_err(|rejection| Rejection { reason: Reason::BadId, ..rejection })?;
+            if made.get().kind == ElementType::Null { Ok(None) } else { work(made.get()).map(Some) }
+        }
+        Some(Some(value)) if value.kind != ElementType::Null => work(value).map(Some),
+        Some(_) => Ok(None),
+    }
 }
 
 /// Appends a part and the separator.

@@ -1,6 +1,7 @@
 //! A queue and its ownership: taking over, reading ahead, settling, committing, handing over.
 
 mod committer;
+mod dispatcher;
 mod ownership;
 mod reader;
 mod recovery;

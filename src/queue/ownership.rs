@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::commit;
-use super::reader::{Fetcher, dispatch};
+use super::dispatcher::Dispatcher;
+use super::reader::Reader;
 use super::{Owned, Shared};
 use crate::backoff::Backoff;
 use crate::commit::Tracker;
@@ -31,8 +32,6 @@ use crate::tail_clock::TailClock;
 
 /// Chunks a lane may have waiting. Lanes fold while they write, so few suffice.
 const LANE_INPUTS: usize = 8;
-/// Windows fetched and not yet decoded.
-const WINDOWS_AHEAD: usize = 2;
 
 /// A queue of this instance, owned or not.
 struct Queue {
@@ -332,14 +331,13 @@ impl Queue {
 /// Runs an owned queue's tasks until stopped and everything is settled and committed, or until the
 /// ownership ends. All of them end with this.
 async fn run(owned: &Arc<Owned>, keys: Keys, stop: &CancellationToken) -> Result<(), SourceError> {
-    let (windows, fetched) = mpsc::channel(WINDOWS_AHEAD);
     let (inputs, lanes): (Vec<_>, Vec<_>) =
         (0..owned.shared.config.lanes.count).map(|_| mpsc::channel(LANE_INPUTS)).unzip();
 
     let mut working = JoinSet::new();
     let waiter = Waiter::new(owned.shared.redis.clone(), Arc::new(keys));
-    working.spawn(Fetcher::new(Arc::clone(owned), windows, stop.clone(), waiter).run());
-    working.spawn(dispatch(Arc::clone(owned), fetched, inputs));
+    let dispatcher = Dispatcher::new(Arc::clone(owned), inputs);
+    working.spawn(Reader::new(Arc::clone(owned), dispatcher, stop.clone(), waiter).run());
     for (index, input) in lanes.into_iter().enumerate() {
         working.spawn(Lane::new(index, Arc::clone(owned), input).run());
     }
@@ -347,7 +345,7 @@ async fn run(owned: &Arc<Owned>, keys: Keys, stop: &CancellationToken) -> Result
     let mut committing = JoinSet::new();
     committing.spawn(commit(Arc::clone(owned), settled.clone()));
 
-    // The fetcher ends when stopped; that ends the dispatcher, that the lanes, and that the committer.
+    // The reader ends when stopped; that ends the lanes, and that the committer.
     loop {
         tokio::select! {
             Some(ended) = working.join_next() => joined(ended)?,

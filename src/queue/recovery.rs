@@ -7,9 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
-use super::reader::{Fetched, Fetcher, ended};
+use super::reader::Reader;
 use super::window_size::WindowSize;
 use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
 use crate::settle::Outcome;
@@ -23,7 +21,7 @@ const WITNESSES: u64 = 2;
 /// Events in a part.
 const PART: i64 = 1000;
 
-impl Fetcher {
+impl Reader {
     /// Processes exactly the events that may have been sent to MongoDB, and waits until they are committed.
     pub(super) async fn recover(&mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
@@ -110,11 +108,10 @@ impl Fetcher {
             }
             cursor = window.end();
             size.saw(&window);
-            self.send(window).await?;
+            self.hold(window);
+            self.release().await?;
         }
-        let (told, lanes_know) = oneshot::channel();
-        self.windows.send(Fetched::Flush(told)).await.map_err(|_| ended())?;
-        lanes_know.await.map_err(|_| ended())?;
+        self.dispatcher.flush().await?;
         loop {
             let committed = self.queue.committed.notified();
             if self.queue.tracker.lock().is_drained() {

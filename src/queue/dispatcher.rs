@@ -1,0 +1,181 @@
+//! Decoding windows, and sharing the changes out to lanes.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Owned;
+use crate::buffer::Reserved;
+use crate::change::{Change, Chunk, Entity, Placed};
+use crate::dead_letter::{Dead, Reason, Rejection};
+use crate::event::Decoder;
+use crate::history::Record;
+use crate::lane::Input;
+use crate::settle::Outcome;
+use crate::source::{SourceError, Window};
+use crate::trace::{self, Traceparent};
+
+/// Shares the changes of a queue out to its lanes.
+pub(super) struct Dispatcher {
+    queue: Arc<Owned>,
+    decoder: Decoder,
+    lanes: Vec<mpsc::Sender<Input>>,
+    /// What the lanes were told of a backlog.
+    behind: bool,
+}
+
+impl Dispatcher {
+    /// A dispatcher to `lanes`; its end is the end of what they get.
+    pub(super) fn new(queue: Arc<Owned>, lanes: Vec<mpsc::Sender<Input>>) -> Self {
+        Dispatcher { decoder: queue.mapping.decoder(), queue, lanes, behind: false }
+    }
+
+    /// Decodes a window and sends each lane its share.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub(super) async fn share_out(&mut self, window: &Window) -> Result<(), SourceError> {
+        let shares = decode(&self.queue, &mut self.decoder, window, self.lanes.len()).await?;
+        for (lane, share) in shares {
+            self.lanes[lane].send(share).await.map_err(|_| ended())?;
+        }
+        Ok(())
+    }
+
+    /// Tells the lanes whether there is a backlog behind what they got, and memory for it.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub(super) async fn tell_behind(&mut self, behind: bool) -> Result<(), SourceError> {
+        if std::mem::replace(&mut self.behind, behind) == behind {
+            return Ok(());
+        }
+        for lane in &self.lanes {
+            lane.send(Input::Behind(behind)).await.map_err(|_| ended())?;
+        }
+        Ok(())
+    }
+
+    /// Has the lanes settle all that they got.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub(super) async fn flush(&self) -> Result<(), SourceError> {
+        for lane in &self.lanes {
+            lane.send(Input::Flush).await.map_err(|_| ended())?;
+        }
+        Ok(())
+    }
+}
+
+/// The other end of a channel is gone: its task has the reason.
+fn ended() -> SourceError {
+    SourceError::Lost("the queue's tasks have ended".into())
+}
+
+/// Decodes a window: the lanes' shares of it. Its dead letters are recorded.
+async fn decode(
+    queue: &Owned,
+    decoder: &mut Decoder,
+    window: &Window,
+    lanes: usize,
+) -> Result<Vec<(usize, Input)>, SourceError> {
+    let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
+    let mut unsettled = queue.ledger.receive(window.len() as u64);
+    let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
+    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| room()).collect();
+    let mut records: Vec<Vec<Record>> = (0..lanes).map(|_| Vec::new()).collect();
+    let mut rejected = Vec::new();
+    let mut settled_before = 0;
+    // Else nobody asks for the traces of writes.
+    let keeps_traces = trace::is_logged();
+    let mut route = None;
+    {
+        let buried = queue.buried.lock();
+        for (offset, event) in window.iter() {
+            if !buried.is_empty() && buried.contains(&offset) {
+                settled_before += 1;
+                // Who recorded it may have ended before it could tell.
+                if let Some(receipts) = &queue.receipts {
+                    let entity = decoder.decode(event).ok().map(|change| change.entity.into());
+                    receipts.dead_before(entity, offset);
+                }
+                continue;
+            }
+            let decoded = if window.is_malformed(offset) {
+                Err(Rejection::new(Reason::BadEvent, "the entry does not have the field that is the event"))
+            } else {
+                decoder.decode_routed(event, &mut route)
+            };
+            match decoded {
+                Ok(change) => {
+                    let traceparent = change.traceparent.filter(|_| keeps_traces);
+                    let change = Change { traceparent, ..change };
+                    let hash = change.entity.hash(&queue.shared.seed);
+                    let lane = lane_of(hash, lanes);
+                    let ts = change.ts;
+                    chunks[lane].push(Placed { offset, hash, change });
+                    if let Some(into) = queue.mapping.histories.of(route) {
+                        let (into, at) = (Arc::clone(into), bson::DateTime::now());
+                        records[lane].push(Record { offset, into, at, ts, event: event.into() });
+                    }
+                }
+                Err(rejection) => {
+                    let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
+                    // Else nobody asks whose it is.
+                    let entity = queue.receipts.as_ref().and_then(|_| decoder.whose(event, route));
+                    rejected.push((offset, event, rejection, traceparent, entity));
+                }
+            }
+        }
+    }
+    if settled_before > 0 {
+        unsettled.split(settled_before).settle(Outcome::Deduplicated);
+    }
+    if !rejected.is_empty() {
+        let letters: Vec<_> = rejected
+            .iter()
+            .map(|(offset, event, rejection, traceparent, entity)| Dead {
+                offset: *offset,
+                event,
+                rejection,
+                traceparent: *traceparent,
+                entity: entity.as_ref().map(Entity::get),
+            })
+            .collect();
+        queue.bury(&letters).await?;
+        for Dead { rejection, .. } in &letters {
+            unsettled.split(1).settle(Outcome::Dead(rejection.reason));
+        }
+    }
+
+    let inputs: Vec<_> = chunks
+        .into_iter()
+        .zip(records)
+        .enumerate()
+        .filter(|(_, (chunk, _))| !chunk.is_empty())
+        .map(|(lane, (chunk, records))| {
+            let kept: usize = records.iter().map(Record::bytes).sum();
+            let memory = Reserved::new(&queue.shared.buffer, chunk.bytes() + kept);
+            let unsettled = unsettled.split(chunk.len() as u64);
+            (lane, Input::Changes { chunk, unsettled, memory, records })
+        })
+        .collect();
+    let mut tracker = queue.tracker.lock();
+    for (lane, input) in &inputs {
+        if let Input::Changes { chunk, .. } = input
+            && let Some(first) = chunk.first()
+        {
+            tracker.sent(*lane, first);
+        }
+    }
+    tracker.window(checkpoint);
+    drop(tracker);
+    queue.progress.notify_one();
+    Ok(inputs)
+}
+
+/// The lane of an entity. The table of a lane uses the hash's low bits, so lanes go by its high ones.
+fn lane_of(hash: u64, lanes: usize) -> usize {
+    ((u128::from(hash) * lanes as u128) >> 64) as usize
+}
