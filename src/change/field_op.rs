@@ -163,21 +163,49 @@ impl<'a> FieldOps<'a> {
     }
 }
 
+/// An operation whose path nobody has read yet.
+#[derive(Debug, Clone, Copy)]
+pub struct EncodedOp<'a> {
+    /// What happens.
+    pub op: Op,
+    /// The field's dotted path, text.
+    pub path: &'a [u8],
+    /// The operand.
+    pub value: ValueRef<'a>,
+}
+
+impl<'a> EncodedOp<'a> {
+    /// The operation, on a path that is the same.
+    #[must_use]
+    pub fn on<'p>(&self, path: &'p str) -> FieldOp<'p>
+    where
+        'a: 'p,
+    {
+        FieldOp { op: self.op, path, value: self.value }
+    }
+}
+
+impl<'a> FieldOps<'a> {
+    /// The next operation, as it is.
+    #[inline]
+    pub fn next_encoded(&mut self) -> Option<EncodedOp<'a>> {
+        let (head, rest) = self.bytes.split_first_chunk::<FIELD_HEAD>()?;
+        let [op, kind, a, b, c, d, e, f, g, h] = *head;
+        let len = |bytes| usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX);
+        let op = *Op::ALL.get(usize::from(op))?;
+        let kind = ElementType::from(kind)?;
+        let (path, rest) = rest.split_at_checked(len([a, b, c, d]))?;
+        let (bytes, rest) = rest.split_at_checked(len([e, f, g, h]))?;
+        self.bytes = rest;
+        Some(EncodedOp { op, path, value: ValueRef { kind, bytes } })
+    }
+}
+
 impl<'a> Iterator for FieldOps<'a> {
     type Item = FieldOp<'a>;
 
     fn next(&mut self) -> Option<FieldOp<'a>> {
-        let head = self.bytes.get(..FIELD_HEAD)?;
-        let len = |at: usize| {
-            Some(usize::try_from(u32::from_le_bytes(head[at..at + 4].try_into().ok()?)).unwrap_or(usize::MAX))
-        };
-        let op = *Op::ALL.get(usize::from(head[0]))?;
-        let kind = ElementType::from(head[1])?;
-        let path_end = FIELD_HEAD + len(2)?;
-        let value_end = path_end + len(6)?;
-        let path = std::str::from_utf8(self.bytes.get(FIELD_HEAD..path_end)?).ok()?;
-        let bytes = self.bytes.get(path_end..value_end)?;
-        self.bytes = &self.bytes[value_end..];
-        Some(FieldOp { op, path, value: ValueRef { kind, bytes } })
+        let op = self.next_encoded()?;
+        Some(op.on(std::str::from_utf8(op.path).ok()?))
     }
 }

@@ -39,19 +39,17 @@ impl<T> ByPath<T> {
     }
 
     /// The place of a path among few, which holds until something is inserted or removed; `near` is where it may be.
-    pub(super) fn place(&self, path: &str, near: usize) -> Option<usize> {
+    pub(super) fn place(&self, path: &[u8], near: usize) -> Option<usize> {
         let ByPath::Few(few) = self else { return None };
+        let is = |(other, _): &(CompactString, T)| other.as_bytes() == path;
         let near = if near < few.len() { near } else { 0 };
-        match few.get(near) {
-            Some((other, _)) if other == path => Some(near),
-            _ => few.iter().position(|(other, _)| other == path),
-        }
+        if few.get(near).is_some_and(is) { Some(near) } else { few.iter().position(is) }
     }
 
     /// What is at a place.
-    pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut T> {
+    pub(super) fn at(&mut self, place: usize) -> Option<(&str, &mut T)> {
         match self {
-            ByPath::Few(few) => few.get_mut(place).map(|(_, value)| value),
+            ByPath::Few(few) => few.get_mut(place).map(|(path, value)| (path.as_str(), value)),
             ByPath::Many(_) => None,
         }
     }
@@ -138,10 +136,10 @@ mod tests {
                 model.entry(path(n)).and_modify(|value| *value += 1);
             }
             for near in [0, n] {
-                let place = map.place(&path(n), near);
+                let place = map.place(path(n).as_bytes(), near);
                 assert_eq!(place.is_some(), matches!(map, ByPath::Few(_)) && model.contains_key(&path(n)));
-                if let Some(value) = place.and_then(|place| map.at_mut(place)) {
-                    assert_eq!(Some(&*value), model.get(&path(n)));
+                if let Some((found, value)) = place.and_then(|place| map.at(place)) {
+                    assert_eq!((found, Some(&*value)), (&*path(n), model.get(&path(n))));
                 }
             }
             map.values_mut().chain(model.values_mut()).for_each(|value| *value += 1);

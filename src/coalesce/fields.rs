@@ -10,7 +10,7 @@ use super::by_path::ByPath;
 use super::elements::Elements;
 use super::known::Known;
 use super::number;
-use crate::change::{FieldOp, FieldOps, Op};
+use crate::change::{EncodedOp, FieldOp, FieldOps, Op};
 use crate::event::path::ancestors;
 use crate::raw::{self, Value, ValueRef};
 use crate::yjs;
@@ -177,23 +177,22 @@ impl Fields {
     /// Folds in the operations of a later change; none of them, if one is not accepted.
     pub fn fold(&mut self, ops: FieldOps<'_>) -> bool {
         // Mostly all paths are there, and in the same order as the time before.
-        let mut placed: SmallVec<[(FieldOp<'_>, usize); 8]> = SmallVec::new();
-        let mut near = 0;
-        for op in ops {
+        let mut placed: SmallVec<[(EncodedOp<'_>, usize); 8]> = SmallVec::new();
+        let (mut rest, mut near) = (ops, 0);
+        while let Some(op) = rest.next_encoded() {
             let is_in_place = !matches!(op.op, Op::Rename | Op::SetOnInsert);
-            let Some(at) = self.by_path.place(op.path, near).filter(|_| is_in_place) else {
-                return self.fold_anywhere(ops);
-            };
-            if !self.by_path.at_mut(at).is_some_and(|update| update.accepts(op)) {
+            let place = self.by_path.place(op.path, near).filter(|_| is_in_place);
+            let Some(at) = place else { return self.fold_anywhere(ops) };
+            if !self.by_path.at(at).is_some_and(|(path, update)| update.accepts(op.on(path))) {
                 return false;
             }
             placed.push((op, at));
             near = at + 1;
         }
         for (op, at) in placed {
-            let Some(update) = self.by_path.at_mut(at) else { continue };
+            let Some((path, update)) = self.by_path.at(at) else { continue };
             let before = update.bytes();
-            update.fold(op);
+            update.fold(op.on(path));
             self.bytes = self.bytes - before + update.bytes();
         }
         true

@@ -116,7 +116,11 @@ impl Values {
         }
     }
 
-    pub(super) fn add_trace(&mut self, slot: Slot, text: &str) {
+    /// Puts a text into a slot, if it is a trace.
+    pub(super) fn add_trace(&mut self, slot: Slot, text: &[u8]) {
+        if TraceRef::new(text).is_none() {
+            return;
+        }
         let start = self.out.bytes.len();
         raw::write_text_value(&mut self.out.bytes, text);
         self.slots[slot.0] = Some(Place { kind: ElementType::String, start, end: self.out.bytes.len() });
@@ -127,9 +131,9 @@ impl Values {
         // A trace has no characters that are ever escaped.
         let text = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
         if let Some(slot) = node.trace
-            && let Some(text) = text.filter(|text| TraceRef::new(text.as_bytes()).is_some())
+            && let Some(text) = text
         {
-            self.add_trace(slot, text);
+            self.add_trace(slot, text.as_bytes());
         }
         if !node.children.is_empty() {
             let mut json = serde_json::Deserializer::from_str(json);
@@ -257,10 +261,8 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if let Some(slot) = self.node.trace
-            && TraceRef::new(text.as_bytes()).is_some()
-        {
-            self.into.add_trace(slot, text);
+        if let Some(slot) = self.node.trace {
+            self.into.add_trace(slot, text.as_bytes());
         }
         Ok(())
     }

@@ -205,10 +205,12 @@ impl Decoder {
     fn decode_extracted(&mut self, event: &str, route: &mut Option<usize>) -> Result<Change<'_>, Rejection> {
         let Decoder { collections, routes, native, extracted, extracted_native, ops, id, .. } = self;
         ops.clear();
-        let decoded = match (by_route(routes, extracted, ops, id, route)?, native) {
+        let decoded = match (by_route(routes, extracted, ops, id, route), native) {
             (Ok(decoded), _) => decoded,
-            (Err(_), Some(native)) => native.decode(event, collections, extracted_native, ops)?,
-            (Err(unrouted), None) => return Err(unrouted),
+            (Err(Unrouted::NotTaken(_)), Some(native)) => {
+                native.decode(event, collections, extracted_native, ops)?
+            }
+            (Err(Unrouted::NotTaken(rejection) | Unrouted::Refused(rejection)), _) => return Err(rejection),
         };
         decoded.finish(ops, id)
     }
@@ -222,25 +224,32 @@ struct Part {
     whole: Decoder,
 }
 
-/// The change that the first matching route makes of an event, or why none matches.
+/// Why routes make no change of an event.
+enum Unrouted {
+    /// One took it, and refuses it.
+    Refused(Rejection),
+    /// None takes it.
+    NotTaken(Rejection),
+}
+
+/// The change that the first matching route makes of an event.
 fn by_route<'a>(
     routes: &'a [Route],
     extracted: &'a Extracted,
     ops: &mut Ops,
     made_id: &mut Value,
     taken_by: &mut Option<usize>,
-) -> Result<Result<Decoded<'a>, Rejection>, Rejection> {
+) -> Result<Decoded<'a>, Unrouted> {
     let mut without_id: Option<&str> = None;
-    for (number, route) in routes.iter().enumerate() {
+    for (number, route) in routes.iter().enumerate().filter(|(_, route)| route.holds(extracted)) {
         *taken_by = Some(number);
-        match route.decode(extracted, ops, made_id)? {
-            Match::Change(decoded) => return Ok(Ok(decoded)),
+        match route.decode(extracted, ops, made_id).map_err(Unrouted::Refused)? {
+            Match::Change(decoded) => return Ok(decoded),
             Match::NoId(path) => without_id = without_id.or(Some(path)),
-            Match::Other => {}
         }
     }
     *taken_by = None;
-    Ok(Err(match without_id {
+    Err(Unrouted::NotTaken(match without_id {
         Some(path) => Rejection::new(Reason::MissingId, format!("the event has no id at {path:?}")),
         None => Rejection::new(Reason::NoRoute, "no route matches the event"),
     }))

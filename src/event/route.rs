@@ -42,13 +42,11 @@ enum RouteEffect {
     Delete,
 }
 
-/// What a route says of an event.
+/// What a route says of an event for which every `when` holds.
 pub(super) enum Match<'a> {
     /// The event is this route's.
     Change(Decoded<'a>),
-    /// A `when` did not hold.
-    Other,
-    /// Every `when` held, but the event has nothing at this path of the id.
+    /// The event has nothing at this path of the id.
     NoId(&'a str),
 }
 
@@ -94,15 +92,18 @@ impl Route {
         })
     }
 
+    /// Whether every `when` holds.
+    #[inline]
+    pub(super) fn holds(&self, extracted: &Extracted) -> bool {
+        self.when.iter().all(|(source, value)| equals(source.get(extracted), value))
+    }
+
     pub(super) fn decode<'a>(
         &'a self,
         extracted: &'a Extracted,
         ops: &mut Ops,
         made_id: &mut Value,
     ) -> Result<Match<'a>, Rejection> {
-        if !self.when.iter().all(|(source, value)| equals(source.get(extracted), value)) {
-            return Ok(Match::Other);
-        }
         let (id, has_made_id) = match self.id.take(extracted, made_id)? {
             Taken::Borrowed(id) => (id, false),
             // Until the decoder has put it there is no reference to it.

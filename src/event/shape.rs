@@ -7,13 +7,14 @@
 
 use std::ops::Range;
 
+use bson::spec::ElementType;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, Visitor};
 
 use super::extract::{Place, Values};
 use super::paths::{Node, Paths, Slot};
 use super::transcode::{Keys, Transcode};
-use crate::trace::TraceRef;
+use crate::raw;
 
 /// Shapes that are remembered at once, those of a queue's most frequent types of events.
 const MOST: usize = 8;
@@ -108,68 +109,82 @@ impl Shape {
     }
 
     fn read(&self, event: &str, into: &mut Values) -> Option<()> {
-        let mut rest = event;
+        let (bytes, text) = (event.as_bytes(), self.text.as_bytes());
+        let mut at = 0;
         for expected in &self.values {
-            rest = rest.strip_prefix(self.text.get(expected.before.clone())?)?;
-            rest = expected.read(rest, into)?;
+            let before = &text[expected.before.clone()];
+            if !bytes.get(at..)?.starts_with(before) {
+                return None;
+            }
+            at = expected.read(event, at + before.len(), into)?;
         }
-        (rest == self.text.get(self.end.clone())? && !into.out.wide_number).then_some(())
+        (bytes.get(at..)? == &text[self.end.clone()] && !into.out.wide_number).then_some(())
     }
 }
 
 impl Expected {
-    /// Reads the value that `text` begins with; answers what is behind it.
-    fn read<'e>(&self, text: &'e str, into: &mut Values) -> Option<&'e str> {
-        let first = *text.as_bytes().first()?;
-        if matches!(first, b'{' | b'[') && !self.may_nest {
-            return None;
-        }
-        let plain = if first == b'"' { plain_text(&text[1..]) } else { None };
-        if let Some(slot) = self.trace.filter(|_| self.slot.is_none()) {
-            let trace = plain.filter(|_| first == b'"')?;
-            if TraceRef::new(trace.as_bytes()).is_some() {
-                into.add_trace(slot, trace);
+    /// Reads the value at a place in an event; answers where it ends.
+    #[inline]
+    fn read(&self, event: &str, at: usize, into: &mut Values) -> Option<usize> {
+        let rest = event.as_bytes().get(at..)?;
+        let first = *rest.first()?;
+        if first == b'"'
+            && let Some(text) = plain_text(&rest[1..])
+        {
+            match (self.slot, self.trace) {
+                (Some((slot, _)), trace) => {
+                    let start = into.out.bytes.len();
+                    raw::write_text_value(&mut into.out.bytes, text);
+                    let place = Place { kind: ElementType::String, start, end: into.out.bytes.len() };
+                    into.put(slot, trace, place);
+                }
+                (None, Some(slot)) => into.add_trace(slot, text),
+                (None, None) => {}
             }
-            return text.get(trace.len() + 2..);
+            return Some(at + text.len() + 2);
         }
+        self.read_parsed(event, at, first, into)
+    }
+
+    /// The same of what is no plain text.
+    fn read_parsed(&self, event: &str, at: usize, first: u8, into: &mut Values) -> Option<usize> {
         let Some((slot, keys)) = self.slot else {
-            return match plain {
-                Some(plain) => text.get(plain.len() + 2..),
-                None if self.is_skipped => parsed(text, skip),
-                None => plain_integer(text).map(|(_, rest)| rest),
+            return match first {
+                b'{' | b'[' => None,
+                // A text that is not plain may yet be a trace.
+                b'"' if self.trace.is_some() => None,
+                _ if self.is_skipped => parsed(event, at, skip),
+                _ => plain_integer(&event.as_bytes()[at..]).map(|(_, length)| at + length),
             };
         };
         let start = into.out.bytes.len();
         let out = Transcode { out: &mut into.out, keys, depth: 0 };
         let mut kind = None;
-        let rest = if let Some(plain) = plain {
-            kind = out.visit_str::<serde_json::Error>(plain).ok();
-            text.get(plain.len() + 2..)
-        } else if let Some((integer, rest)) = plain_integer(text) {
+        let end = if let Some((integer, length)) = plain_integer(&event.as_bytes()[at..]) {
             kind = out.visit_i64::<serde_json::Error>(integer).ok();
-            Some(rest)
-        } else {
-            parsed(text, |json| {
+            Some(at + length)
+        } else if self.may_nest || !matches!(first, b'{' | b'[') {
+            parsed(event, at, |json| {
                 kind = out.deserialize(json).ok();
                 kind.is_some()
             })
+        } else {
+            None
         };
         let place = Place { kind: kind?, start, end: into.out.bytes.len() };
         into.put(slot, self.trace, place);
-        rest
+        end
     }
 }
 
-/// Has a parser read the value that `text` begins with; answers what is behind it.
+/// Has a parser read the value at a place in an event; answers where it ends.
 fn parsed<'e>(
-    text: &'e str,
+    event: &'e str,
+    at: usize,
     read: impl FnOnce(&mut serde_json::Deserializer<serde_json::de::StrRead<'e>>) -> bool,
-) -> Option<&'e str> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    if !read(&mut json) {
-        return None;
-    }
-    text.get(json.into_iter::<IgnoredAny>().byte_offset()..)
+) -> Option<usize> {
+    let mut json = serde_json::Deserializer::from_str(event.get(at..)?);
+    read(&mut json).then(|| at + json.into_iter::<IgnoredAny>().byte_offset())
 }
 
 fn skip<'e>(json: &mut serde_json::Deserializer<serde_json::de::StrRead<'e>>) -> bool {
@@ -177,51 +192,51 @@ fn skip<'e>(json: &mut serde_json::Deserializer<serde_json::de::StrRead<'e>>) ->
 }
 
 /// The text up to a quotation mark, if there is nothing in it that JSON has a second way of writing.
-fn plain_text(text: &str) -> Option<&str> {
+#[inline]
+fn plain_text(bytes: &[u8]) -> Option<&[u8]> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     // Eight bytes at a time: the highest bit of each that is zero, and perhaps of some behind it.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let bytes = text.as_bytes();
-    let (words, _) = bytes.as_chunks::<8>();
-    let mut at = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let special = zeros(word ^ (ONES * u64::from(b'"')))
-            | zeros(word ^ (ONES * u64::from(b'\\')))
-            // Control characters.
-            | (word.wrapping_sub(ONES * 0x20) & !word);
-        let special = special & (ONES << 7);
-        if special != 0 {
-            at += special.trailing_zeros() as usize / 8;
-            break;
-        }
-        at += 8;
-    }
-    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
-    let end = at + bytes[at..].iter().position(special)?;
-    if bytes[end] == b'"' { text.get(..end) } else { None }
+    let special = |word: u64| {
+        let quotes = zeros(word ^ (ONES * u64::from(b'"')));
+        let escapes = zeros(word ^ (ONES * u64::from(b'\\')));
+        let controls = word.wrapping_sub(ONES * 0x20) & !word;
+        (quotes | escapes | controls) & (ONES << 7)
+    };
+    let (words, last) = bytes.as_chunks::<8>();
+    let found = words.iter().enumerate().find_map(|(n, word)| match special(u64::from_le_bytes(*word)) {
+        0 => None,
+        special => Some(n * 8 + special.trailing_zeros() as usize / 8),
+    });
+    let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..0x20);
+    let end = match found {
+        Some(end) => end,
+        None => words.len() * 8 + last.iter().position(is_special)?,
+    };
+    (bytes[end] == b'"').then(|| &bytes[..end])
 }
 
-/// An integer that `text` begins with and that JSON has no second way of writing, and what is behind it.
-fn plain_integer(text: &str) -> Option<(i64, &str)> {
+/// An integer at the beginning, if JSON has no second way of writing it, and its length.
+fn plain_integer(bytes: &[u8]) -> Option<(i64, usize)> {
     // More may not fit.
     const MOST: usize = 18;
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let mut sum = 0_u64;
-    let mut length = 0;
-    for byte in digits.bytes().take_while(u8::is_ascii_digit).take(MOST + 1) {
-        sum = sum * 10 + u64::from(byte - b'0');
-        length += 1;
-    }
-    let behind = digits.as_bytes().get(length)?;
-    if length == 0 || length > MOST || matches!(behind, b'.' | b'e' | b'E') {
-        return None;
-    }
-    if digits.starts_with('0') && (length > 1 || digits.len() < text.len()) {
-        return None;
-    }
-    let sum = i64::try_from(sum).ok()?;
-    Some((if digits.len() < text.len() { -sum } else { sum }, &digits[length..]))
+    let sign = usize::from(bytes.first() == Some(&b'-'));
+    let (mut sum, mut end) = (0_i64, sign);
+    let behind = loop {
+        let byte = *bytes.get(end)?;
+        if !byte.is_ascii_digit() {
+            break byte;
+        }
+        if end - sign == MOST {
+            return None;
+        }
+        sum = sum * 10 + i64::from(byte - b'0');
+        end += 1;
+    };
+    let first = bytes[sign];
+    // `-0` is a double, and `01` is nothing.
+    let is_plain = end > sign && (first != b'0' || end == 1) && !matches!(behind, b'.' | b'e' | b'E');
+    is_plain.then_some((if sign == 1 { -sum } else { sum }, end))
 }
 
 /// Finds the shape of an event, which is known to be JSON. None where there is none, or it is not worth it.
@@ -284,8 +299,7 @@ impl Survey<'_> {
             may_nest: node.is_some_and(|node| node.slot.is_some() && node.children.is_empty()),
             is_skipped: node.is_none_or(|node| !node.has_data),
         });
-        let rest = parsed(&self.event[self.at..], skip)?;
-        self.at = self.event.len() - rest.len();
+        self.at = parsed(self.event, self.at, skip)?;
         self.seen = self.at;
         Some(())
     }
@@ -317,8 +331,7 @@ impl Survey<'_> {
 
     /// What is between the quotation marks, as it is written.
     fn string(&mut self) -> Option<&'_ str> {
-        let rest = parsed(&self.event[self.at..], skip)?;
-        let end = self.event.len() - rest.len();
+        let end = parsed(self.event, self.at, skip)?;
         let text = self.event.get(self.at + 1..end - 1);
         self.at = end;
         text
@@ -511,20 +524,19 @@ mod tests {
         for length in 0..40 {
             let text = "x".repeat(length);
             for (end, plain) in [("\"", true), ("\\", false), ("\u{1f}", false), ("", false)] {
-                let behind = format!("{text}{end}é\"\\");
-                let expected = (plain).then_some(&*text);
-                let found = if end.is_empty() { plain_text(&text) } else { plain_text(&behind) };
-                assert_eq!(found, expected, "{behind:?}");
+                let behind = if end.is_empty() { text.clone() } else { format!("{text}{end}é\"\\") };
+                let expected = plain.then_some(text.as_bytes());
+                assert_eq!(plain_text(behind.as_bytes()), expected, "{behind:?}");
             }
         }
     }
 
     #[test]
     fn plain_integers_are_read_and_others_left_alone() {
-        assert_eq!(plain_integer("0,"), Some((0, ",")));
-        assert_eq!(plain_integer("-123456789012345678}"), Some((-123_456_789_012_345_678, "}")));
+        assert_eq!(plain_integer(b"0,"), Some((0, 1)));
+        assert_eq!(plain_integer(b"-123456789012345678}"), Some((-123_456_789_012_345_678, 19)));
         for other in ["1234567890123456789,", "-0,", "01,", "1.0,", "1e1,", "-,", "x", "12"] {
-            assert_eq!(plain_integer(other), None, "{other}");
+            assert_eq!(plain_integer(other.as_bytes()), None, "{other}");
         }
     }
 }
