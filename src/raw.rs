@@ -206,11 +206,14 @@ pub fn write_text(out: &mut Vec<u8>, key: &str, text: &str) {
     write_text_value(out, text);
 }
 
+/// Bytes of a string's value besides the text.
+pub const TEXT_OVERHEAD: usize = 5;
+
 /// Writes a string's value: text, or the bytes of a text.
 pub fn write_text_value(out: &mut Vec<u8>, text: impl AsRef<[u8]>) {
     let text = text.as_ref();
     let len = i32::try_from(text.len() + 1).unwrap_or(i32::MAX);
-    out.reserve(text.len() + 5);
+    out.reserve(text.len() + TEXT_OVERHEAD);
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(text);
     out.push(0);

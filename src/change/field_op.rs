@@ -2,7 +2,7 @@
 
 use bson::spec::ElementType;
 
-use crate::raw::ValueRef;
+use crate::raw::{self, ValueRef};
 
 /// What happens to one field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,15 +127,26 @@ const FIELD_HEAD: usize = 10;
 /// Appends a field operation to `out`.
 #[inline]
 pub fn write_field_op(out: &mut Vec<u8>, op: FieldOp<'_>) {
+    write_head(out, op.op, op.value.kind, op.path, op.value.bytes.len());
+    out.extend_from_slice(op.value.bytes);
+}
+
+/// Appends a field operation whose value is a text.
+#[inline]
+pub fn write_text_op(out: &mut Vec<u8>, op: Op, path: &str, text: &[u8]) {
+    write_head(out, op, ElementType::String, path, text.len() + raw::TEXT_OVERHEAD);
+    raw::write_text_value(out, text);
+}
+
+fn write_head(out: &mut Vec<u8>, op: Op, kind: ElementType, path: &str, value: usize) {
     // Events of 4 GiB do not come out of Redis, whose strings end at 512 MiB.
     let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let mut head = [op.op as u8, op.value.kind as u8, 0, 0, 0, 0, 0, 0, 0, 0];
-    head[2..6].copy_from_slice(&len(op.path.len()));
-    head[6..].copy_from_slice(&len(op.value.bytes.len()));
-    out.reserve(head.len() + op.path.len() + op.value.bytes.len());
+    let mut head = [op as u8, kind as u8, 0, 0, 0, 0, 0, 0, 0, 0];
+    head[2..6].copy_from_slice(&len(path.len()));
+    head[6..].copy_from_slice(&len(value));
+    out.reserve(head.len() + path.len() + value);
     out.extend_from_slice(&head);
-    out.extend_from_slice(op.path.as_bytes());
-    out.extend_from_slice(op.value.bytes);
+    out.extend_from_slice(path.as_bytes());
 }
 
 impl<'a> FieldOps<'a> {

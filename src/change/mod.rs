@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use bson::spec::ElementType;
 
-pub use self::field_op::{EncodedOp, FieldOp, FieldOps, Op, write_field_op};
+pub use self::field_op::{EncodedOp, FieldOp, FieldOps, Op, write_field_op, write_text_op};
 use crate::raw::{Value, ValueRef};
 use crate::trace::{self, TraceRef};
 

@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::paths::{Node, Paths, Slot};
-use super::shape::Shapes;
+use super::shape::{Shape, Shapes};
 use super::transcode::{Keys, Output, Transcode, has_wide_integer};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
@@ -51,7 +51,7 @@ impl Extracted {
             return Ok(());
         }
         self.values.parse(paths, event)?;
-        self.shapes.learn(paths, event);
+        self.shapes.learn(|| Shape::of(paths, event));
         Ok(())
     }
 

@@ -17,15 +17,15 @@ use crate::yjs;
 /// An operator on one field.
 #[derive(Debug)]
 pub(super) struct Field {
-    op: Op,
-    path: String,
-    source: Source,
-    operand: Operand,
+    pub(super) op: Op,
+    pub(super) path: String,
+    pub(super) source: Source,
+    pub(super) operand: Operand,
 }
 
 /// What an operator makes of its source's value.
 #[derive(Debug)]
-enum Operand {
+pub(super) enum Operand {
     /// The operand is the value.
     Value,
     /// The operand is an array of the value alone.

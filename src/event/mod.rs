@@ -6,12 +6,14 @@
 pub(crate) mod convert;
 mod extract;
 mod field;
+mod memory;
 mod native;
 mod operators;
 mod ops;
 mod patch;
 pub mod path;
 mod paths;
+mod plan;
 mod route;
 mod shape;
 mod source;
@@ -25,6 +27,7 @@ use self::extract::Extracted;
 use self::native::Native;
 use self::ops::Ops;
 use self::paths::Paths;
+use self::plan::{Draft, Plan, Plans};
 use self::route::{Match, Route};
 use self::trace::Places;
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op};
@@ -98,6 +101,8 @@ pub struct Decoder {
     ops: Ops,
     /// The id of the last event, where it was made from parts or converted.
     id: Value,
+    plans: Plans,
+    draft: Draft,
 }
 
 impl Decoder {
@@ -141,6 +146,8 @@ impl Decoder {
             extracted_native: Extracted::default(),
             ops: Ops::default(),
             id: ValueRef::NULL.into(),
+            plans: Plans::default(),
+            draft: Draft::default(),
         }
     }
 
@@ -164,6 +171,11 @@ impl Decoder {
         *route = None;
         let event = std::str::from_utf8(event)
             .map_err(|e| Rejection::new(Reason::NotUtf8, format!("the event is not UTF-8: {e}")))?;
+        let Decoder { plans, draft, ops, .. } = self;
+        if let Some(by) = plans.recall(|plan| plan.follow(event, draft, ops)) {
+            *route = Some(by);
+            return Ok(self.draft.change(&self.ops));
+        }
         match self.extracted.extract(&self.paths, event) {
             Ok(()) => self.decode_extracted(event, route),
             Err(rejection) if rejection.reason == Reason::BadKey => {
@@ -203,10 +215,15 @@ impl Decoder {
     }
 
     fn decode_extracted(&mut self, event: &str, route: &mut Option<usize>) -> Result<Change<'_>, Rejection> {
-        let Decoder { collections, routes, native, extracted, extracted_native, ops, id, .. } = self;
+        let Decoder {
+            collections, paths, routes, native, extracted, extracted_native, ops, id, plans, ..
+        } = self;
         ops.clear();
         let decoded = match (by_route(routes, extracted, ops, id, route), native) {
-            (Ok(decoded), _) => decoded,
+            (Ok(decoded), _) => {
+                plans.learn(|| Plan::new(paths, event, extracted, routes, (*route)?));
+                decoded
+            }
             (Err(Unrouted::NotTaken(_)), Some(native)) => {
                 native.decode(event, collections, extracted_native, ops)?
             }
@@ -374,8 +391,12 @@ fn event_time(value: ValueRef<'_>) -> Option<i64> {
         Some(raw::Number::Int64(ms)) => Some(ms),
         Some(raw::Number::Int32(ms)) => Some(ms.into()),
         Some(raw::Number::Double(ms)) => Some(ms as i64),
-        None => bson::DateTime::parse_rfc3339_str(value.text()?).ok().map(bson::DateTime::timestamp_millis),
+        None => text_time(value.text()?),
     }
+}
+
+fn text_time(text: &str) -> Option<i64> {
+    bson::DateTime::parse_rfc3339_str(text).ok().map(bson::DateTime::timestamp_millis)
 }
 
 fn check_size(change: &Change<'_>) -> Result<(), Rejection> {

@@ -1,7 +1,7 @@
 //! The operations of the update that an event is decoded to.
 
 use super::path;
-use crate::change::{FieldOp, FieldOps, Op, write_field_op};
+use crate::change::{FieldOp, FieldOps, Op, write_field_op, write_text_op};
 use crate::dead_letter::{Reason, Rejection};
 
 /// The operations of one update.
@@ -37,6 +37,16 @@ impl Ops {
         write_field_op(&mut self.bytes, op);
         self.count += 1;
         Ok(())
+    }
+
+    /// Adds an operation with a text, as it stands in an event. None if the operation takes none.
+    pub(super) fn add_text(&mut self, op: Op, path: &str, text: &[u8]) -> Option<()> {
+        if matches!(op, Op::Inc | Op::Mul) {
+            return None;
+        }
+        write_text_op(&mut self.bytes, op, path, text);
+        self.count += 1;
+        Some(())
     }
 
     /// Adds an operation whose path is the event's.

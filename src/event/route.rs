@@ -20,23 +20,23 @@ const ID_SEPARATOR: &str = ":";
 /// A compiled route.
 #[derive(Debug)]
 pub(super) struct Route {
-    when: Vec<(At, Scalar)>,
-    collection: Target,
-    id: Id,
-    shard_key: Vec<(String, Source)>,
-    ts: Option<At>,
-    traceparent: Option<Slot>,
-    effect: RouteEffect,
+    pub(super) when: Vec<(At, Scalar)>,
+    pub(super) collection: Target,
+    pub(super) id: Id,
+    pub(super) shard_key: Vec<(String, Source)>,
+    pub(super) ts: Option<At>,
+    pub(super) traceparent: Option<Slot>,
+    pub(super) effect: RouteEffect,
 }
 
 #[derive(Debug)]
-enum Target {
+pub(super) enum Target {
     Fixed(CollectionId),
     From(At, Vec<(String, CollectionId)>),
 }
 
 #[derive(Debug)]
-enum RouteEffect {
+pub(super) enum RouteEffect {
     Update { fields: Vec<Field>, yjs: Option<Yjs>, merge: Option<At>, patch: Option<At> },
     Replace(At),
     Delete,

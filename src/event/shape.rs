@@ -12,74 +12,33 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, IgnoredAny, Visitor};
 
 use super::extract::{Place, Values};
+use super::memory::Memory;
 use super::paths::{Node, Paths, Slot};
 use super::transcode::{Keys, Transcode};
 use crate::raw;
 
-/// Shapes that are remembered at once, those of a queue's most frequent types of events.
-const MOST: usize = 8;
 /// Values of an event that has a shape, and levels they may be nested.
 const MOST_VALUES: usize = 64;
 const MOST_DEEP: usize = 32;
-/// Events that are left to the parser after none of them had a known shape.
-const LONGEST_PAUSE: u32 = 64;
 
-/// The shapes of the events so far, the last one that was met first.
-#[derive(Debug, Default)]
-pub(super) struct Shapes {
-    known: Vec<Shape>,
-    /// Events to leave to the parser, and how many of them next time: events of ever new shapes shall not cost more for it.
-    paused: u32,
-    pause: u32,
-    /// Whether the last event had one.
-    #[cfg(test)]
-    known_last: bool,
-}
+/// The shapes of events so far.
+pub(super) type Shapes = Memory<Shape>;
 
 impl Shapes {
     /// Reads an event that has a known shape. If it has none, or anything in it asks for a closer look, that is false, and
     /// what was read is worth nothing.
     pub(super) fn read(&mut self, paths: &Paths, event: &str, into: &mut Values) -> bool {
-        #[cfg(test)]
-        {
-            self.known_last = false;
-        }
-        if self.paused > 0 {
-            return false;
-        }
-        let found = self.known.iter().position(|shape| {
+        let read = |shape: &Shape| {
             into.forget(paths);
-            shape.read(event, into).is_some()
-        });
-        if let Some(at) = found {
-            self.known[..=at].rotate_right(1);
-            self.pause = 0;
-            #[cfg(test)]
-            {
-                self.known_last = true;
-            }
-        }
-        found.is_some()
-    }
-
-    /// Learns from an event that was read along `paths`, and had no known shape.
-    pub(super) fn learn(&mut self, paths: &Paths, event: &str) {
-        if self.paused > 0 {
-            self.paused -= 1;
-            return;
-        }
-        if self.known.len() == MOST {
-            self.pause = (self.pause * 2).clamp(1, LONGEST_PAUSE);
-            self.paused = self.pause;
-            self.known.pop();
-        }
-        self.known.extend(Shape::of(paths, event));
+            shape.read(event, into)
+        };
+        self.recall(read).is_some()
     }
 }
 
 /// What all events of a shape have in common.
-#[derive(Debug)]
-struct Shape {
+#[derive(Debug, PartialEq)]
+pub(super) struct Shape {
     values: Vec<Expected>,
     /// What stands before the values, one behind the other, and behind the last.
     text: String,
@@ -87,23 +46,21 @@ struct Shape {
 }
 
 /// A value, and what stands before it.
-#[derive(Debug)]
-struct Expected {
-    before: Range<usize>,
-    slot: Option<(Slot, Keys)>,
-    trace: Option<Slot>,
+#[derive(Debug, PartialEq)]
+pub(super) struct Expected {
+    pub(super) before: Range<usize>,
+    pub(super) slot: Option<(Slot, Keys)>,
+    pub(super) trace: Option<Slot>,
     /// Whether it may be an object or an array. Else what is in it would have to be looked at.
     may_nest: bool,
     /// Whether nobody looks at it. Else a parser has to, where it is not plain, even if only to refuse it.
-    is_skipped: bool,
+    pub(super) is_skipped: bool,
 }
 
 impl Shape {
-    fn of(paths: &Paths, event: &str) -> Option<Self> {
-        let mut survey = Survey { event, at: 0, seen: 0, values: Vec::new(), text: String::new() };
-        survey.space();
-        survey.object(Some(&paths.root), 0)?;
-        survey.at = event.len();
+    /// The shape of an event that was read along `paths`.
+    pub(super) fn of(paths: &Paths, event: &str) -> Option<Self> {
+        let mut survey = Survey::of(paths, event)?;
         let end = survey.take_text();
         Some(Shape { values: survey.values, text: survey.text, end })
     }
@@ -178,7 +135,7 @@ impl Expected {
 }
 
 /// Has a parser read the value at a place in an event; answers where it ends.
-fn parsed<'e>(
+pub(super) fn parsed<'e>(
     event: &'e str,
     at: usize,
     read: impl FnOnce(&mut serde_json::Deserializer<serde_json::de::StrRead<'e>>) -> bool,
@@ -187,13 +144,13 @@ fn parsed<'e>(
     read(&mut json).then(|| at + json.into_iter::<IgnoredAny>().byte_offset())
 }
 
-fn skip<'e>(json: &mut serde_json::Deserializer<serde_json::de::StrRead<'e>>) -> bool {
+pub(super) fn skip<'e>(json: &mut serde_json::Deserializer<serde_json::de::StrRead<'e>>) -> bool {
     IgnoredAny::deserialize(json).is_ok()
 }
 
 /// The text up to a quotation mark, if there is nothing in it that JSON has a second way of writing.
 #[inline]
-fn plain_text(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn plain_text(bytes: &[u8]) -> Option<&[u8]> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     // Eight bytes at a time: the highest bit of each that is zero, and perhaps of some behind it.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
@@ -217,7 +174,7 @@ fn plain_text(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 /// An integer at the beginning, if JSON has no second way of writing it, and its length.
-fn plain_integer(bytes: &[u8]) -> Option<(i64, usize)> {
+pub(super) fn plain_integer(bytes: &[u8]) -> Option<(i64, usize)> {
     // More may not fit.
     const MOST: usize = 18;
     let sign = usize::from(bytes.first() == Some(&b'-'));
@@ -239,17 +196,29 @@ fn plain_integer(bytes: &[u8]) -> Option<(i64, usize)> {
     is_plain.then_some((if sign == 1 { -sum } else { sum }, end))
 }
 
-/// Finds the shape of an event, which is known to be JSON. None where there is none, or it is not worth it.
-struct Survey<'e> {
+/// Finds out what is where in an event, which is known to be JSON.
+pub(super) struct Survey<'e> {
     event: &'e str,
     at: usize,
-    /// Up to where it belongs to the shape.
-    seen: usize,
-    values: Vec<Expected>,
-    text: String,
+    /// Up to where the text is taken, or belongs to a value.
+    taken: usize,
+    pub(super) values: Vec<Expected>,
+    /// Where the values are.
+    pub(super) places: Vec<Range<usize>>,
+    pub(super) text: String,
 }
 
-impl Survey<'_> {
+impl<'e> Survey<'e> {
+    /// None if the event has no shape, or none that is worth it.
+    pub(super) fn of(paths: &Paths, event: &'e str) -> Option<Self> {
+        let (values, places) = (Vec::new(), Vec::new());
+        let mut survey = Survey { event, at: 0, taken: 0, values, places, text: String::new() };
+        survey.space();
+        survey.object(Some(&paths.root), 0)?;
+        survey.at = event.len();
+        Some(survey)
+    }
+
     fn object(&mut self, node: Option<&Node>, depth: usize) -> Option<()> {
         self.entered(b'{', depth)?;
         while self.peek()? != b'}' {
@@ -299,15 +268,17 @@ impl Survey<'_> {
             may_nest: node.is_some_and(|node| node.slot.is_some() && node.children.is_empty()),
             is_skipped: node.is_none_or(|node| !node.has_data),
         });
-        self.at = parsed(self.event, self.at, skip)?;
-        self.seen = self.at;
+        let start = self.at;
+        self.at = parsed(self.event, start, skip)?;
+        self.places.push(start..self.at);
+        self.taken = self.at;
         Some(())
     }
 
     /// What stands here that belongs to the shape, and was not taken yet.
     fn take_text(&mut self) -> Range<usize> {
         let start = self.text.len();
-        self.text.push_str(&self.event[self.seen..self.at]);
+        self.text.push_str(&self.event[self.taken..self.at]);
         start..self.text.len()
     }
 
@@ -468,7 +439,7 @@ mod tests {
                 let event = fill(&shapes[random.usize(..shapes.len())], &mut random);
                 let expected = outcome(&mut Extracted::default(), &paths, &event);
                 assert_eq!(outcome(&mut experienced, &paths, &event), expected, "seed {seed}: {event}");
-                known += u32::from(experienced.shapes.known_last);
+                known += u32::from(experienced.shapes.recalled);
                 all += 1;
             }
         }
@@ -482,7 +453,7 @@ mod tests {
         let mut extracted = Extracted::default();
         extracted.extract(&paths, first).unwrap();
         extracted.extract(&paths, then).unwrap();
-        extracted.shapes.known_last
+        extracted.shapes.recalled
     }
 
     #[test]
@@ -503,20 +474,6 @@ mod tests {
         ] {
             assert!(!knows(first, then), "{then}");
         }
-    }
-
-    #[test]
-    fn shapes_that_never_come_again_are_hardly_looked_at() {
-        let paths = Paths::default();
-        let mut extracted = Extracted::default();
-        let event = |n: usize| format!("{{\"key{n}\":1}}");
-        (0..2_000).for_each(|n| extracted.extract(&paths, &event(n)).unwrap());
-        assert_eq!(extracted.shapes.pause, LONGEST_PAUSE);
-        // And yet one that does is learnt.
-        assert!((0..200).any(|_| {
-            extracted.extract(&paths, &event(1)).unwrap();
-            extracted.shapes.known_last
-        }));
     }
 
     #[test]

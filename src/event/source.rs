@@ -14,7 +14,7 @@ use crate::raw::{Number, Value, ValueRef};
 /// A path in an event: where its value is, and its text for messages.
 #[derive(Debug)]
 pub(super) struct At {
-    slot: Slot,
+    pub(super) slot: Slot,
     pub(super) path: String,
 }
 
