@@ -11,34 +11,25 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::paths::{Node, Paths, Slot};
-use super::shape::{Shape, Shapes};
 use super::transcode::{Keys, Output, Transcode, has_wide_integer};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
 use crate::trace::TraceRef;
 
-/// The values extracted from one event; reused from event to event, with the same paths.
+/// The values extracted from one event; reused from event to event.
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
-    values: Values,
-    pub(super) shapes: Shapes,
-}
-
-/// The values at paths.
-#[derive(Debug, Default)]
-pub(super) struct Values {
-    pub(super) out: Output,
+    out: Output,
     slots: Vec<Option<Place>>,
     /// Nodes that were come across, by number.
     seen: Vec<bool>,
 }
 
-/// Where an encoded value is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    pub(super) kind: ElementType,
-    pub(super) start: usize,
-    pub(super) end: usize,
+struct Place {
+    kind: ElementType,
+    start: usize,
+    end: usize,
 }
 
 impl Extracted {
@@ -47,37 +38,9 @@ impl Extracted {
     /// # Errors
     /// The event is not JSON, is not of an event's shape, or a value named by a path breaks a rule for data.
     pub(super) fn extract(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
-        if self.shapes.read(paths, event, &mut self.values) {
-            return Ok(());
-        }
-        self.values.parse(paths, event)?;
-        self.shapes.learn(|| Shape::of(paths, event));
-        Ok(())
-    }
-
-    /// The value of a slot, if the event has one.
-    #[must_use]
-    pub(super) fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
-        self.values.get(slot)
-    }
-
-    /// The trace in a slot, if there is a valid one.
-    #[must_use]
-    pub(super) fn trace(&self, slot: Slot) -> Option<TraceRef<'_>> {
-        TraceRef::new(self.get(slot)?.text()?.as_bytes())
-    }
-}
-
-impl Values {
-    /// Forgets the last event's.
-    pub(super) fn forget(&mut self, paths: &Paths) {
         self.out.clear();
         self.slots.clear();
         self.slots.resize(paths.slots, None);
-    }
-
-    fn parse(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
-        self.forget(paths);
         self.seen.clear();
         self.seen.resize(paths.nodes, false);
         match event.trim_start().as_bytes().first() {
@@ -101,7 +64,9 @@ impl Values {
         Ok(())
     }
 
-    fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
+    /// The value of a slot, if the event has one.
+    #[must_use]
+    pub(super) fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
         self.slots[slot.0].map(|place| self.value(place))
     }
 
@@ -109,18 +74,13 @@ impl Values {
         ValueRef { kind: place.kind, bytes: &self.out.bytes[place.start..place.end] }
     }
 
-    /// Puts a value into the slots of its place in the event.
-    pub(super) fn put(&mut self, slot: Slot, trace: Option<Slot>, place: Place) {
-        for slot in [slot].into_iter().chain(trace) {
-            self.slots[slot.0] = Some(place);
-        }
+    /// The trace in a slot, if there is a valid one.
+    #[must_use]
+    pub(super) fn trace(&self, slot: Slot) -> Option<TraceRef<'_>> {
+        TraceRef::new(self.get(slot)?.text()?.as_bytes())
     }
 
-    /// Puts a text into a slot, if it is a trace.
-    pub(super) fn add_trace(&mut self, slot: Slot, text: &[u8]) {
-        if TraceRef::new(text).is_none() {
-            return;
-        }
+    fn add_trace(&mut self, slot: Slot, text: &str) {
         let start = self.out.bytes.len();
         raw::write_text_value(&mut self.out.bytes, text);
         self.slots[slot.0] = Some(Place { kind: ElementType::String, start, end: self.out.bytes.len() });
@@ -131,9 +91,9 @@ impl Values {
         // A trace has no characters that are ever escaped.
         let text = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
         if let Some(slot) = node.trace
-            && let Some(text) = text
+            && let Some(text) = text.filter(|text| TraceRef::new(text.as_bytes()).is_some())
         {
-            self.add_trace(slot, text.as_bytes());
+            self.add_trace(slot, text);
         }
         if !node.children.is_empty() {
             let mut json = serde_json::Deserializer::from_str(json);
@@ -178,7 +138,7 @@ fn not_json(error: &serde_json::Error) -> Rejection {
 /// Visits the part of an event that lies on the way to a path's value.
 struct Descend<'p, 'x> {
     node: &'p Node,
-    into: &'x mut Values,
+    into: &'x mut Extracted,
     strict: bool,
 }
 
@@ -261,8 +221,10 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if let Some(slot) = self.node.trace {
-            self.into.add_trace(slot, text.as_bytes());
+        if let Some(slot) = self.node.trace
+            && TraceRef::new(text.as_bytes()).is_some()
+        {
+            self.into.add_trace(slot, text);
         }
         Ok(())
     }
@@ -307,7 +269,7 @@ impl Visitor<'_> for ChildKey<'_> {
 /// Takes the value of a node: transcodes it if a path ends here, descends otherwise.
 struct ChildValue<'p, 'x> {
     node: &'p Node,
-    into: &'x mut Values,
+    into: &'x mut Extracted,
 }
 
 impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
@@ -325,7 +287,9 @@ impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
         let start = self.into.out.bytes.len();
         let kind = Transcode { out: &mut self.into.out, keys, depth: 0 }.deserialize(deserializer)?;
         let place = Place { kind, start, end: self.into.out.bytes.len() };
-        self.into.put(slot, self.node.trace, place);
+        for slot in [slot].into_iter().chain(self.node.trace) {
+            self.into.slots[slot.0] = Some(place);
+        }
         if !self.node.children.is_empty()
             && let Err(rejection) = self.into.fill_below(self.node, place)
         {

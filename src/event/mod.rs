@@ -7,16 +7,18 @@ pub(crate) mod convert;
 mod extract;
 mod field;
 mod memory;
+mod merge;
 mod native;
 mod operators;
 mod ops;
 mod patch;
 pub mod path;
 mod paths;
+mod plain;
 mod plan;
 mod route;
-mod shape;
 mod source;
+mod survey;
 mod trace;
 mod transcode;
 mod whose;
@@ -24,13 +26,14 @@ mod whose;
 use bson::spec::ElementType;
 
 use self::extract::Extracted;
+use self::merge::merge;
 use self::native::Native;
 use self::ops::Ops;
 use self::paths::Paths;
 use self::plan::{Draft, Plan, Plans};
 use self::route::{Match, Route};
 use self::trace::Places;
-use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op};
+use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOps};
 use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Value, ValueRef};
@@ -333,37 +336,6 @@ impl<'a> Decoded<'a> {
         let effect = DecodedEffect::Replace(document.bytes);
         Ok(Decoded { entity, has_made_id: false, ts, traceparent: None, effect })
     }
-}
-
-/// Turns a merge patch (RFC 7396) into operations on fields: null removes, an object merges, anything
-/// else is set.
-fn merge(patch: ValueRef<'_>, at: &str, ops: &mut Ops) -> Result<(), Rejection> {
-    if patch.kind != ElementType::EmbeddedDocument {
-        return Err(Rejection::new(Reason::BadEvent, format!("{at:?} must be an object to merge")));
-    }
-    merge_below(patch, &mut String::new(), ops)
-}
-
-fn merge_below(patch: ValueRef<'_>, path: &mut String, ops: &mut Ops) -> Result<(), Rejection> {
-    for (key, value) in raw::elements(patch.bytes) {
-        let parent = path.len();
-        if parent > 0 {
-            path.push('.');
-        }
-        path.push_str(key);
-        match value.kind {
-            ElementType::Null => ops.add_from_event(FieldOp { op: Op::Unset, path, value })?,
-            ElementType::EmbeddedDocument if raw::elements(value.bytes).next().is_none() => {
-                let text =
-                    format!("merging an empty object into {path:?} depends on what the document holds there");
-                return Err(Rejection::new(Reason::BadEvent, text));
-            }
-            ElementType::EmbeddedDocument => merge_below(value, path, ops)?,
-            _ => ops.add_from_event(FieldOp { op: Op::Set, path, value })?,
-        }
-        path.truncate(parent);
-    }
-    Ok(())
 }
 
 /// Checks the keys of a value that was read where operators may be.

@@ -60,7 +60,7 @@ fn read_operation(at: &str, operation: ValueRef<'_>, ops: &mut Ops) -> Result<()
             }
             let mut target = Vec::new();
             path::check(&pointer.path())?;
-            raw::write_text_value(&mut target, &pointer.path());
+            raw::write_text_value(&mut target, pointer.path());
             let value = ValueRef { kind: ElementType::String, bytes: &target };
             ops.add_from_event(FieldOp { op: Op::Rename, path: &from.path(), value })
         }

@@ -9,6 +9,7 @@ mod history;
 #[cfg(test)]
 mod law;
 mod novelty;
+mod operator;
 mod preview;
 mod reply;
 mod tombstone;
