@@ -62,6 +62,7 @@ pub(crate) async fn drain(
 ) -> anyhow::Result<Run> {
     let database = servers.database();
     servers.stage(workload).await?;
+    servers.make(&database, workload).await?;
     let tidegate = start(servers, workload.kind, database.name(), settings).await?;
     let before = servers.cpu(tidegate.id())?;
     let began = servers.release(workload.kind).await?;

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 
 /// All there is to measure: the workloads by their names, and more.
 const STEPS: &[&str] =
-    &["hot", "one", "zipf", "distinct", "large", "small", "stream", "latency", "memory", "backlog"];
+    &["hot", "again", "one", "zipf", "distinct", "large", "small", "stream", "latency", "memory", "backlog"];
 
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {

@@ -153,6 +153,16 @@ impl Servers {
         self.client.database(&format!("bench_{}", self.databases))
     }
 
+    /// Makes the documents that a workload finds.
+    pub(crate) async fn make(&self, database: &Database, workload: &Workload) -> anyhow::Result<()> {
+        let documents: Vec<_> =
+            workload.existing().map(|id| doc! { "_id": id, "title": "a document" }).collect();
+        if !documents.is_empty() {
+            database.collection(COLLECTION).insert_many(documents).await?;
+        }
+        Ok(())
+    }
+
     /// Makes sure that so many events have taken effect: a run that is fast because it is wrong is none.
     pub(crate) async fn check(&self, database: &Database, events: u64) -> anyhow::Result<()> {
         let sum = doc! { "$group": { "_id": null, "edits": { "$sum": "$edits" } } };

@@ -28,6 +28,8 @@ pub(crate) struct Workload {
     pub(crate) events: u64,
     /// Events that a bare loop reads at once.
     pub(crate) window: usize,
+    /// Whether the documents are there before.
+    pub(crate) existing: bool,
 }
 
 /// The workload that says what a stream costs beside a list.
@@ -46,6 +48,7 @@ impl Workload {
             // Not fewer in a hurry: how many events one write of a document stands for depends on it.
             events: MILLION,
             window: 2_000,
+            existing: false,
         }
     }
 
@@ -54,10 +57,16 @@ impl Workload {
         Self { name: "trickle", says: "", events: 0, ..Self::hot() }
     }
 
-    pub(crate) fn all(plan: &Plan) -> [Self; 7] {
+    pub(crate) fn all(plan: &Plan) -> [Self; 8] {
         let hot = Self::hot();
         [
             hot,
+            Self {
+                name: "again",
+                says: "150 bytes, over 5,000 documents that are there already",
+                existing: true,
+                ..hot
+            },
             Self { name: "one", says: "150 bytes, one document", spread: Spread::Even(1), ..hot },
             Self {
                 name: "zipf",
@@ -90,6 +99,15 @@ impl Workload {
                 ..hot
             },
         ]
+    }
+
+    /// The ids of the documents that are there before.
+    pub(crate) fn existing(&self) -> impl Iterator<Item = String> {
+        let documents = match self.spread {
+            Spread::Even(documents) if self.existing => documents,
+            _ => 0,
+        };
+        (0..documents).map(|document| format!("doc-{document}"))
     }
 
     /// Its events, the same ones each time.
