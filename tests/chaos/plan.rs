@@ -187,6 +187,9 @@ impl fmt::Display for Fault {
     }
 }
 
+/// So many documents that most events are the first of theirs.
+const MANY: usize = 5_000;
+
 /// What is left of documents that are deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Deletions {
@@ -245,7 +248,7 @@ impl Plan {
         let hot = fault.redis_keeps_its_word() && stream(seed, round, Stream::Hot).bool();
         // Mostly documents that are new: those are inserted. Who looks at hot states looks at each document.
         let mut many = stream(seed, round, Stream::Many);
-        let many = (!hot && many.u8(..3) == 0).then(|| many.usize(5_000..20_000));
+        let many = (!hot && many.u8(..3) == 0).then(|| many.usize(MANY..20_000));
         Self {
             seed,
             round,
@@ -335,7 +338,8 @@ impl fmt::Display for Plan {
         let kill = if self.kill_too { ", killed too" } else { "" };
         let stream = if self.trim.is_some() { ", stream" } else { "" };
         let hot = if self.hot { ", hot states" } else { "" };
-        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}{stream}{hot}", self.round, self.fault)
+        let new = if self.entities >= MANY { ", new documents" } else { "" };
+        write!(f, "{:>4}  {}, {two}{taken_over}{unanswered}{kill}{stream}{hot}{new}", self.round, self.fault)
     }
 }
 
