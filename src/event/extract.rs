@@ -70,6 +70,12 @@ impl Extracted {
         self.slots[slot.0].map(|place| self.value(place))
     }
 
+    /// Whether a number is so large that all of the event's had to be looked at.
+    #[must_use]
+    pub(super) fn has_wide_number(&self) -> bool {
+        self.out.wide_number
+    }
+
     fn value(&self, place: Place) -> ValueRef<'_> {
         ValueRef { kind: place.kind, bytes: &self.out.bytes[place.start..place.end] }
     }

@@ -6,7 +6,6 @@
 pub(crate) mod convert;
 mod extract;
 mod field;
-mod memory;
 mod merge;
 mod native;
 mod operators;
@@ -14,11 +13,9 @@ mod ops;
 mod patch;
 pub mod path;
 mod paths;
-mod plain;
 mod plan;
 mod route;
 mod source;
-mod survey;
 mod trace;
 mod transcode;
 mod whose;
@@ -30,7 +27,7 @@ use self::merge::merge;
 use self::native::Native;
 use self::ops::Ops;
 use self::paths::Paths;
-use self::plan::{Draft, Plan, Plans};
+use self::plan::Plans;
 use self::route::{Match, Route};
 use self::trace::Places;
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOps};
@@ -105,7 +102,6 @@ pub struct Decoder {
     /// The id of the last event, where it was made from parts or converted.
     id: Value,
     plans: Plans,
-    draft: Draft,
 }
 
 impl Decoder {
@@ -150,7 +146,6 @@ impl Decoder {
             ops: Ops::default(),
             id: ValueRef::NULL.into(),
             plans: Plans::default(),
-            draft: Draft::default(),
         }
     }
 
@@ -174,10 +169,9 @@ impl Decoder {
         *route = None;
         let event = std::str::from_utf8(event)
             .map_err(|e| Rejection::new(Reason::NotUtf8, format!("the event is not UTF-8: {e}")))?;
-        let Decoder { plans, draft, ops, .. } = self;
-        if let Some(by) = plans.recall(|plan| plan.follow(event, draft, ops)) {
+        if let Some(by) = self.plans.follow(event, &mut self.ops) {
             *route = Some(by);
-            return Ok(self.draft.change(&self.ops));
+            return Ok(self.plans.change(&self.ops));
         }
         match self.extracted.extract(&self.paths, event) {
             Ok(()) => self.decode_extracted(event, route),
@@ -224,7 +218,9 @@ impl Decoder {
         ops.clear();
         let decoded = match (by_route(routes, extracted, ops, id, route), native) {
             (Ok(decoded), _) => {
-                plans.learn(|| Plan::new(paths, event, extracted, routes, (*route)?));
+                if let Some(number) = *route {
+                    plans.learn(paths, event, extracted, routes, number);
+                }
                 decoded
             }
             (Err(Unrouted::NotTaken(_)), Some(native)) => {

@@ -11,7 +11,7 @@ use crate::dead_letter::{Dead, Reason, Rejection};
 use crate::event::Decoder;
 use crate::history::Record;
 use crate::lane::Input;
-use crate::settle::Outcome;
+use crate::settle::{Outcome, Unsettled};
 use crate::source::{SourceError, Window};
 use crate::trace::{self, Traceparent};
 
@@ -30,12 +30,16 @@ impl Dispatcher {
         Dispatcher { decoder: queue.mapping.decoder(), queue, lanes, behind: false }
     }
 
-    /// Decodes a window and sends each lane its share.
+    /// Decodes a window and sends each lane its share, with the duty to settle it.
     ///
     /// # Errors
     /// The ownership has ended.
-    pub(super) async fn share_out(&mut self, window: &Window) -> Result<(), SourceError> {
-        let shares = decode(&self.queue, &mut self.decoder, window, self.lanes.len()).await?;
+    pub(super) async fn share_out(
+        &mut self,
+        window: &Window,
+        unsettled: Unsettled,
+    ) -> Result<(), SourceError> {
+        let shares = decode(&self.queue, &mut self.decoder, window, unsettled, self.lanes.len()).await?;
         for (lane, share) in shares {
             self.lanes[lane].send(share).await.map_err(|_| ended())?;
         }
@@ -78,10 +82,10 @@ async fn decode(
     queue: &Owned,
     decoder: &mut Decoder,
     window: &Window,
+    mut unsettled: Unsettled,
     lanes: usize,
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
-    let mut unsettled = queue.ledger.receive(window.len() as u64);
     let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
     let mut chunks: Vec<Chunk> = (0..lanes).map(|_| room()).collect();
     let mut records: Vec<Vec<Record>> = (0..lanes).map(|_| Vec::new()).collect();

@@ -9,6 +9,7 @@ use super::Owned;
 use super::dispatcher::Dispatcher;
 use super::window_size::WindowSize;
 use crate::buffer::Reserved;
+use crate::settle::Unsettled;
 use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 
@@ -31,6 +32,7 @@ pub(super) struct Reader {
 
 struct Held {
     window: Window,
+    unsettled: Unsettled,
     _memory: Reserved,
     behind: bool,
 }
@@ -74,15 +76,21 @@ impl Reader {
         let mut known = 0;
         while let Some(room) = self.room().await? {
             let count = queue.source.may_ask(size.events().min(room), known);
+            // What is said of the queue holds when Redis says it. Decoding what is held takes longer.
+            let reading = async {
+                let (window, depth) = queue.source.read(cursor, count).await?;
+                queue.sample(depth.tail);
+                let committed = queue.tracker.lock().committed_events();
+                Ok::<_, SourceError>((window, depth, committed))
+            };
             // Redis is asked first, and answers while what it answered before is decoded.
-            let (read, released) = tokio::join!(biased; queue.source.read(cursor, count), self.release());
+            let (read, released) = tokio::join!(biased; reading, self.release());
             released?;
-            let (window, depth) = read?;
+            let (window, depth, committed) = read?;
             known = depth.ahead;
-            queue.sample(depth.tail);
             queue.status.saw(depth);
             size.saw(&window);
-            let read = self.uncommitted() + window.len() as u64;
+            let read = self.read - committed + window.len() as u64;
             // To its very end: what is left of it is for the same documents. What cannot be read any more, as Redis counts
             // in streams, is none of it.
             let more = if self.behind { known > 0 } else { depth.elements.saturating_sub(read) > BACKLOG };
@@ -155,19 +163,21 @@ impl Reader {
     /// Holds a window, to be shared out while the next one is on its way.
     pub(super) fn hold(&mut self, window: Window) {
         debug_assert!(self.held.is_none(), "a window is released before the next is held");
-        self.read += window.len() as u64;
+        let events = window.len() as u64;
+        self.read += events;
+        let unsettled = self.queue.ledger.receive(events);
         let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
-        self.held = Some(Held { window, _memory: memory, behind: self.behind });
+        self.held = Some(Held { window, unsettled, _memory: memory, behind: self.behind });
     }
 
     /// Shares out the window that is held.
     pub(super) async fn release(&mut self) -> Result<(), SourceError> {
-        let Some(Held { window, _memory, behind }) = self.held.take() else { return Ok(()) };
+        let Some(Held { window, unsettled, _memory, behind }) = self.held.take() else { return Ok(()) };
         // Lanes that are told of an end before its last window would send what this still adds to.
         if behind {
             self.dispatcher.tell_behind(true).await?;
         }
-        self.dispatcher.share_out(&window).await?;
+        self.dispatcher.share_out(&window, unsettled).await?;
         if !behind {
             self.dispatcher.tell_behind(false).await?;
         }

@@ -57,12 +57,13 @@ fn write_fields(out: &mut Vec<u8>, fields: &Fields) -> bool {
     for (path, update) in fields.iter() {
         match update {
             // They remove something, where there is something.
-            FieldUpdate::Known(Known::Missing)
-            | FieldUpdate::PullAll(_)
-            | FieldUpdate::Other(Op::Pull | Op::Pop, _) => continue,
+            FieldUpdate::Known(Known::Missing) | FieldUpdate::PullAll(_) | FieldUpdate::Other(Op::Pop, _) => {
+                continue;
+            }
             FieldUpdate::Known(_) | FieldUpdate::Push(_) => {}
             FieldUpdate::AddToSet(elements) if elements.count() <= 1 => {}
             FieldUpdate::Other(Op::Inc | Op::Mul | Op::Min | Op::Max | Op::SetOnInsert, _) => {}
+            // Among them `$pull`, whose condition MongoDB may refuse.
             FieldUpdate::PushWith(_)
             | FieldUpdate::AddToSet(_)
             | FieldUpdate::Yjs(_)
@@ -161,6 +162,7 @@ mod tests {
     fn a_document_that_only_mongodb_knows_is_not_guessed() {
         for update in [
             r#""update":{"$currentDate":{"a":true}}"#,
+            r#""update":{"$pull":{"a":{"$gt":1,"x":2}},"$set":{"b":1}}"#,
             r#""update":{"$rename":{"a":"b"},"$set":{"c":1}}"#,
             r#""update":{"$push":{"a":{"$each":[2,1],"$sort":1}}}"#,
             r#""update":{"$addToSet":{"a":{"$each":[2,2]}}}"#,

@@ -66,6 +66,8 @@ pub struct Sink {
     timeout: Duration,
     tombstones: Tombstones,
     novelty: Novelty,
+    /// New documents may be inserted before it is known that they are new.
+    may_insert: bool,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
     writes_fail: AtomicBool,
     /// The server could not be asked last time, be it to refuse.
@@ -105,6 +107,7 @@ impl Sink {
             database,
             tombstones,
             novelty: Novelty::default(),
+            may_insert: false,
             live,
             limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
             write_concern: write_concern(&config.write_concern),
@@ -128,6 +131,7 @@ impl Sink {
             max_bytes: limit("maxBsonObjectSize", sink.limits.max_bytes),
             max_statements: limit("maxWriteBatchSize", sink.limits.max_statements),
         };
+        sink.may_insert = !is_router(&hello);
         // Neither credentials nor the write concern are looked at by `hello`; they are by a write of nothing.
         let nothing = doc! {
             "update": EPOCHS,
@@ -248,6 +252,12 @@ impl Sink {
     }
 }
 
+/// Whether it is a mongos, by its `hello`. A shard knows only its own documents, so a document whose `_id` another shard has
+/// would be inserted there a second time.
+fn is_router(hello: &Document) -> bool {
+    hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid")
+}
+
 /// `{w: ...}`, encoded: a number of nodes, or `majority` or a tag set's name.
 fn write_concern(w: &str) -> Vec<u8> {
     let mut out = Vec::new();
@@ -262,4 +272,15 @@ fn write_concern(w: &str) -> Vec<u8> {
 
 fn raw_to_document(bytes: &[u8]) -> Document {
     bson::deserialize_from_slice(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mongos_says_what_it_is() {
+        assert!(is_router(&doc! {"ok": 1, "maxWireVersion": 25, "msg": "isdbgrid"}));
+        assert!(!is_router(&doc! {"ok": 1, "maxWireVersion": 25, "setName": "rs0"}));
+    }
 }

@@ -10,6 +10,8 @@ use crate::change::CollectionId;
 const ENOUGH: usize = 16;
 /// Writes that are remembered, about: what is written changes.
 const MEMORY: usize = 256;
+/// Writes of the first large batch that are made first.
+pub(super) const SAMPLE: usize = 2 * ENOUGH;
 /// Of ten documents, so many must be new: servers try a batch of inserts one by one once one of them is refused.
 const OF_TEN: usize = 9;
 
@@ -31,14 +33,11 @@ impl Novelty {
         of >= ENOUGH && made * 10 >= of * OF_TEN
     }
 
-    /// How many of `writes`, to these collections, should be written first, to see what the others are likely to be.
-    pub(super) fn sample(&self, collections: impl ExactSizeIterator<Item = CollectionId>) -> usize {
-        let writes = collections.len();
-        if writes < 8 * ENOUGH {
-            return 0;
-        }
-        let unknown = |collection| self.share(collection).of < ENOUGH;
-        if collections.take(2 * ENOUGH).any(unknown) { 2 * ENOUGH } else { 0 }
+    /// How many of so many writes should be made first, to see what the others are likely to be. The collections are those
+    /// of the first [`SAMPLE`], as far as they may make a document.
+    pub(super) fn sample(&self, writes: usize, mut first: impl Iterator<Item = CollectionId>) -> usize {
+        let is_worth_it = writes >= 4 * SAMPLE && first.any(|collection| self.share(collection).of < ENOUGH);
+        if is_worth_it { SAMPLE } else { 0 }
     }
 
     /// Learns from writes, some of which made their documents.
@@ -87,8 +86,10 @@ mod tests {
     #[test]
     fn the_first_large_batch_is_sampled() {
         let novelty = Novelty::default();
-        let sample = |writes: usize| novelty.sample(vec![C; writes].into_iter());
-        assert_eq!((sample(100), sample(1_000)), (0, 32));
+        let sample = |writes: usize| novelty.sample(writes, [C].into_iter());
+        assert_eq!((sample(100), sample(1_000)), (0, SAMPLE));
+        // Deletions tell nothing.
+        assert_eq!(novelty.sample(1_000, [].into_iter()), 0);
         novelty.learn(C, 0, 32);
         assert_eq!(sample(1_000), 0);
     }

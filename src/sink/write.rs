@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Sink;
 use super::command::{Command, Encoder, Guard, Kind};
+use super::novelty::SAMPLE;
 use super::reply::{Verdict, made, verdicts};
 use crate::class::Class;
 use crate::coalesce::Update;
@@ -28,8 +29,10 @@ impl Sink {
         };
         let attempt = Attempt { sink: self, encoder, writes };
         let mut all = vec![Verdict::Untried; writes.len()];
-        if !ordered {
-            let sample = self.novelty.sample(writes.iter().map(|write| write.entity.get().collection));
+        if !ordered && self.may_insert {
+            let may_make = |write: &&Write| !matches!(write.segment.update, Update::Delete);
+            let first = writes.iter().take(SAMPLE).filter(may_make);
+            let sample = self.novelty.sample(writes.len(), first.map(|write| write.entity.get().collection));
             attempt.update(0..sample, &mut all).await;
             attempt.insert(&mut all).await;
         }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::paths::{Node, Paths, Slot};
 use super::plain::{parsed, skip};
-use super::transcode::Keys;
+use crate::event::paths::{Node, Paths, Slot};
+use crate::event::transcode::Keys;
 
 /// Values of an event that is surveyed, and levels they may be nested.
 const MOST_VALUES: usize = 64;
