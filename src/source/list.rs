@@ -12,7 +12,7 @@ use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
 use super::script;
 use super::state::State;
-use super::window::{Depth, Look, MAX_WINDOW, Window};
+use super::window::{Depth, Look, MAX_WINDOW, MAX_WINDOW_BYTES, Window};
 use super::wire::Wire;
 use crate::commit::Checkpoint;
 
@@ -164,8 +164,8 @@ impl List {
         self.control.lock().await.offset..self.recover_to
     }
 
-    /// Reads `count` elements from `cursor` on, which are known to be there; `raise` where they are read for
-    /// the first time. With no count, only looks how much there is.
+    /// Reads `count` elements from `cursor` on, which are known to be there, or fewer where they are large; `raise` where they
+    /// are read for the first time. With no count, only looks how much there is.
     ///
     /// # Errors
     /// Fenced, foreign pop, or Redis's.
@@ -185,21 +185,23 @@ impl List {
         pipe.arg(if raise && count > 0 { (*offset + end).to_string() } else { String::new() });
         let samples = Samples::behind(end);
         pipe.arg(samples.stride).arg(samples.first).arg(samples.last);
-        let answer = wire.ask(&pipe).await?;
+        let answer = wire.ask_for(&pipe, MAX_WINDOW_BYTES).await?;
         // The window is nobody's until the script has agreed.
         let (length, ahead): (i64, usize) = answer.value(usize::from(count > 0))?;
         let elements = fenced(length)?;
         let mut places = Vec::with_capacity(count);
         if count > 0 {
             let mut walk = answer.walk(0);
-            for _ in 0..walk.array()?.unwrap_or(0) {
+            if walk.array()? != Some(count) {
+                return Err(SourceError::ForeignPop);
+            }
+            // Those that were passed over are read again. That Redis takes them for read does no harm: they are there, under
+            // these numbers, and the next window says anew how far it goes.
+            while !walk.is_at_end() {
                 places.push(walk.bulk()?);
             }
         }
-        if places.len() != count {
-            return Err(SourceError::ForeignPop);
-        }
-        let depth = Depth::of_list(elements, *offset, cursor + i64::try_from(count).unwrap_or(0));
+        let depth = Depth::of_list(elements, *offset, cursor + i64::try_from(places.len()).unwrap_or(0));
         Ok((Window::cut(cursor, answer.into_bytes(), places).with_ahead(ahead), depth))
     }
 
@@ -282,7 +284,8 @@ impl List {
 }
 
 /// Which elements are looked at before they are asked for, so that a window of large ones is not asked for in the
-/// size that was right for small ones. A run of large elements longer than the stride is always seen.
+/// size that was right for small ones: every `stride`th, and the last. A run of large elements longer than the stride is always
+/// seen, and so is one that does not end.
 struct Samples {
     stride: i64,
     first: i64,
@@ -292,9 +295,12 @@ struct Samples {
 impl Samples {
     /// Samples the elements that may be in the next window, which begins at `index`.
     fn behind(index: i64) -> Self {
-        // Redis walks to an index. Far from the head it is asked to do so less often.
-        const FAR: i64 = 20_000;
-        let stride = if index < FAR { 64 } else { 256 };
+        // Redis walks to an index, node by node: the farther from the head, the fewer it is asked for.
+        let stride = match index {
+            ..20_000 => 64,
+            20_000..100_000 => 256,
+            _ => 1_024,
+        };
         let most = i64::try_from(MAX_WINDOW).unwrap_or(i64::MAX);
         Samples { stride, first: index + fastrand::i64(0..stride), last: index.saturating_add(most - 1) }
     }

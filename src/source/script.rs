@@ -43,7 +43,7 @@ return 1";
 
 /// Whether the caller owns the queue and its head is the element that was there; sets `read` to the end of
 /// the elements that the `LRANGE` before it answered, if it answered any. Answers the length, and the bytes of
-/// the largest of some of the elements behind the window: every `stride`th from a random one on, and
+/// the largest of some of the elements behind the window: every `stride`th from a random one on, the last, and
 /// no more than they tell in 1 MiB.
 ///
 /// `read` must be exact: an offset that was never given out may, after Redis lost data, belong to another
@@ -70,13 +70,13 @@ elseif first then
   redis.call('SET', KEYS[5], redis.sha1hex(first))
 end
 if ARGV[5] ~= '' then redis.call('SET', KEYS[4], ARGV[5]) end
-local largest, total = 0, 0
-for i = tonumber(ARGV[7]), math.min(tonumber(ARGV[8]), length - 1), tonumber(ARGV[6]) do
-  local bytes = #redis.call('LINDEX', KEYS[1], i)
-  largest = math.max(largest, bytes)
-  total = total + bytes
-  if total > 1048576 then break end
+local largest, total, last = 0, 0, math.min(tonumber(ARGV[8]), length - 1)
+local function look(i)
+  local bytes = total <= 1048576 and #redis.call('LINDEX', KEYS[1], i) or 0
+  largest, total = math.max(largest, bytes), total + bytes
 end
+if last >= tonumber(ARGV[4]) then look(last) end
+for i = tonumber(ARGV[7]), last, tonumber(ARGV[6]) do look(i) end
 return { length, largest }";
 
 /// Remembers that elements are not where they were, for the next takeover.

@@ -10,6 +10,10 @@ use crate::commit::Checkpoint;
 /// cost less memory.
 pub const MAX_WINDOW: usize = 2000;
 
+/// What is kept of an answer, bytes and one event: a window of events that turn out to be large ends before all that were asked
+/// for.
+pub(super) const MAX_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
 /// Events read at once.
 #[derive(Debug, Clone, Default)]
 pub struct Window {

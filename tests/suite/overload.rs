@@ -147,6 +147,34 @@ async fn large_events_behind_small_ones() -> Outcome {
     large_behind_small(Setting::new(), async |stage, _, events| stage.push(events).await).await
 }
 
+/// Too few to be seen from afar, and more than there is memory for in one window.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bursts_of_large_events_among_small_ones() -> Outcome {
+    const BUFFER: u64 = 16 * MIB;
+    const SMALL: usize = 5_000;
+    const LARGE: usize = 24;
+    const BURSTS: usize = 3;
+    let stage = set(Setting::new().with("buffer.max_bytes = \"16MiB\"\n")).await?;
+    let text = "x".repeat(4 << 20);
+    for burst in 0..BURSTS {
+        let first = burst * SMALL;
+        stage.push((first..first + SMALL).map(|n| logged(&format!("doc{}", n % 50), n / 50))).await?;
+        for _ in 0..LARGE {
+            stage.push([update("large", json!({"$set": {"text": text}, "$inc": {"count": 1}}))]).await?;
+        }
+    }
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    let peak = tidegate.peak_resident_bytes()?;
+    println!("at most {} MiB resident", peak / MIB);
+    assert!(peak < BUFFER + BESIDES, "{peak} bytes were resident");
+    let found = documents(&stage.database, "documents").await?;
+    assert_eq!(found["large"].get_i32("count")?, (BURSTS * LARGE) as i32);
+    (0..50).for_each(|n| assert_exact(found.get(&format!("doc{n}")), BURSTS * SMALL / 50));
+    assert_eq!(metrics.sum("tidegate_takeovers_total", &[]), 1.0);
+    Ok(())
+}
+
 /// Where entries come evenly, their ids tell where the next ones are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_entries_behind_small_ones_in_a_stream() -> Outcome {

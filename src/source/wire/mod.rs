@@ -60,11 +60,20 @@ impl Wire {
     /// # Errors
     /// One of the replies is an error; or lost, and then nothing can be asked any more.
     pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Answer, SourceError> {
+        self.ask_for(commands, usize::MAX).await
+    }
+
+    /// The same, where the first reply may be larger than there is memory for: what of it begins beyond `limit` bytes is passed
+    /// over.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub(super) async fn ask_for(&mut self, commands: &Pipeline, limit: usize) -> Result<Answer, SourceError> {
         if std::mem::replace(&mut self.awaits, true) {
             return Err(SourceError::Lost("a reply was given up on before".into()));
         }
         let (timeout, packed) = (self.timeout, commands.get_packed_pipeline());
-        let answer = tokio::time::timeout(timeout, self.exchange(&packed, commands.len())).await;
+        let answer = tokio::time::timeout(timeout, self.exchange(&packed, commands.len(), limit)).await;
         let answer = answer.map_err(|_| SourceError::Lost(format!("no reply within {timeout:?}")))??;
         self.awaits = false;
         self.usual = answer.bytes.len();
@@ -72,14 +81,14 @@ impl Wire {
         Ok(answer)
     }
 
-    async fn exchange(&mut self, packed: &[u8], replies: usize) -> Result<Answer, SourceError> {
+    async fn exchange(&mut self, packed: &[u8], replies: usize, limit: usize) -> Result<Answer, SourceError> {
         let lost = |error: std::io::Error| SourceError::Lost(error.to_string());
         self.stream.write_all(packed).await.map_err(lost)?;
         self.stream.flush().await.map_err(lost)?;
         let mut bytes = Vec::with_capacity(self.usual.max(CHUNK));
-        let mut scanner = Scanner::default();
+        let mut scanner = Scanner::keeping(limit);
         loop {
-            let missing = scanner.scan(&bytes, replies)?;
+            let missing = scanner.scan(&mut bytes, replies)?;
             if missing == 0 {
                 break;
             }
@@ -142,8 +151,8 @@ impl Answer {
 
     #[cfg(test)]
     pub(super) fn of(text: &str, replies: usize) -> Self {
-        let mut scanner = Scanner::default();
-        assert_eq!(scanner.scan(text.as_bytes(), replies).unwrap(), 0);
-        Answer { bytes: text.into(), ends: scanner.ends() }
+        let (mut scanner, mut bytes) = (Scanner::default(), text.into());
+        assert_eq!(scanner.scan(&mut bytes, replies).unwrap(), 0);
+        Answer { bytes, ends: scanner.ends() }
     }
 }

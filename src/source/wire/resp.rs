@@ -4,8 +4,11 @@ use std::ops::Range;
 
 use crate::source::error::SourceError;
 
-/// The most bytes of a string, and elements of an array, that can be meant: Redis has fewer.
-const MOST: i64 = 1 << 40;
+/// No string or array of Redis is as long.
+const MOST: usize = 1 << 32;
+
+/// What of a string that is passed over is waited for at once, bytes.
+const PASSED_AT_ONCE: usize = 64 * 1024;
 
 /// Finds where replies end, in however many pieces they arrive.
 #[derive(Debug)]
@@ -14,37 +17,76 @@ pub(super) struct Scanner {
     /// Values that the reply still lacks.
     open: u64,
     ends: Vec<usize>,
+    /// Of the first reply what begins beyond so many bytes is passed over.
+    limit: usize,
+    /// Where what is kept of the first reply ends, once there is more of it.
+    kept: Option<usize>,
+    /// Bytes of the string that is passed over that are yet to come.
+    owed: usize,
 }
 
 impl Default for Scanner {
     fn default() -> Self {
-        Scanner { at: 0, open: 1, ends: Vec::new() }
+        Scanner::keeping(usize::MAX)
     }
 }
 
 impl Scanner {
-    /// Goes on in `bytes`, which hold what they held before and perhaps more, to the end of the `replies`-th reply.
-    /// Answers how many bytes are missing at least.
+    /// Keeps of the first reply what begins within `limit` bytes.
+    pub(super) fn keeping(limit: usize) -> Self {
+        Scanner { at: 0, open: 1, ends: Vec::new(), limit, kept: None, owed: 0 }
+    }
+
+    /// Goes on in `bytes`, which hold what they held before and perhaps more, to the end of the `replies`-th reply, and
+    /// takes out what is passed over. Answers how many bytes are missing at least.
     ///
     /// # Errors
     /// It is not the protocol.
-    pub(super) fn scan(&mut self, bytes: &[u8], replies: usize) -> Result<usize, SourceError> {
+    pub(super) fn scan(&mut self, bytes: &mut Vec<u8>, replies: usize) -> Result<usize, SourceError> {
+        let missing = self.go_on(bytes, replies)?;
+        self.take_out(bytes);
+        Ok(missing)
+    }
+
+    fn go_on(&mut self, bytes: &mut Vec<u8>, replies: usize) -> Result<usize, SourceError> {
         while self.ends.len() < replies {
-            let Some((part, end)) = part(bytes, self.at)? else { return Ok(1) };
-            if end > bytes.len() {
-                return Ok(end - bytes.len());
+            if self.owed == 0 {
+                let Some((part, end)) = part(bytes, self.at)? else { return Ok(1) };
+                if self.ends.is_empty() && self.at > self.limit {
+                    self.kept.get_or_insert(self.at);
+                }
+                let missing = end.saturating_sub(bytes.len());
+                if missing > 0 && self.kept.is_none() {
+                    return Ok(missing);
+                }
+                self.open -= 1;
+                if let Part::Array(values) = part {
+                    self.open += values as u64;
+                }
+                (self.at, self.owed) = (end - missing, missing);
+            } else {
+                let here = self.owed.min(bytes.len() - self.at);
+                (self.at, self.owed) = (self.at + here, self.owed - here);
             }
-            self.at = end;
-            self.open -= 1;
-            if let Part::Array(values) = part {
-                self.open += values as u64;
+            if self.owed > 0 {
+                return Ok(self.owed.min(PASSED_AT_ONCE));
             }
             if self.open == 0 {
-                self.ends.push(end);
+                self.take_out(bytes);
+                self.kept = None;
+                self.ends.push(self.at);
                 self.open = 1;
             }
         }
         Ok(0)
+    }
+
+    /// Takes out what was passed over.
+    fn take_out(&mut self, bytes: &mut Vec<u8>) {
+        if let Some(kept) = self.kept {
+            bytes.drain(kept..self.at);
+            self.at = kept;
+        }
     }
 
     /// Where the replies end.
@@ -68,32 +110,47 @@ pub(in crate::source) enum Part {
 
 /// The part that begins at `at`, and where it ends, which may be behind the last byte. None: its first line has no end.
 fn part(bytes: &[u8], at: usize) -> Result<Option<(Part, usize)>, SourceError> {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let Some((kind, line)) = rest.split_first() else { return Ok(None) };
-    let Some(length) = line.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
-    let behind = at + length + 2;
-    if !matches!(kind, b'$' | b'*') {
-        let known = matches!(kind, b':' | b'+' | b'-');
-        return if known { Ok(Some((Part::Other, behind))) } else { Err(unexpected()) };
+    let Some(kind) = bytes.get(at) else { return Ok(None) };
+    match kind {
+        b'$' | b'*' => {}
+        b':' | b'+' | b'-' => {
+            let length = bytes[at..].iter().position(|byte| *byte == b'\n');
+            return Ok(length.map(|length| (Part::Other, at + length + 1)));
+        }
+        _ => return Err(unexpected()),
     }
-    let count = line[..length].strip_suffix(b"\r").and_then(number).ok_or_else(unexpected)?;
-    let Ok(count) = usize::try_from(count) else { return Ok(Some((Part::Nil, behind))) };
-    Ok(Some(match kind {
-        b'*' => (Part::Array(count), behind),
-        _ => (Part::Bulk(behind..behind + count), behind + count + 2),
+    Ok(length(bytes, at + 1)?.map(|(length, behind)| match (kind, length) {
+        (_, None) => (Part::Nil, behind),
+        (b'*', Some(values)) => (Part::Array(values), behind),
+        (_, Some(length)) => (Part::Bulk(behind..behind + length), behind + length + 2),
     }))
 }
 
-/// Reads a length; -1 stands for nothing.
-fn number(digits: &[u8]) -> Option<i64> {
-    if digits == b"-1" {
-        return Some(-1);
+/// Reads a length, if there is one, and answers where its line ends. None: it has no end.
+#[inline]
+fn length(bytes: &[u8], start: usize) -> Result<Option<(Option<usize>, usize)>, SourceError> {
+    const NIL: &[u8] = b"-1\r\n";
+    let (mut at, mut sum) = (start, 0);
+    loop {
+        match bytes.get(at) {
+            Some(digit @ b'0'..=b'9') if sum < MOST / 10 => sum = sum * 10 + usize::from(digit - b'0'),
+            Some(b'\r') if at > start => break,
+            Some(b'-') if at == start => {
+                let line = &bytes[at..bytes.len().min(at + NIL.len())];
+                let is_whole = line.len() == NIL.len();
+                let is_nil = NIL.starts_with(line).then_some(is_whole.then_some((None, at + NIL.len())));
+                return is_nil.ok_or_else(unexpected);
+            }
+            Some(_) => return Err(unexpected()),
+            None => return Ok(None),
+        }
+        at += 1;
     }
-    let add = |sum: i64, digit: &u8| {
-        let digit = digit.is_ascii_digit().then(|| i64::from(digit - b'0'))?;
-        Some(sum * 10 + digit).filter(|sum| *sum < MOST)
-    };
-    digits.iter().try_fold(0, add).filter(|_| !digits.is_empty())
+    match bytes.get(at + 1) {
+        Some(b'\n') => Ok(Some((Some(sum), at + 2))),
+        Some(_) => Err(unexpected()),
+        None => Ok(None),
+    }
 }
 
 /// Goes through a reply.
@@ -142,6 +199,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Whether there is no other part: the rest of what was announced was passed over, or there is none.
+    pub(in crate::source) fn is_at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
     /// The bytes at a place.
     pub(in crate::source) fn text(&self, range: Range<usize>) -> &'a [u8] {
         self.bytes.get(range).unwrap_or_default()
@@ -161,13 +223,23 @@ mod tests {
         "*2\r\n*3\r\n$3\r\na\r\n\r\n$0\r\n\r\n$-1\r\n:7\r\n*0\r\n*-1\r\n+OK\r\n-ERR no\r\n$2\r\n\r\n\r\n";
 
     fn ends(bytes: &[u8], cuts: &[usize]) -> Vec<usize> {
-        let mut scanner = Scanner::default();
+        let (kept, ends) = scanned(Scanner::default(), bytes, cuts);
+        assert_eq!(kept, bytes);
+        ends
+    }
+
+    /// What is kept of six replies that arrive in pieces, and where they end.
+    fn scanned(mut scanner: Scanner, bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<usize>) {
+        let (mut kept, mut arrived) = (Vec::new(), 0);
         for cut in cuts {
-            let missing = scanner.scan(&bytes[..*cut], 6).unwrap();
+            kept.extend_from_slice(&bytes[arrived..*cut]);
+            arrived = *cut;
+            let missing = scanner.scan(&mut kept, 6).unwrap();
             assert!(missing > 0 && missing <= bytes.len() - cut, "{missing} missing behind {cut}");
         }
-        assert_eq!(scanner.scan(bytes, 6).unwrap(), 0);
-        scanner.ends()
+        kept.extend_from_slice(&bytes[arrived..]);
+        assert_eq!(scanner.scan(&mut kept, 6).unwrap(), 0);
+        (kept, scanner.ends())
     }
 
     #[test]
@@ -193,8 +265,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["?\r\n", "$x\r\n", "*\r\n", "$-2\r\n", "$1\n", "$99999999999999\r\n", "_\r\n"] {
-            assert!(Scanner::default().scan(text.as_bytes(), 1).is_err(), "{text:?}");
+        for text in ["?\r\n", "$x\r\n", "*\r\n", "$-2\r\n", "$1\n", "$99999999999\r\n", "_\r\n", "$-1x"] {
+            assert!(Scanner::default().scan(&mut text.into(), 1).is_err(), "{text:?}");
         }
         assert!(Walk::new(b"$5\r\nab\r\n", 0).next().is_err());
         assert!(Walk::new(b"", 0).next().is_err());
@@ -208,9 +280,34 @@ mod tests {
         }
 
         #[test]
+        fn what_is_beyond_the_limit_is_passed_over(
+            limit in 0..80_usize,
+            mut cuts in prop::collection::vec(0_usize..150, 0..12),
+        ) {
+            let strings: String = (0..8).map(|n| format!("${n}\r\n{}\r\n", "x".repeat(n))).collect();
+            let rest = "*2\r\n:1\r\n:2\r\n+OK\r\n$1\r\nx\r\n:7\r\n:8\r\n";
+            let text = format!("*8\r\n{strings}{rest}");
+            cuts.iter_mut().for_each(|cut| *cut = (*cut).min(text.len() - 1));
+            cuts.sort_unstable();
+            let (kept, ends) = scanned(Scanner::keeping(limit), text.as_bytes(), &cuts);
+            prop_assert_eq!(std::str::from_utf8(&kept[ends[0]..]).unwrap(), rest);
+            prop_assert!(text.as_bytes().starts_with(&kept[..ends[0]]));
+            let mut walk = Walk::new(&kept[..ends[0]], 0);
+            prop_assert_eq!(walk.array().unwrap(), Some(8));
+            let mut strings = 0;
+            while !walk.is_at_end() {
+                let before = walk.at;
+                prop_assert!(before <= limit.max(4));
+                prop_assert_eq!(walk.bulk().unwrap().len(), strings);
+                strings += 1;
+            }
+            prop_assert!(walk.at > limit || strings == 8);
+        }
+
+        #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(prop::sample::select(b"*$:-+0129\r\na".to_vec()), 0..60)) {
-            let mut scanner = Scanner::default();
-            let _ = scanner.scan(&bytes, 3);
+            let _ = Scanner::default().scan(&mut bytes.clone(), 3);
+            let _ = Scanner::keeping(bytes.len() / 2).scan(&mut bytes.clone(), 3);
             let mut walk = Walk::new(&bytes, 0);
             while walk.next().is_ok() {}
         }
