@@ -1,9 +1,10 @@
 //! Documents that are new are inserted; nobody but MongoDB notices.
 
+use anyhow::ensure;
 use bson::doc;
 use serde_json::json;
 
-use crate::stage::{Setting, assert_exact, logged, update};
+use crate::stage::{PATIENCE, Setting, assert_exact, logged, update};
 use crate::support::{Metrics, count, documents};
 
 type Outcome = anyhow::Result<()>;
@@ -21,7 +22,8 @@ async fn new_documents_are_inserted_and_others_updated() -> Outcome {
     stage.push(events(0)).await?;
     let metrics = stage.settled(&tidegate).await?;
     let inserted = writes(&metrics, "insert");
-    assert!(inserted > DOCUMENTS as f64 * 0.9, "{inserted} inserted");
+    // The first batch of each of four lanes may be one of fewer than 128, which is not sampled but updated.
+    assert!(inserted >= DOCUMENTS as f64 - 4.0 * 128.0, "{inserted} inserted");
     assert_eq!(inserted + writes(&metrics, "update"), DOCUMENTS as f64);
 
     // That they are not new any more is found out.
@@ -42,13 +44,17 @@ async fn an_owner_that_is_killed_while_it_inserts_does_no_harm() -> Outcome {
     let stage = Setting::new().stage().await?;
     let mut tidegate = stage.start().await?;
     stage.push((0..DOCUMENTS).map(|id| logged(&format!("doc{id}"), 0))).await?;
+    let inserts = |metrics: &Metrics| {
+        ensure!(writes(metrics, "insert") > 0.0, "none yet");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "documents to be inserted", inserts).await?;
     for part in 1..4 {
         while count(&stage.database, "documents").await? < (DOCUMENTS * part / 5) as u64 {}
         tidegate.kill9()?;
         tidegate = stage.start().await?;
     }
-    let metrics = stage.settled(&tidegate).await?;
-    assert!(writes(&metrics, "insert") > 0.0);
+    stage.settled(&tidegate).await?;
     let documents = documents(&stage.database, "documents").await?;
     assert_eq!(documents.len(), DOCUMENTS);
     documents.values().for_each(|document| assert_exact(Some(document), 1));
