@@ -35,6 +35,8 @@ pub enum Input {
     Changes {
         /// The changes.
         chunk: Chunk,
+        /// When the first of their events may have been pushed.
+        since: Instant,
         /// The duty to settle their events.
         unsettled: Unsettled,
         /// Their memory.
@@ -137,8 +139,8 @@ impl Lane {
                     self.queue.progress.notify_one();
                 }
                 input = self.input.recv(), if !self.closed => match input {
-                    Some(Input::Changes { chunk, unsettled, memory, records }) => {
-                        self.fold(&chunk, unsettled, memory, records);
+                    Some(Input::Changes { chunk, since, unsettled, memory, records }) => {
+                        self.fold(&chunk, since, unsettled, memory, records);
                     }
                     Some(Input::Behind(behind)) => self.behind = behind,
                     Some(Input::Flush) => self.flushing = true,
@@ -155,14 +157,20 @@ impl Lane {
         }
     }
 
-    fn fold(&mut self, chunk: &Chunk, unsettled: Unsettled, memory: Reserved, records: Vec<Record>) {
-        let now = Instant::now();
+    fn fold(
+        &mut self,
+        chunk: &Chunk,
+        since: Instant,
+        unsettled: Unsettled,
+        memory: Reserved,
+        records: Vec<Record>,
+    ) {
         let max_bytes = self.policy.borrow().max_bytes;
         self.pending.take_on(unsettled);
         let mut coalesced = 0;
         let mut records = records.into_iter().peekable();
         for placed in chunk.iter() {
-            if self.pending.fold(&placed, now, max_bytes) == Folded::In {
+            if self.pending.fold(&placed, since, max_bytes) == Folded::In {
                 coalesced += 1;
             }
             if let Some(record) = records.next_if(|record| record.offset == placed.offset) {

@@ -71,8 +71,8 @@ impl Pending {
         self.unsettled.absorb(unsettled);
     }
 
-    /// Folds a change, whose event was taken on, into its entity's pending update.
-    pub fn fold(&mut self, placed: &Placed<'_>, now: Instant, max_bytes: usize) -> Folded {
+    /// Folds a change, whose event was taken on and has waited `since` then, into its entity's pending update.
+    pub fn fold(&mut self, placed: &Placed<'_>, since: Instant, max_bytes: usize) -> Folded {
         let entity = placed.change.entity;
         let entries = &mut self.entries;
         let found =
@@ -86,7 +86,7 @@ impl Pending {
         let entry = Entry {
             hash: placed.hash,
             entity: entity.into(),
-            since: now,
+            since,
             update: PendingUpdate::new(placed),
             records: Vec::new(),
             record_bytes: 0,
@@ -206,7 +206,7 @@ impl Pending {
         self.unsettled.events()
     }
 
-    /// When the oldest entity's first change was folded.
+    /// Since when the oldest entity's first change has waited.
     #[must_use]
     pub fn since(&self) -> Option<Instant> {
         self.oldest().map(|entry| entry.since)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Owned;
 use crate::buffer::Reserved;
@@ -30,7 +31,7 @@ impl Dispatcher {
         Dispatcher { decoder: queue.mapping.decoder(), queue, lanes, behind: false }
     }
 
-    /// Decodes a window and sends each lane its share, with the duty to settle it.
+    /// Decodes a window, which has waited `since` then, and sends each lane its share, with the duty to settle it.
     ///
     /// # Errors
     /// The ownership has ended.
@@ -38,8 +39,10 @@ impl Dispatcher {
         &mut self,
         window: &Window,
         unsettled: Unsettled,
+        since: Instant,
     ) -> Result<(), SourceError> {
-        let shares = decode(&self.queue, &mut self.decoder, window, unsettled, self.lanes.len()).await?;
+        let lanes = self.lanes.len();
+        let shares = decode(&self.queue, &mut self.decoder, window, unsettled, since, lanes).await?;
         for (lane, share) in shares {
             self.lanes[lane].send(share).await.map_err(|_| ended())?;
         }
@@ -83,6 +86,7 @@ async fn decode(
     decoder: &mut Decoder,
     window: &Window,
     mut unsettled: Unsettled,
+    since: Instant,
     lanes: usize,
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
@@ -162,7 +166,7 @@ async fn decode(
             let kept: usize = records.iter().map(Record::bytes).sum();
             let memory = Reserved::new(&queue.shared.buffer, chunk.bytes() + kept);
             let unsettled = unsettled.split(chunk.len() as u64);
-            (lane, Input::Changes { chunk, unsettled, memory, records })
+            (lane, Input::Changes { chunk, since, unsettled, memory, records })
         })
         .collect();
     let mut tracker = queue.tracker.lock();

@@ -3,6 +3,7 @@
 mod committer;
 mod dispatcher;
 mod ownership;
+mod pause;
 mod reader;
 mod recovery;
 mod window_size;

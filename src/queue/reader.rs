@@ -1,12 +1,13 @@
 //! Reading: the next window is on its way while the one before is decoded and shared out to the lanes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Owned;
 use super::dispatcher::Dispatcher;
+use super::pause::Pause;
 use super::window_size::WindowSize;
 use crate::buffer::Reserved;
 use crate::settle::Unsettled;
@@ -28,6 +29,7 @@ pub(super) struct Reader {
     read: u64,
     /// Whether there is a backlog behind what was read.
     behind: bool,
+    pause: Pause,
 }
 
 struct Held {
@@ -35,6 +37,7 @@ struct Held {
     unsettled: Unsettled,
     _memory: Reserved,
     behind: bool,
+    since: Instant,
 }
 
 impl Reader {
@@ -45,7 +48,16 @@ impl Reader {
         stop: CancellationToken,
         waiter: Waiter,
     ) -> Self {
-        Reader { queue, dispatcher, stop, waiter, held: None, read: 0, behind: false }
+        Reader {
+            queue,
+            dispatcher,
+            stop,
+            waiter,
+            held: None,
+            read: 0,
+            behind: false,
+            pause: Pause::default(),
+        }
     }
 
     /// Recovers what a former owner left, numbers the rest anew, and reads on until stopped.
@@ -72,7 +84,6 @@ impl Reader {
         let popping = matches!(queue.source, Source::Pop(_));
         let mut size = WindowSize::default();
         let live = Arc::clone(&queue.shared.live);
-        let mut pause = Pause::new(live.policy().max_delay);
         let mut known = 0;
         while let Some(room) = self.room().await? {
             let count = queue.source.may_ask(size.events().min(room), known);
@@ -83,6 +94,7 @@ impl Reader {
                 let committed = queue.tracker.lock().committed_events();
                 Ok::<_, SourceError>((window, depth, committed))
             };
+            let asked = Instant::now();
             // Redis is asked first, and answers while what it answered before is decoded.
             let (read, released) = tokio::join!(biased; reading, self.release());
             released?;
@@ -97,7 +109,6 @@ impl Reader {
             self.behind = !popping && more;
             if !window.is_empty() {
                 cursor = window.end();
-                pause = Pause::new(live.policy().max_delay);
             }
             self.hold(window);
             // Popping waits by itself.
@@ -106,8 +117,11 @@ impl Reader {
             }
             self.release().await?;
             let waited = if depth.is_held {
-                self.stop.run_until_cancelled(pause.wait()).await.map(Ok)
+                let pause = self.pause.wait(asked, live.policy().max_delay);
+                self.stop.run_until_cancelled(pause).await.map(Ok)
             } else {
+                // Redis tells at once.
+                self.pause = Pause::default();
                 let past = match &queue.source {
                     Source::Stream(stream) => Some(stream.past().await),
                     Source::List(_) | Source::Pop(_) => None,
@@ -167,39 +181,23 @@ impl Reader {
         self.read += events;
         let unsettled = self.queue.ledger.receive(events);
         let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
-        self.held = Some(Held { window, unsettled, _memory: memory, behind: self.behind });
+        let since = if events > 0 { self.pause.end() } else { Instant::now() };
+        self.held = Some(Held { window, unsettled, _memory: memory, behind: self.behind, since });
     }
 
     /// Shares out the window that is held.
     pub(super) async fn release(&mut self) -> Result<(), SourceError> {
-        let Some(Held { window, unsettled, _memory, behind }) = self.held.take() else { return Ok(()) };
+        let Some(Held { window, unsettled, _memory, behind, since }) = self.held.take() else {
+            return Ok(());
+        };
         // Lanes that are told of an end before its last window would send what this still adds to.
         if behind {
             self.dispatcher.tell_behind(true).await?;
         }
-        self.dispatcher.share_out(&window, unsettled).await?;
+        self.dispatcher.share_out(&window, unsettled, since).await?;
         if !behind {
             self.dispatcher.tell_behind(false).await?;
         }
         Ok(())
-    }
-}
-
-/// How long to wait before looking for new elements again, while read ones wait for their commit.
-struct Pause {
-    next: Duration,
-}
-
-impl Pause {
-    const LONGEST: Duration = Duration::from_millis(20);
-
-    fn new(max_delay: Duration) -> Self {
-        let shortest = (max_delay / 10).clamp(Duration::from_millis(1), Duration::from_millis(2));
-        Pause { next: shortest }
-    }
-
-    async fn wait(&mut self) {
-        tokio::time::sleep(self.next).await;
-        self.next = (self.next * 2).min(Self::LONGEST);
     }
 }
