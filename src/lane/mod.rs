@@ -12,6 +12,7 @@ mod settling;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -49,6 +50,9 @@ pub enum Input {
     /// Send everything pending without delay.
     Flush,
 }
+
+/// Timers go off at the end of a millisecond, and a batch had better be sent before its time than after it.
+const TICK: Duration = Duration::from_millis(1);
 
 type Settling = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send>>;
 
@@ -128,7 +132,7 @@ impl Lane {
             }
             self.tell(false);
             let patience = policy.patience(self.pending.held(Instant::now()), self.behind);
-            let due = self.pending.since().map(|since| since + patience);
+            let due = self.pending.since().map(|since| since + patience.saturating_sub(TICK));
             let can_send = can_send && self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
@@ -218,7 +222,7 @@ impl Lane {
 
     /// Sends a batch, if the policy says so.
     fn send_if_due(&mut self, policy: Policy) {
-        let held = self.pending.held(Instant::now());
+        let held = self.pending.held(Instant::now() + TICK);
         let trigger = match policy.due(held, self.behind) {
             None if self.flushing && held.ops > 0 => Trigger::Drain,
             None => return,

@@ -19,14 +19,15 @@ impl Pause {
     /// Waits a little, after Redis was asked in vain; less where changes are not to wait long.
     pub(super) async fn wait(&mut self, asked: Instant, max_delay: Duration) {
         self.in_vain = Some(asked);
-        let shortest = (max_delay / 10).clamp(Duration::from_millis(1), Duration::from_millis(2));
+        // Timers go off at the end of a millisecond.
+        let shortest = (max_delay / 10).clamp(Duration::from_micros(100), Duration::from_millis(2));
         let pause = self.next.unwrap_or(shortest);
         tokio::time::sleep(pause).await;
         self.next = Some((pause * 2).min(Self::LONGEST));
     }
 
-    /// There are new elements. Answers since when they may have waited in Redis: a pause counts among the delay that a
-    /// change may have. What came before that look was part of a backlog, and its age says nothing.
+    /// There are new elements. Answers since when they may have waited in Redis, so that a pause counts among the delay that a
+    /// change may have: since the last look in vain. Without one, there was no pause.
     pub(super) fn end(&mut self) -> Instant {
         std::mem::take(self).in_vain.unwrap_or_else(Instant::now)
     }
@@ -53,6 +54,6 @@ mod tests {
         let now = Instant::now();
         assert!(pause.end() >= now, "the pause has ended");
         pause.wait(now, Duration::ZERO).await;
-        assert_eq!(pause.next, Some(Duration::from_millis(2)), "the next pause is short again");
+        assert_eq!(pause.next, Some(Duration::from_micros(200)), "the next pause is short again");
     }
 }
