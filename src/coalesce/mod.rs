@@ -27,6 +27,7 @@ pub(crate) use wrong::{Wrong, with_wrong_rule};
 use std::collections::VecDeque;
 
 use crate::change::{Effect, Placed};
+use crate::event::MAX_UPDATE;
 use crate::trace::Traces;
 
 /// One write: what the entity's events from `first` to `last` come to.
@@ -125,7 +126,9 @@ impl Segment {
     /// Folds a change in, if MongoDB could not tell the difference.
     fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> bool {
         let effect = placed.change.effect;
-        if self.bytes() + effect.len() > max_bytes && matches!(effect, Effect::Update(_)) {
+        // More than one update can hold would be refused.
+        let most = max_bytes.min(MAX_UPDATE);
+        if self.bytes() + effect.len() > most && matches!(effect, Effect::Update(_)) {
             return false;
         }
         match (&mut self.update, effect) {

@@ -4,7 +4,7 @@ use bson::Bson;
 
 use super::*;
 use crate::change::{Change, CollectionId, EntityRef, FieldOp, FieldOps, Op, write_field_op};
-use crate::raw::{ValueRef, begin_document, end_document, find, write, write_key};
+use crate::raw::{ValueRef, begin_document, end_document, find, write, write_key, write_text_value};
 use bson::spec::{BinarySubtype, ElementType};
 
 #[derive(Clone)]
@@ -303,6 +303,26 @@ fn why(first: &str, second: &str) -> &'static str {
         (_, "$set number" | "$set array" | "$set other" | "$unset" | "replace" | "delete") => "refusal",
         _ => "two",
     }
+}
+
+#[test]
+fn no_update_grows_beyond_what_mongodb_takes() {
+    use crate::event::MAX_UPDATE;
+    let text = "x".repeat(1 << 20);
+    let (mut body, mut value) = (Vec::new(), Vec::new());
+    write_text_value(&mut value, &text);
+    let value = ValueRef { kind: ElementType::String, bytes: &value };
+    write_field_op(&mut body, FieldOp { op: Op::Push, path: "a", value });
+    let entity = EntityRef { collection: CollectionId(0), id: ValueRef::NULL, shard_key: &[] };
+    let effect = Effect::Update(FieldOps::new(&body));
+    let change = Change { entity, effect, ts: None, traceparent: None };
+    let mut pending = PendingUpdate::new(&Placed { offset: 0, hash: 0, change });
+    for offset in 1..40 {
+        pending.fold(&Placed { offset, hash: 0, change }, usize::MAX);
+    }
+    let segments: Vec<_> = pending.into_segments().into_iter().collect();
+    assert_eq!(segments.len(), 3);
+    assert!(segments.iter().all(|segment| segment.bytes() <= MAX_UPDATE));
 }
 
 /// `docs/coalescing.md` shows what folds; `UPDATE_DOCS=1` writes its table anew.

@@ -39,6 +39,9 @@ use crate::trace::TraceRef;
 /// The largest BSON document MongoDB stores, bytes.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
 
+/// The most that an update may weigh: there is room for what surrounds it in the command, guard, watermark, names.
+pub const MAX_UPDATE: usize = MAX_DOCUMENT - 64 * 1024;
+
 /// The configured collections; events can reach no others.
 #[derive(Debug, Clone, Default)]
 pub struct Collections(Vec<String>);
@@ -368,10 +371,8 @@ fn text_time(text: &str) -> Option<i64> {
 }
 
 fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
-    // Room for what surrounds the update in the command: guard, watermark, names.
-    const ROOM: usize = 64 * 1024;
     let bytes = change.effect.len() + change.entity.id.bytes.len();
-    if bytes <= MAX_DOCUMENT - ROOM {
+    if bytes <= MAX_UPDATE {
         return Ok(());
     }
     Err(Rejection::new(Reason::TooLarge, format!("an update of {bytes} bytes exceeds MongoDB's 16 MiB")))

@@ -156,7 +156,7 @@ impl Pending {
             && let Some(at) = self.order.pop_front()
         {
             let Some(entry) = self.remove(at) else { continue };
-            bytes += entry.update.bytes();
+            bytes += entry.bytes();
             batch.take_on(self.unsettled.split(entry.update.events()));
             batch.insert(entry);
         }

@@ -157,8 +157,9 @@ impl Reader {
             {
                 return Ok(Some(usize::try_from(room).unwrap_or(usize::MAX)));
             }
-            // Only writing makes room.
+            // Only writing makes room, and that may take long.
             self.release().await?;
+            self.pause = Pause::default();
             self.behind = false;
             self.dispatcher.tell_behind(false).await?;
             tokio::select! {

@@ -29,19 +29,19 @@ pub enum Verdict {
 #[must_use]
 pub(super) fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &Document) -> Vec<Verdict> {
     let statements = command.writes.len();
-    let mut verdicts = vec![Verdict::Applied; statements];
-    if let Ok(concern) = reply.get_document("writeConcernError") {
-        let text = concern.get_str("errmsg").unwrap_or("no reason given");
-        let error = SinkError::transient(format!("the write concern was not met: {text}"));
-        verdicts.fill(Verdict::Failed(error));
-    }
+    let unmet = unmet_concern(reply);
+    let mut verdicts = vec![unmet.clone().map_or(Verdict::Applied, Verdict::Failed); statements];
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     for error in errors.iter().filter_map(Bson::as_document) {
         let Some(at) = integer(error, "index").and_then(|at| usize::try_from(at).ok()) else { continue };
         if at >= statements {
             continue;
         }
-        verdicts[at] = statement_verdict(error);
+        verdicts[at] = match (statement_verdict(error), &unmet) {
+            // What it was refused for may be rolled back.
+            (Verdict::Refused(_), Some(unmet)) => Verdict::Failed(unmet.clone()),
+            (verdict, _) => verdict,
+        };
         if ordered {
             verdicts[at + 1..].fill(Verdict::Untried);
         }
@@ -58,6 +58,13 @@ pub(super) fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &
         }
     }
     verdicts
+}
+
+/// That the write concern was not met, if it was not.
+fn unmet_concern(reply: &Document) -> Option<SinkError> {
+    let concern = reply.get_document("writeConcernError").ok()?;
+    let text = concern.get_str("errmsg").unwrap_or("no reason given");
+    Some(SinkError::transient(format!("the write concern was not met: {text}")))
 }
 
 /// How many documents an `update` made.
@@ -83,9 +90,8 @@ fn statement_verdict(error: &Document) -> Verdict {
 /// What is to be done about an `insert`, if anything. A document that is there already is as good as one inserted.
 #[must_use]
 pub(super) fn insert_error(reply: &Document) -> Option<SinkError> {
-    if let Ok(concern) = reply.get_document("writeConcernError") {
-        let text = concern.get_str("errmsg").unwrap_or("no reason given");
-        return Some(SinkError::transient(format!("the write concern was not met: {text}")));
+    if let Some(unmet) = unmet_concern(reply) {
+        return Some(unmet);
     }
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     let verdicts = errors.iter().filter_map(Bson::as_document).map(statement_verdict);
@@ -166,6 +172,15 @@ mod tests {
         );
         let unmet = doc! {"ok": 1, "n": 2, "writeConcernError": {"code": 64, "errmsg": "timed out"}};
         assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
+        // What a write was refused for may be rolled back with the rest.
+        let unmet = doc! {"ok": 1, "n": 0,
+            "writeErrors": [
+                {"index": 0, "code": 121, "errmsg": "Document failed validation"},
+                {"index": 1, "code": 11000, "errmsg": "E11000", "keyPattern": {"_id": 1}},
+            ],
+            "writeConcernError": {"code": 189, "errmsg": "Primary stepped down"},
+        };
+        assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "conflict"]);
     }
 
     #[test]

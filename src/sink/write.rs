@@ -67,7 +67,9 @@ impl Attempt<'_> {
             let (collection, places) = (command.collection, command.writes.clone());
             let verdicts = self.send(command).await;
             let inserted = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Applied)).count();
-            novelty.learn(collection, inserted, places.len());
+            let told =
+                verdicts.iter().filter(|verdict| !matches!(verdict, Verdict::Failed(_) | Verdict::Untried));
+            novelty.learn(collection, inserted, told.count());
             for (at, verdict) in places.into_iter().zip(verdicts) {
                 if !matches!(verdict, Verdict::Conflict | Verdict::Refused(_)) {
                     all[at] = verdict;

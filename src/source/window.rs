@@ -78,10 +78,10 @@ impl Window {
         !self.malformed.is_empty() && self.malformed.binary_search(&offset).is_ok()
     }
 
-    /// The same window, behind which an element of so many bytes was seen.
+    /// The same window, with or behind which an element of so many bytes was seen.
     #[must_use]
     pub(super) fn with_ahead(self, ahead: usize) -> Self {
-        Window { ahead, ..self }
+        Window { ahead: self.ahead.max(ahead), ..self }
     }
 
     /// Bytes of the largest event among it and what was seen behind it.

@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged, number, update};
-use crate::support::{Tidegate, group};
+use crate::support::{REST, Tidegate, group};
 
 type Outcome = anyhow::Result<()>;
 
@@ -383,5 +383,34 @@ async fn entries_removed_before_they_are_settled_are_told_of() -> Outcome {
     let metrics = stage.settled(&tidegate).await?;
     assert!(metrics.sum("tidegate_foreign_pops_total", &[]) >= 1.0);
     assert_exact(stage.document("doc").await?.as_ref(), 100);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_pending_entries_that_were_removed_others_are_found() -> Outcome {
+    let patient = format!("batch.max_delay = \"1h\"\nbuffer.max_events = 100\n{REST}");
+    let stage = Setting::new().stream("").with(&patient).stage().await?;
+    let mut other = stage.producer().await?;
+    let () = send(&mut other, &["XGROUP", "CREATE", &stage.queue, "tidegate", "0", "MKSTREAM"]).await?;
+    stage.push((0..120).map(|n| logged("doc", n))).await?;
+    // More than one window asks for, one after the other.
+    stage.push((0..400).map(|n| logged("removed", n))).await?;
+    stage.push((120..200).map(|n| logged("doc", n))).await?;
+    let ids = take(&mut other, &stage.queue, "gone", 600).await?;
+    let mut tidegate = stage.start().await?;
+    let some = |metrics: &crate::support::Metrics| {
+        let received = metrics.sum("tidegate_events_received_total", &[]);
+        anyhow::ensure!(received >= 100.0, "{received} were received");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "as many to be read as there is room for", some).await?;
+    let _: usize = redis::cmd("XDEL").arg(&stage.queue).arg(&ids[120..520]).query_async(&mut other).await?;
+    tidegate.reconfigure(
+        "native.collections = [\"documents\"]\nlease.ttl = \"1s\"\nbatch.max_delay = \"10ms\"",
+    )?;
+    tidegate.logged("some that were pending are gone", PATIENCE).await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert!(metrics.sum("tidegate_foreign_pops_total", &[]) >= 1.0);
+    assert_eq!(log_of(&stage, "doc").await?, (0..200).collect::<Vec<_>>());
     Ok(())
 }

@@ -21,6 +21,10 @@ pub(super) enum Form {
 pub(super) struct Entries {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// The id of the last one that Redis answered, be it gone.
+    seen: Option<Id>,
+    /// How many are gone.
+    gone: usize,
 }
 
 /// An entry.
@@ -30,32 +34,34 @@ pub(super) struct Entry {
     /// Where the event is; of an entry that has none, its fields.
     event: Range<usize>,
     is_malformed: bool,
+    /// Bytes of all of it, as Redis answered it.
+    size: usize,
 }
 
 impl Entries {
     /// Reads what `XRANGE` answered as the n-th. Entries that are gone, as a pending list may have them, are left out.
     pub(super) fn of_range(answer: Answer, nth: usize, form: &Form) -> Result<Self, SourceError> {
-        let mut read = Reader { walk: answer.walk(nth), form, made: Vec::new(), kept: answer.len() };
-        let entries = read.entries()?;
-        let made = read.made;
-        Ok(Self::from(answer, made, entries, form))
+        let mut read = Reader::new(&answer, nth, form);
+        read.entries()?;
+        let Reader { made, found, .. } = read;
+        Ok(found.within(answer, made, form))
     }
 
     /// Reads what `XREADGROUP` answered of its one stream.
     pub(super) fn of_group(answer: Answer, nth: usize, form: &Form) -> Result<Self, SourceError> {
-        let mut read = Reader { walk: answer.walk(nth), form, made: Vec::new(), kept: answer.len() };
-        let mut entries = Vec::new();
+        let mut read = Reader::new(&answer, nth, form);
         if read.walk.array()?.is_some() {
             // The stream, and its name.
             read.walk.array()?;
             read.walk.bulk()?;
-            entries = read.entries()?;
+            read.entries()?;
         }
-        let made = read.made;
-        Ok(Self::from(answer, made, entries, form))
+        let Reader { made, found, .. } = read;
+        Ok(found.within(answer, made, form))
     }
 
-    fn from(answer: Answer, made: Vec<u8>, entries: Vec<Entry>, form: &Form) -> Self {
+    /// The same, with the memory that they are in.
+    fn within(self, answer: Answer, made: Vec<u8>, form: &Form) -> Self {
         let bytes = match form {
             Form::Flat => made,
             Form::Field(_) => {
@@ -64,7 +70,17 @@ impl Entries {
                 bytes
             }
         };
-        Entries { bytes, entries }
+        Entries { bytes, ..self }
+    }
+
+    /// The id of the last one that Redis answered, be it gone.
+    pub(super) fn seen(&self) -> Option<Id> {
+        self.seen
+    }
+
+    /// How many Redis answered that are gone.
+    pub(super) fn gone(&self) -> usize {
+        self.gone
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,9 +104,9 @@ impl Entries {
         self.entries.iter().map(|entry| (entry, self.bytes.get(entry.event.clone()).unwrap_or_default()))
     }
 
-    /// Bytes of the largest event.
+    /// Bytes of the largest entry, with what of it is not the event.
     pub(super) fn largest(&self) -> usize {
-        self.entries.iter().map(|entry| entry.event.len()).max().unwrap_or(0)
+        self.entries.iter().map(|entry| entry.size).max().unwrap_or(0)
     }
 
     /// Leaves out what is not wanted.
@@ -106,16 +122,20 @@ impl Entries {
         };
         let mut entries = self.entries.split_off(fitting);
         entries.truncate(entries.iter().take_while(|entry| !fits(entry)).count());
-        Entries { bytes: self.bytes.clone(), entries }
+        Entries { bytes: self.bytes.clone(), entries, ..Entries::default() }
     }
 
-    /// Entries, whose ids all fit, as a window.
-    pub(super) fn into_window(self) -> Window {
+    /// Entries, whose ids all fit, as a window; without any, the next is at `cursor`.
+    pub(super) fn into_window_at(self, cursor: i64) -> Window {
+        if self.is_empty() {
+            return Window::none(cursor);
+        }
+        let largest = self.largest();
         let offsets: Vec<_> = self.entries.iter().map(|entry| entry.id.nearest()).collect();
         let malformed = self.entries.iter().filter(|entry| entry.is_malformed);
         let malformed = malformed.map(|entry| entry.id.nearest()).collect();
         let places = self.entries.into_iter().map(|entry| entry.event).collect();
-        Window::cut(0, self.bytes, places).sparse(offsets, malformed)
+        Window::cut(0, self.bytes, places).sparse(offsets, malformed).with_ahead(largest)
     }
 }
 
@@ -127,16 +147,30 @@ struct Reader<'a> {
     made: Vec<u8>,
     /// Bytes of the answer.
     kept: usize,
+    /// What was found, without its memory.
+    found: Entries,
 }
 
-impl Reader<'_> {
-    fn entries(&mut self) -> Result<Vec<Entry>, SourceError> {
+impl<'a> Reader<'a> {
+    fn new(answer: &'a Answer, nth: usize, form: &'a Form) -> Self {
+        let (walk, kept) = (answer.walk(nth), answer.len());
+        Reader { walk, form, made: Vec::new(), kept, found: Entries::default() }
+    }
+
+    fn entries(&mut self) -> Result<(), SourceError> {
         let items = self.walk.array()?.unwrap_or(0);
-        let mut entries = Vec::with_capacity(items);
+        self.found.entries.reserve(items);
         for _ in 0..items {
-            entries.extend(self.entry()?);
+            let start = self.walk.at();
+            match self.entry()? {
+                Some(entry) => {
+                    self.found.seen = Some(entry.id);
+                    self.found.entries.push(Entry { size: self.walk.at() - start, ..entry });
+                }
+                None => self.found.gone += 1,
+            }
         }
-        Ok(entries)
+        Ok(())
     }
 
     fn entry(&mut self) -> Result<Option<Entry>, SourceError> {
@@ -145,7 +179,10 @@ impl Reader<'_> {
         let id = std::str::from_utf8(self.walk.text(id)).ok().and_then(Id::parse).ok_or_else(unexpected)?;
         let values = match self.walk.next()? {
             Part::Array(values) => values,
-            Part::Nil => return Ok(None),
+            Part::Nil => {
+                self.found.seen = Some(id);
+                return Ok(None);
+            }
             Part::Bulk(_) | Part::Other => return Err(unexpected()),
         };
         if let Form::Field(wanted) = self.form {
@@ -157,12 +194,12 @@ impl Reader<'_> {
                 }
             }
             if let Some(event) = event {
-                return Ok(Some(Entry { id, event, is_malformed: false }));
+                return Ok(Some(Entry { id, event, is_malformed: false, size: 0 }));
             }
             self.walk = start;
         }
         let event = self.flat(values / 2)?;
-        Ok(Some(Entry { id, event, is_malformed: matches!(self.form, Form::Field(_)) }))
+        Ok(Some(Entry { id, event, is_malformed: matches!(self.form, Form::Field(_)), size: 0 }))
     }
 
     /// Makes a JSON object of strings, of so many fields. Bytes that are no UTF-8 stay as they are: whoever decodes it
@@ -251,7 +288,11 @@ mod tests {
     #[test]
     fn entries_that_are_gone_are_left_out_and_nonsense_is_refused() {
         let gone = range(&[format!("*2\r\n{}*-1\r\n", bulk("5-1")), item("6-0", &[])]);
-        assert_eq!(parse(&gone, &Form::Flat).unwrap().len(), 1);
+        let entries = parse(&gone, &Form::Flat).unwrap();
+        assert_eq!((entries.len(), entries.gone(), entries.seen()), (1, 1, Id::parse("6-0")));
+        let gone = range(&["6-0", "7-1"].map(|id| format!("*2\r\n{}*-1\r\n", bulk(id))));
+        let entries = parse(&gone, &Form::Flat).unwrap();
+        assert_eq!((entries.len(), entries.gone(), entries.seen()), (0, 2, Id::parse("7-1")));
         assert!(parse("*-1\r\n", &Form::Flat).unwrap().is_empty());
         assert!(parse(":1\r\n", &Form::Flat).is_err());
         assert!(parse(&range(&[item("5", &[])]), &Form::Flat).is_err());
@@ -265,11 +306,15 @@ mod tests {
     fn a_window_keeps_offsets_and_knows_what_is_no_event() {
         let field = Form::Field(b"event".to_vec());
         let reply = range(&[item("5-1", &["event", "x"]), item("9-0", &["y", "z"])]);
-        let window = parse(&reply, &field).unwrap().into_window();
+        let window = parse(&reply, &field).unwrap().into_window_at(0);
         let events: Vec<_> = window.iter().collect();
         assert_eq!(events, [(5 << 20 | 1, &b"x"[..]), (9 << 20, br#"{"y":"z"}"#)]);
         assert_eq!((window.end(), window.len()), ((9 << 20) + 1, 2));
         assert!(!window.is_malformed(5 << 20 | 1) && window.is_malformed(9 << 20));
+        let other = "o".repeat(1000);
+        let reply = range(&[item("5-1", &["event", "x", "other", &other])]);
+        let window = parse(&reply, &field).unwrap().into_window_at(0);
+        assert!(window.largest() > 1000, "what is no event was read, too");
     }
 
     #[test]

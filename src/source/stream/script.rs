@@ -144,12 +144,20 @@ local base, read = redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])
 if base == read then redis.call('HSET', KEYS[5], 'reader', ARGV[1]) end
 g = group(KEYS[1], ARGV[6])
 local past, count = string.match(redis.call('HGET', KEYS[5], 'fetched') or '', '^(%S+) (%d+)$')
-local fetched = ''
-for _, entry in ipairs(past and redis.call('XRANGE', KEYS[1], '(' .. past, '+', 'COUNT', count) or {}) do
-  local ms, seq = string.match(entry[1], '^(%d+)-(%d+)$')
-  -- Those that do not fit, and what is behind, were not to be used at once.
-  if tonumber(ms) >= 2 ^ 43 or tonumber(seq) >= 2 ^ 20 then break end
-  fetched = entry[1]
+local fetched, left = '', tonumber(count) or 0
+while left > 0 do
+  -- Only ids matter, but entries come whole, and may be large by now: so a few at a time.
+  local some = redis.call('XRANGE', KEYS[1], '(' .. past, '+', 'COUNT', math.min(left, 16))
+  left = #some == 16 and left - 16 or 0
+  for _, entry in ipairs(some) do
+    local ms, seq = string.match(entry[1], '^(%d+)-(%d+)$')
+    -- Those that do not fit, and what is behind, were not to be used at once.
+    if tonumber(ms) >= 2 ^ 43 or tonumber(seq) >= 2 ^ 20 then
+      left = 0
+      break
+    end
+    fetched, past = entry[1], entry[1]
+  end
 end
 return {
   1, moved, position, redis.call('HGET', KEYS[5], 'adopted') or position, base, read,

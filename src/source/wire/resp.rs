@@ -165,6 +165,11 @@ impl<'a> Walk<'a> {
         Walk { bytes, at }
     }
 
+    /// How many bytes are behind it.
+    pub(in crate::source) fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next part.
     ///
     /// # Errors

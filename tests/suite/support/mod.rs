@@ -37,5 +37,5 @@ pub(crate) use self::prometheus::{Prometheus, promtool_command};
 pub(crate) use self::proxy::{Flow, Proxy};
 pub(crate) use self::queue::{Group, add, add_at_once, dead_letters, group, length, push};
 pub(crate) use self::redis::{Aof, Redis};
-pub(crate) use self::tidegate::{Exited, Launch, Tidegate, tidegate_command};
+pub(crate) use self::tidegate::{Exited, Launch, REST, Tidegate, tidegate_command};
 pub(crate) use self::wait::{eventually, try_eventually};

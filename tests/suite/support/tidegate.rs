@@ -152,6 +152,9 @@ impl Launch {
     }
 }
 
+/// What is above this line of the file is replaced by [`Tidegate::reconfigure`].
+pub(crate) const REST: &str = "# what was there at the start\n";
+
 impl Tidegate {
     /// Where it serves HTTP.
     pub(crate) fn address(&self) -> SocketAddr {
@@ -165,11 +168,10 @@ impl Tidegate {
 
     /// Adds to the front of its configuration file, in place of what was added before, and has it read again.
     pub(crate) fn reconfigure(&self, addition: &str) -> anyhow::Result<()> {
-        const MARK: &str = "# what was there at the start\n";
         let file = self.folder.path().join("config.toml");
         let text = std::fs::read_to_string(&file)?;
-        let text = text.split_once(MARK).map_or(text.as_str(), |(_, text)| text);
-        std::fs::write(&file, format!("{addition}\n{MARK}{text}"))?;
+        let text = text.split_once(REST).map_or(text.as_str(), |(_, text)| text);
+        std::fs::write(&file, format!("{addition}\n{REST}{text}"))?;
         self.signal(Signal::SIGHUP)
     }
 
