@@ -51,10 +51,10 @@ pub(crate) fn all(plan: &Plan, folder: &Path) -> anyhow::Result<Vec<Peer>> {
         Peer { name, program, events, interpreter, folder: folder.clone() }
     };
     Ok(vec![
-        peer(PLAIN, Runtime::Node, "plain.js", plan.of(20_000, 5_000)),
-        peer(BATCHED, Runtime::Node, "batched.js", plan.of(200_000, 40_000)),
-        peer("BullMQ", Runtime::Node, "bullmq.js", plan.of(20_000, 5_000)),
-        peer("Python, batched by hand", Runtime::Python, "worker.py", plan.of(200_000, 40_000)),
+        peer(PLAIN, Runtime::Node, "plain.js", plan.of(20_000, 3_000)),
+        peer(BATCHED, Runtime::Node, "batched.js", plan.of(200_000, 20_000)),
+        peer("BullMQ", Runtime::Node, "bullmq.js", plan.of(20_000, 3_000)),
+        peer("Python, batched by hand", Runtime::Python, "worker.py", plan.of(200_000, 20_000)),
     ])
 }
 

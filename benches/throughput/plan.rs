@@ -32,7 +32,7 @@ impl Plan {
             );
         }
         let rounds = match text("ROUNDS").as_str() {
-            "" if quick => 2,
+            "" if quick => 1,
             "" => 5,
             rounds => rounds.parse()?,
         };
