@@ -161,12 +161,8 @@ impl<'a> Reader<'a> {
         let items = self.walk.array()?.unwrap_or(0);
         self.found.entries.reserve(items);
         for _ in 0..items {
-            let start = self.walk.at();
             match self.entry()? {
-                Some(entry) => {
-                    self.found.seen = Some(entry.id);
-                    self.found.entries.push(Entry { size: self.walk.at() - start, ..entry });
-                }
+                Some(entry) => self.found.entries.push(entry),
                 None => self.found.gone += 1,
             }
         }
@@ -174,15 +170,14 @@ impl<'a> Reader<'a> {
     }
 
     fn entry(&mut self) -> Result<Option<Entry>, SourceError> {
+        let begin = self.walk.at();
         self.walk.array()?;
         let id = self.walk.bulk()?;
         let id = std::str::from_utf8(self.walk.text(id)).ok().and_then(Id::parse).ok_or_else(unexpected)?;
+        self.found.seen = Some(id);
         let values = match self.walk.next()? {
             Part::Array(values) => values,
-            Part::Nil => {
-                self.found.seen = Some(id);
-                return Ok(None);
-            }
+            Part::Nil => return Ok(None),
             Part::Bulk(_) | Part::Other => return Err(unexpected()),
         };
         if let Form::Field(wanted) = self.form {
@@ -194,12 +189,14 @@ impl<'a> Reader<'a> {
                 }
             }
             if let Some(event) = event {
-                return Ok(Some(Entry { id, event, is_malformed: false, size: 0 }));
+                let size = self.walk.at() - begin;
+                return Ok(Some(Entry { id, event, is_malformed: false, size }));
             }
             self.walk = start;
         }
         let event = self.flat(values / 2)?;
-        Ok(Some(Entry { id, event, is_malformed: matches!(self.form, Form::Field(_)), size: 0 }))
+        let (is_malformed, size) = (matches!(self.form, Form::Field(_)), self.walk.at() - begin);
+        Ok(Some(Entry { id, event, is_malformed, size }))
     }
 
     /// Makes a JSON object of strings, of so many fields. Bytes that are no UTF-8 stay as they are: whoever decodes it
