@@ -34,5 +34,6 @@ mod tombstones;
 mod traces;
 mod yjs;
 
+mod support_forge;
 mod support_proxy;
 mod support_smoke;

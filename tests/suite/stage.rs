@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Durability, Launch, Metrics, Mongo, Redis, Tidegate, add, assert_accounting, dead_letters, document,
-    length, push, try_eventually, unique,
+    Durability, Forge, Launch, Metrics, Mongo, Redis, Tidegate, add, assert_accounting, dead_letters,
+    document, length, push, try_eventually, unique,
 };
 
 /// How long a test waits for what takes milliseconds on a quiet machine.
@@ -24,6 +24,7 @@ pub(crate) struct Stage {
     pub(crate) database: Database,
     pub(crate) launch: Launch,
     pub(crate) is_stream: bool,
+    forge: Option<Forge>,
 }
 
 /// What a test wants of its stage.
@@ -34,13 +35,14 @@ pub(crate) struct Setting {
     extra: String,
     /// More of the first queue's keys, if it is a stream.
     stream: Option<&'static str>,
+    forged: bool,
 }
 
 impl Setting {
     /// One exactly-once queue and native events for the collection `documents`.
     pub(crate) fn new() -> Self {
         let queues = vec![(unique("queue"), "exactly-once")];
-        Setting { own_servers: None, queues, extra: String::new(), stream: None }
+        Setting { own_servers: None, queues, extra: String::new(), stream: None, forged: false }
     }
 
     /// Servers that the test may stop.
@@ -79,6 +81,12 @@ impl Setting {
         self
     }
 
+    /// The daemon finds MongoDB behind a [`Forge`]; the test itself asks the server.
+    pub(crate) fn forged(mut self) -> Self {
+        self.forged = true;
+        self
+    }
+
     /// More of the configuration file.
     pub(crate) fn with(mut self, toml: &str) -> Self {
         self.extra.push_str(toml);
@@ -103,7 +111,11 @@ impl Setting {
             }
         }
         self.queues.iter().for_each(|(key, _)| redis.tidy(key));
-        let launch = Launch::config(config).redis(&redis).mongodb(&mongo, &name);
+        let mut launch = Launch::config(config).redis(&redis).mongodb(&mongo, &name);
+        let forge = if self.forged { Some(Forge::start(&mongo).await?) } else { None };
+        if let Some(forge) = &forge {
+            launch = launch.env("TIDEGATE_MONGODB__URI", forge.uri());
+        }
         Ok(Stage {
             database: mongo.database(&name).await?,
             launch,
@@ -111,11 +123,17 @@ impl Setting {
             redis,
             mongo,
             is_stream: self.stream.is_some(),
+            forge,
         })
     }
 }
 
 impl Stage {
+    /// What the daemon takes for MongoDB; only with [`Setting::forged`].
+    pub(crate) fn forge(&self) -> &Forge {
+        self.forge.as_ref().expect("the stage is forged")
+    }
+
     /// A connection to Redis, as producers have.
     pub(crate) async fn producer(&self) -> anyhow::Result<MultiplexedConnection> {
         self.redis.connect().await

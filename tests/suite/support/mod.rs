@@ -2,7 +2,8 @@
 //!
 //! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
-//! - [`Proxy`] stands in front of a server and fails as networks do.
+//! - [`Proxy`] stands in front of a server and fails as networks do; [`Forge`] stands in front of MongoDB and answers as
+//!   other servers, or one in trouble, would.
 //! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
 //! - [`Browser`] is a real one without a window, [`Tab`] a page in it.
 //! - [`eventually`] waits for a condition; [`Metrics`] and [`assert_accounting`] check what the daemon says of itself.
@@ -13,6 +14,7 @@
 
 mod browser;
 mod documents;
+mod forge;
 mod http;
 mod metrics;
 mod mongo;
@@ -28,6 +30,7 @@ mod wait;
 
 pub(crate) use self::browser::{Browser, Tab};
 pub(crate) use self::documents::{count, document, documents};
+pub(crate) use self::forge::{Forge, InForce, On, Rule, Statement, command_error, write_error};
 pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};
 pub(crate) use self::names::unique;
