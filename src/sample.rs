@@ -52,7 +52,7 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
     let mut decoder = Decoder::new(config);
     // Only the first queue: the others' commands differ in the guard's name.
     let guard = config.queues.first().filter(|queue| queue.delivery == Delivery::ExactlyOnce);
-    let guard = guard.map(|queue| Guard::new(&queue.key));
+    let guard = guard.map(|queue| Guard::new(queue.id()));
     let events = events(text);
     let mut all_routed = !events.is_empty();
     if events.is_empty() {

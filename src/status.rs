@@ -20,7 +20,7 @@ pub use self::dependency::Dependency;
 use self::history::{History, Recent};
 pub use self::lane::LaneStatus;
 pub use self::letters::Letters;
-pub use self::queue::{Phase, QueueStatus};
+pub use self::queue::{Obstacle, Phase, QueueStatus};
 use self::summary::{Facts, Summary};
 #[cfg(test)]
 pub(crate) use self::tests::Lines;
@@ -83,10 +83,15 @@ impl Status {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Whether the instance can do its work: its dependencies answer and it is not ending.
+    /// Whether the instance can do its work: its dependencies answer, nothing keeps it from draining a queue, and it is not
+    /// ending.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.redis.is_up() && self.mongodb.is_up() && !self.is_stopping()
+        self.redis.is_up() && self.mongodb.is_up() && !self.is_stopping() && !self.is_obstructed()
+    }
+
+    fn is_obstructed(&self) -> bool {
+        self.queues.iter().any(|queue| queue.is_obstructed())
     }
 
     /// Looks at all figures once a second, so that rates can be told. Never ends.

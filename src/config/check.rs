@@ -172,8 +172,22 @@ impl Config {
     fn check_queues(&self, found: &mut Violations) {
         found.require(!self.queues.is_empty(), "queues", "at least one queue is needed");
         let mut keys = BTreeSet::new();
+        let mut ids = BTreeMap::new();
         for (number, queue) in self.queues.iter().enumerate() {
             queue.check(&KeyPath::from("queues").join(number), found);
+            let path = KeyPath::from("queues").join(number).join("id");
+            match queue.ids() {
+                Ok(all) => {
+                    for id in all {
+                        let message = format!("{id:?} is that of another queue, too");
+                        // Of keys that are there twice, that is said.
+                        let has_own = ids.insert(id, queue.id.is_some());
+                        let is_new = has_own.is_none_or(|other| !other && queue.id.is_none());
+                        found.require(is_new, path.clone(), message);
+                    }
+                }
+                Err(fault) => found.require(queue.id.is_none() || queue.keys().is_err(), path, fault),
+            }
             let path = KeyPath::from("queues").join(number).join("key");
             match queue.keys() {
                 Ok(all) => {

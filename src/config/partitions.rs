@@ -11,27 +11,45 @@ impl Queue {
     /// # Errors
     /// It has a range that is none: says what is wrong.
     pub fn keys(&self) -> Result<Vec<String>, String> {
-        let Some((before, first, last, after)) = range(&self.key) else { return Ok(vec![self.key.clone()]) };
-        let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
-            return Err(format!("{{{first}..{last}}} must be two numbers"));
-        };
-        if first >= last || last - first >= MAX_PARTITIONS {
-            return Err(format!(
-                "{{{first}..{last}}} must go up, and name at most {MAX_PARTITIONS} partitions"
-            ));
+        names(&self.key)
+    }
+
+    /// The ids of these keys: an id has the range that the key has.
+    ///
+    /// # Errors
+    /// They are not as many: says what is wrong.
+    pub(super) fn ids(&self) -> Result<Vec<String>, String> {
+        let keys = self.keys()?;
+        let Some(id) = &self.id else { return Ok(keys) };
+        let ids = names(id)?;
+        if ids.len() == keys.len() {
+            return Ok(ids);
         }
-        if range(after).is_some() {
-            return Err("can have only one range".into());
-        }
-        Ok((first..=last).map(|n| format!("{before}{n}{after}")).collect())
+        Err(format!("must name as many queues as the key: that names {}, this {}", keys.len(), ids.len()))
     }
 
     /// The queues that it names.
     pub(super) fn expanded(self) -> Vec<Queue> {
         // What is wrong was reported before.
-        let keys = self.keys().unwrap_or_default();
-        keys.into_iter().map(|key| Queue { key, ..self.clone() }).collect()
+        let (keys, ids) = (self.keys().unwrap_or_default(), self.ids().unwrap_or_default());
+        let id = |id| self.id.is_some().then_some(id);
+        keys.into_iter().zip(ids).map(|(key, name)| Queue { key, id: id(name), ..self.clone() }).collect()
     }
+}
+
+/// A text, or one for each number of the range in it.
+fn names(text: &str) -> Result<Vec<String>, String> {
+    let Some((before, first, last, after)) = range(text) else { return Ok(vec![text.to_owned()]) };
+    let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
+        return Err(format!("{{{first}..{last}}} must be two numbers"));
+    };
+    if first >= last || last - first >= MAX_PARTITIONS {
+        return Err(format!("{{{first}..{last}}} must go up, and name at most {MAX_PARTITIONS} partitions"));
+    }
+    if range(after).is_some() {
+        return Err("can have only one range".into());
+    }
+    Ok((first..=last).map(|n| format!("{before}{n}{after}")).collect())
 }
 
 /// What is before, between and behind `{a..b}`.
@@ -67,6 +85,22 @@ mod tests {
         assert_eq!(keys("plain").unwrap(), ["plain"]);
         assert_eq!(keys("collab:{7}").unwrap(), ["collab:{7}"], "a hash tag");
         assert_eq!(keys("{open").unwrap(), ["{open"]);
+    }
+
+    #[test]
+    fn ids_follow_the_range_of_the_key() {
+        let queue = |text: &str| -> Queue { toml::from_str(text).unwrap() };
+        let names = |text: &str| -> Vec<(String, String)> {
+            let queues = queue(text).expanded().into_iter();
+            queues.map(|queue| (queue.key.clone(), queue.id().to_owned())).collect()
+        };
+        let pair = |key: &str, id: &str| (key.to_owned(), id.to_owned());
+        let two = names("key = 'q:{0..1}'\nid = 'eu:q:{0..1}'");
+        assert_eq!(two, [pair("q:0", "eu:q:0"), pair("q:1", "eu:q:1")]);
+        assert_eq!(names("key = 'q:{0..1}'"), [pair("q:0", "q:0"), pair("q:1", "q:1")]);
+        assert_eq!(names("key = 'q'\nid = 'eu:q'"), [pair("q", "eu:q")]);
+        let wrong = queue("key = 'q:{0..1}'\nid = 'eu'").ids().unwrap_err();
+        assert_eq!(wrong, "must name as many queues as the key: that names 2, this 1");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use super::{KeyPath, word};
 pub struct Queue {
     /// Redis key; `{0..15}` in it makes sixteen queues of it.
     pub key: String,
+    /// Its name in watermarks and epochs; with a range as in the key. Without one, its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// List or stream.
     #[serde(default, deserialize_with = "word")]
     pub kind: QueueKind,
@@ -90,7 +93,16 @@ impl Trim {
     pub const DELETE: Trim = Trim::Word(TrimWord::Delete);
 }
 
+/// Each document that is written has the id in a field's name.
+const MAX_ID_BYTES: usize = 200;
+
 impl Queue {
+    /// Its name in watermarks and epochs.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.as_deref().unwrap_or(&self.key)
+    }
+
     /// The consumer group of a stream.
     #[must_use]
     pub fn group(&self) -> &str {
@@ -112,6 +124,10 @@ impl Queue {
     /// Reports what is wrong with it alone.
     pub(super) fn check(&self, key: &KeyPath, found: &mut Violations) {
         found.require(!self.key.is_empty(), key.join("key"), "must not be empty");
+        let id = self.id.as_deref();
+        found.require(id != Some(""), key.join("id"), "must not be empty");
+        let message = format!("must not be longer than {MAX_ID_BYTES} bytes");
+        found.require(id.is_none_or(|id| id.len() <= MAX_ID_BYTES), key.join("id"), message);
         match self.kind {
             QueueKind::Stream => {
                 let message =
@@ -171,6 +187,23 @@ mod tests {
         `queues[0].group`: must not be empty
         `queues[0].field`: means nothing together with `flat = true`: all fields are the event
         "#);
+    }
+
+    #[test]
+    fn an_id_is_a_name_of_its_own() {
+        assert_eq!(violations("id = \"eu:q\""), "");
+        assert_eq!(violations("id = \"\""), "`queues[0].id`: must not be empty");
+        let long = format!("id = {:?}", "x".repeat(201));
+        assert_eq!(violations(&long), "`queues[0].id`: must not be longer than 200 bytes");
+        let more = |queue: &str| violations(&format!("[[queues]]\nkey = \"other\"\n{queue}"));
+        assert_eq!(more("id = \"mine\""), "");
+        assert_eq!(more("id = \"q\""), "`queues[1].id`: \"q\" is that of another queue, too");
+        assert_eq!(
+            violations("id = \"other\"\n[[queues]]\nkey = \"other\""),
+            "`queues[1].id`: \"other\" is that of another queue, too"
+        );
+        let ranges = violations("[[queues]]\nkey = \"p:{0..1}\"\nid = \"p\"");
+        assert_eq!(ranges, "`queues[1].id`: must name as many queues as the key: that names 2, this 1");
     }
 
     #[test]

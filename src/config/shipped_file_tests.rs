@@ -78,6 +78,7 @@ fn it_shows_every_key() {
     }
     let queue = Queue {
         key: String::new(),
+        id: Some(String::new()),
         kind: QueueKind::default(),
         delivery: Delivery::default(),
         group: Some(String::new()),

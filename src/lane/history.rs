@@ -18,7 +18,7 @@ pub(super) async fn append(queue: &Owned, mut kept: Vec<Records>) {
     }
     let (sink, collections) = (&queue.shared.sink, &queue.mapping.collections);
     let mut backoff = Backoff::default();
-    while let Err(error) = sink.append_history(&queue.key, &kept, collections).await {
+    while let Err(error) = sink.append_history(&queue.id, &kept, collections).await {
         if error.class() == Class::Data {
             return one_by_one(queue, kept).await;
         }
@@ -35,7 +35,7 @@ async fn one_by_one(queue: &Owned, kept: Vec<Records>) {
             let (offset, into) = (record.offset, record.into.clone());
             let one = [Records { entity: entity.clone(), records: vec![record] }];
             let mut backoff = Backoff::default();
-            while let Err(error) = sink.append_history(&queue.key, &one, collections).await {
+            while let Err(error) = sink.append_history(&queue.id, &one, collections).await {
                 if error.class() == Class::Data {
                     // Its document is durable. The queue must not stand still for what has a validator.
                     tracing::error!(queue = queue.key, offset, "{into:?} does not take an event: {error}");

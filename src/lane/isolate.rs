@@ -298,7 +298,7 @@ async fn bury(
     let dead = Dead { offset, event, rejection, traceparent, entity };
     if queue.guard.is_some() {
         let mut backoff = Backoff::default();
-        while let Err(error) = queue.shared.sink.record_dead(&queue.key, &dead).await {
+        while let Err(error) = queue.shared.sink.record_dead(&queue.id, &dead).await {
             queue.shared.metrics.retried_mongodb(error.class());
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         }

@@ -176,7 +176,7 @@ async fn look(
         Some((first.min(write.segment.first), last.max(write.segment.last)))
     });
     let recorded = match bounds {
-        Some((first, last)) => queue.shared.sink.recorded_dead(&queue.key, first, last).await?,
+        Some((first, last)) => queue.shared.sink.recorded_dead(&queue.id, first, last).await?,
         None => BTreeMap::new(),
     };
     Ok((found, recorded))

@@ -1,11 +1,13 @@
 //! A queue and its ownership: taking over, reading ahead, settling, committing, handing over.
 
+mod claim;
 mod committer;
 mod dispatcher;
 mod ownership;
 mod pause;
 mod reader;
 mod recovery;
+mod takeover;
 mod window_size;
 
 use std::collections::BTreeSet;
@@ -17,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::claim::{Claim, Unconfirmed};
 pub use self::ownership::drain;
 pub use self::window_size::WindowSize;
 use crate::buffer::Buffer;
@@ -96,6 +99,10 @@ pub struct Owned {
     pub held_ts: Mutex<Vec<Option<i64>>>,
     /// Its Redis key.
     pub key: String,
+    /// Its name in MongoDB, under which what is unsettled was read.
+    pub id: String,
+    /// What MongoDB knows of this ownership, if its delivery has a guard.
+    pub claim: Option<Claim>,
 }
 
 impl Owned {

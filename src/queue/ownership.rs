@@ -4,29 +4,24 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::committer::commit;
 use super::dispatcher::Dispatcher;
 use super::reader::Reader;
+use super::takeover::Taken;
 use super::{Owned, Shared};
 use crate::backoff::Backoff;
 use crate::commit::Tracker;
-use crate::config::{self, Delivery, QueueKind};
+use crate::config::{self, Delivery};
 use crate::lane::Lane;
 use crate::live::Mapping;
 use crate::metrics::QueueMetrics;
-use crate::peers::Share;
 use crate::settle::Ledger;
 use crate::sink::Guard;
-use crate::source::{
-    Keys, List, Pop, Source, SourceError, State, Stream, Waiter, check_version, deletes_at_once, state,
-    version,
-};
+use crate::source::{Keys, Pop, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
@@ -34,16 +29,16 @@ use crate::tail_clock::TailClock;
 const LANE_INPUTS: usize = 8;
 
 /// A queue of this instance, owned or not.
-struct Queue {
+pub(super) struct Queue {
     /// Its place in the configuration.
-    at: usize,
-    config: config::Queue,
-    shared: Arc<Shared>,
-    metrics: Arc<QueueMetrics>,
-    status: Arc<QueueStatus>,
-    keys: Keys,
+    pub(super) at: usize,
+    pub(super) config: config::Queue,
+    pub(super) shared: Arc<Shared>,
+    pub(super) metrics: Arc<QueueMetrics>,
+    pub(super) status: Arc<QueueStatus>,
+    pub(super) keys: Keys,
     /// The epoch under which this instance owned the queue last.
-    previous: Option<i64>,
+    pub(super) previous: Option<i64>,
     /// What the queue's events meant then.
     mapping: Arc<Mapping>,
     /// The epochs of all ownerships with that mapping.
@@ -85,7 +80,12 @@ pub async fn drain(
             Err(error) => {
                 queue.ended(&error);
                 let redis = &queue.shared.status.redis;
-                stop.run_until_cancelled(redis.back_or(backoff.wait())).await;
+                if matches!(error, SourceError::Deposed) {
+                    // The later owner may be in the same Redis, and be seen there soon.
+                    stop.run_until_cancelled(tokio::time::sleep(queue.shared.config.lease.ttl)).await;
+                } else {
+                    stop.run_until_cancelled(redis.back_or(backoff.wait())).await;
+                }
             }
         }
     }
@@ -105,6 +105,15 @@ impl Queue {
             SourceError::Fenced => {
                 tracing::warn!(queue, "the lease was lost; what was unsettled is left to the new owner");
             }
+            SourceError::Deposed => tracing::warn!(
+                queue,
+                "MongoDB knows of a later owner; what was unsettled is left to it, or to the next takeover"
+            ),
+            SourceError::OtherId => tracing::info!(
+                queue,
+                id = self.config.id(),
+                "what was read under the queue's former id is settled; going on under the one it has now"
+            ),
             SourceError::UsedUp => tracing::info!(queue, "the epoch's offsets are used up; taking another"),
             // The takeover that follows finds the same, counts it and says what was done about it.
             SourceError::ForeignPop => {}
@@ -113,7 +122,7 @@ impl Queue {
 
     /// Owns the queue once, if it becomes free before `stop`.
     async fn own(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
-        let source = match self.config.delivery {
+        let Taken { source, id, claim } = match self.config.delivery {
             Delivery::AtMostOnce => {
                 let shared = &self.shared;
                 let (status, buffer) = (Arc::clone(&shared.status), Arc::clone(&shared.buffer));
@@ -122,10 +131,10 @@ impl Queue {
                 pop.reach().await?;
                 self.previous.get_or_insert(0);
                 self.choose_mapping(false, 0);
-                Source::Pop(pop)
+                Taken { source: Source::Pop(pop), id: self.config.id().to_owned(), claim: None }
             }
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
-                Some(source) => source,
+                Some(taken) => taken,
                 None => return Ok(()),
             },
         };
@@ -139,7 +148,7 @@ impl Queue {
             source,
             mapping: Arc::clone(&self.mapping),
             recovered: CancellationToken::new(),
-            guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| Guard::new(&self.config.key)),
+            guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| Guard::new(&id)),
             ledger: Ledger::new(Arc::clone(&self.metrics), Arc::clone(&self.shared.buffer)),
             metrics: Arc::clone(&self.metrics),
             status: Arc::clone(&self.status),
@@ -151,6 +160,8 @@ impl Queue {
             clock: parking_lot::Mutex::new(TailClock::default()),
             held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),
             key: self.config.key.clone(),
+            id,
+            claim,
             shared: Arc::clone(&self.shared),
         });
         let ended = self.run_until_others_turn(&owned, stop).await;
@@ -171,7 +182,7 @@ impl Queue {
 
     /// Decides what the queue's events mean from now on: what the newest routes say. But events that this process has
     /// read and not committed, and perhaps written, mean what they meant when it read them: under the epoch `reader`.
-    fn choose_mapping(&mut self, is_in_doubt: bool, reader: i64) {
+    pub(super) fn choose_mapping(&mut self, is_in_doubt: bool, reader: i64) {
         if !is_in_doubt || !self.mapped.contains(&reader) {
             self.mapping = self.shared.live.mapping();
             self.mapped.clear();
@@ -212,119 +223,17 @@ impl Queue {
             leave.cancel();
             std::future::pending().await
         };
+        let deposed = async {
+            let Some(claim) = &owned.claim else { return std::future::pending().await };
+            let period = (self.shared.config.lease.ttl / 4).min(Duration::from_secs(1));
+            Err(claim.until_ended(&self.shared.sink, period).await)
+        };
         tokio::select! {
             ended = run(owned, self.keys.clone(), &leave) => ended,
             () = others_turn => Ok(()),
             ended = new_routes => ended,
+            ended = deposed => ended,
         }
-    }
-
-    /// Whether the queue, free for that long, is this instance's to take.
-    fn may_take(&self, free_for: Duration) -> bool {
-        let peers = &self.shared.peers;
-        match peers.share(self.at) {
-            Some(Share::Ours) => true,
-            // The other should have come by now.
-            Some(Share::Theirs) => free_for > self.shared.config.lease.ttl,
-            None => free_for > peers.period() * 4,
-        }
-    }
-
-    /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
-    async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Source>, SourceError> {
-        let mut connection = self.shared.redis.connect().await?;
-        let version = version(&mut connection).await?;
-        check_version(self.config.kind, version)?;
-        let ttl = self.shared.config.lease.ttl;
-        let poll = (ttl / 16).min(Duration::from_millis(250));
-        let mut standing_by = false;
-        let mut free_since = None;
-        let mut backoff = Backoff::default();
-        loop {
-            let seen = state(&mut connection, &self.keys, &self.config).await?;
-            // Only now: a Redis that is still loading its data answers to what came before.
-            self.shared.status.redis.up();
-            self.status.set_depth(seen.elements);
-            let owned = seen.is_owned(self.previous);
-            if owned {
-                free_since = None;
-            }
-            if owned || !self.may_take(free_since.get_or_insert_with(Instant::now).elapsed()) {
-                if !standing_by && (owned || self.shared.peers.share(self.at).is_some()) {
-                    standing_by = true;
-                    self.status.set_phase(Phase::Standby);
-                    tracing::info!(queue = self.config.key, "standing by: the queue is another instance's");
-                }
-                if stop.run_until_cancelled(tokio::time::sleep(poll)).await.is_none() {
-                    return Ok(None);
-                }
-                continue;
-            }
-            let epoch = match self.shared.sink.next_epoch(&self.config.key, seen.epoch()).await {
-                Ok(epoch) => epoch,
-                Err(error) => {
-                    tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
-                    self.shared.metrics.retried_mongodb(error.class());
-                    // Then the queue is looked at again: it grows meanwhile, and may have got an owner.
-                    let mongodb = &self.shared.status.mongodb;
-                    stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await;
-                    if stop.is_cancelled() {
-                        return Ok(None);
-                    }
-                    continue;
-                }
-            };
-            match self.take(&connection, version, &seen, epoch).await {
-                Ok(source) => return Ok(Some(source)),
-                // Somebody was faster.
-                Err(SourceError::Fenced) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Takes the queue over under an epoch.
-    async fn take(
-        &mut self,
-        connection: &MultiplexedConnection,
-        version: (u32, u32),
-        seen: &State,
-        epoch: i64,
-    ) -> Result<Source, SourceError> {
-        let connections = (connection.clone(), self.shared.redis.wire().await?);
-        let (keys, previous) = (self.keys.clone(), self.previous);
-        // Shorter than its name says, so that by then another one has taken the queue.
-        let lease = self.shared.config.lease.ttl * 7 / 8;
-        let source = match self.config.kind {
-            QueueKind::List => {
-                let list = List::take(connections, keys, seen, epoch, previous, lease).await?;
-                if !list.is_intact() {
-                    self.metrics.foreign_pops.increment(1);
-                    tracing::error!(
-                        queue = self.config.key,
-                        "another client removes or inserts elements, but this delivery needs the list to itself: \
-                         all elements are numbered anew, some events may be applied twice"
-                    );
-                }
-                Source::List(list)
-            }
-            QueueKind::Stream => {
-                let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));
-                let at_once = deletes_at_once(version);
-                let what = (keys, &self.config);
-                let stream =
-                    Stream::take(connections, what, seen, (epoch, previous), lease, at_once, watched).await?;
-                Source::Stream(Box::new(stream))
-            }
-        };
-        self.previous = Some(epoch);
-        self.metrics.takeovers.increment(1);
-        self.status.set_epoch(epoch);
-        self.choose_mapping(source.is_in_doubt().await, seen.reader);
-        let unsettled = source.unsettled().await;
-        let recovering: Vec<_> = unsettled.iter().filter(|range| !range.is_empty()).collect();
-        tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
-        Ok(source)
     }
 }
 

@@ -70,6 +70,9 @@ impl Reader {
         if self.stop.is_cancelled() && queue.source.lease().is_some() {
             return Ok(());
         }
+        if queue.claim.as_ref().is_some_and(|claim| claim.id != queue.id) {
+            return Err(SourceError::OtherId);
+        }
         let cursor = queue.source.recovered().await?;
         queue.tracker.lock().restart(cursor);
         queue.clock.lock().reset();

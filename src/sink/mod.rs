@@ -3,6 +3,7 @@
 mod command;
 mod compact;
 mod dead;
+mod epoch;
 mod error;
 mod fresh;
 mod history;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bson::{Bson, Document, RawDocumentBuf, doc};
+use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::sync::watch;
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
 pub use self::compact::{Compaction, Grown};
 pub use self::dead::DEAD;
+pub use self::epoch::{EPOCHS, Identity};
 pub use self::error::SinkError;
 use self::novelty::Novelty;
 pub use self::preview::preview;
@@ -44,9 +46,6 @@ use crate::live::Live;
 use crate::metrics::WriteMetrics;
 use crate::raw::{self, begin_document, end_document};
 use crate::status::Status;
-
-/// The collection that holds each queue's last epoch.
-pub const EPOCHS: &str = "tidegate";
 
 /// MongoDB: the user has not the right to.
 const UNAUTHORIZED: i32 = 13;
@@ -176,43 +175,6 @@ impl Sink {
     #[must_use]
     pub fn watch_away(&self) -> watch::Receiver<bool> {
         self.away.subscribe()
-    }
-
-    /// Takes a new epoch of a queue, above its last and above `least`.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn next_epoch(&self, queue: &str, least: i64) -> Result<i64, SinkError> {
-        // Two steps, each atomic: whoever's increment comes later has the larger epoch.
-        // Whatever the writes' concern is, an epoch must never be taken twice.
-        let concern = doc! {"w": "majority"};
-        let raise = doc! {
-            "update": EPOCHS,
-            "updates": [{"q": {"_id": queue}, "u": {"$max": {"epoch": least}}, "upsert": true}],
-            "writeConcern": concern.clone(),
-        };
-        let reply = self.run_document(&raise).await?;
-        // An upsert race is the other's raise; the increment below does not mind.
-        if let Some(error) = reply.get_array("writeErrors").ok().and_then(|errors| errors.first())
-            && error.as_document().and_then(|e| e.get_i32("code").ok()) != Some(11000)
-        {
-            return Err(SinkError::transient(format!("no epoch could be taken: {error}")));
-        }
-        let take = doc! {
-            "findAndModify": EPOCHS,
-            "query": {"_id": queue},
-            "update": {"$inc": {"epoch": 1_i64}},
-            "upsert": true,
-            "new": true,
-            "writeConcern": concern,
-        };
-        let reply = self.run_document(&take).await?;
-        if reply.contains_key("writeConcernError") {
-            return Err(SinkError::transient("no epoch could be taken: the write concern was not met"));
-        }
-        let epoch =
-            reply.get_document("value").ok().and_then(|value| value.get("epoch")).and_then(Bson::as_i64);
-        epoch.ok_or_else(|| SinkError::transient("no epoch could be taken: the reply has none"))
     }
 
     /// Forgets that the last attempt to write failed, where nobody makes another.

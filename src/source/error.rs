@@ -14,6 +14,12 @@ pub enum SourceError {
     /// Elements are not where they were: somebody else pops or inserts.
     #[error("another client removes or inserts elements")]
     ForeignPop,
+    /// MongoDB knows of a later owner, which is in another Redis, or in one that this one was copied to.
+    #[error("MongoDB knows of a later owner of the queue")]
+    Deposed,
+    /// What was read under the id that the queue had in MongoDB is settled. Take over again, under the one it has now.
+    #[error("the queue has another id")]
+    OtherId,
     /// The epoch's offsets are used up. Take over again, under the next.
     #[error("the epoch's offsets are used up")]
     UsedUp,

@@ -15,6 +15,8 @@ pub struct Keys {
     pub owner: String,
     /// Name of the instance that owns the queue, for people.
     pub holder: String,
+    /// Hash: which Redis it is, how the queue is called in MongoDB, and the epoch of the last takeover.
+    pub identity: String,
     /// Sorted set: instances that drain the queue, by when they are forgotten.
     pub instances: String,
     /// Hash: how often the queue was taken over without a commit.
@@ -45,6 +47,7 @@ impl Keys {
             owner: key("owner"),
             holder: key("holder"),
             tries: key("tries"),
+            identity: key("identity"),
             instances: key("instances"),
             renumbered: key("renumbered"),
             refused: key("refused"),

@@ -8,6 +8,7 @@ use sha1::{Digest, Sha1};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
+use super::identity::Known;
 use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
 use super::script;
@@ -108,29 +109,31 @@ pub(super) async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -
 }
 
 impl List {
-    /// Takes a queue over under a new epoch, if its state is still `seen`. `previous` is the epoch under
-    /// which this very instance owned it last.
+    /// Takes a queue over under a new epoch, if its state is still `seen` and what is known of it as it was. `previous` is
+    /// the epoch under which this very instance owned it last; `id` is how the queue is called in MongoDB.
     ///
     /// # Errors
     /// Fenced if somebody was faster; Redis's.
     pub(crate) async fn take(
         (mut connection, wire): (MultiplexedConnection, Wire),
         keys: Keys,
-        seen: &State,
-        epoch: i64,
+        (seen, known): (&State, &Known),
+        (epoch, id): (i64, &str),
         previous: Option<i64>,
         ttl: Duration,
     ) -> Result<Self, SourceError> {
         let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
         let (base, read) = seen.offsets();
         let taken: i64 = Script::new(script::TAKE)
-            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head])
+            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head, &keys.identity])
             .arg(epoch)
             .arg(millis(ttl))
             .arg(previous)
             .arg(&seen.base)
             .arg(&seen.read)
             .arg(read - base)
+            .arg(&known.args())
+            .arg(id)
             .invoke_async(&mut connection)
             .await?;
         let intact = match fenced(taken) {

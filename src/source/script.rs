@@ -25,14 +25,20 @@ pub(super) const FOREIGN: i64 = -2;
 /// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Answers -2 where
 /// elements that were read are gone or moved, so that numbers given out mean nothing any more.
 ///
-/// KEYS queue owner base read head · ARGV epoch ttl-ms previous-epoch base read read-minus-base
+/// KEYS queue owner base read head identity · ARGV epoch ttl-ms previous-epoch base read read-minus-base
+/// identity former-id former-epoch id
 pub(super) const TAKE: &str = r"
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[3] then return -1 end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return -1 end
 if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return -1 end
+for i, field in ipairs({ 'identity', 'id', 'epoch' }) do
+  if (redis.call('HGET', KEYS[6], field) or '') ~= ARGV[6 + i] then return -1 end
+end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('HDEL', KEYS[6], 'new')
+redis.call('HSET', KEYS[6], 'id', ARGV[10], 'epoch', ARGV[1])
 if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[6]) then return -2 end
 local head = redis.call('GET', KEYS[5])
 if head and head ~= '' then

@@ -39,6 +39,19 @@ impl State {
         self.epoch.max(owner)
     }
 
+    /// Whether somebody may have read, and written, what is not committed.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        let (base, read) = self.offsets();
+        read > base
+    }
+
+    /// Whether nobody has owned it yet.
+    #[must_use]
+    pub fn is_unnumbered(&self) -> bool {
+        self.base.is_empty()
+    }
+
     /// Base and read as numbers.
     pub(super) fn offsets(&self) -> (i64, i64) {
         let base = self.base.parse().unwrap_or(0);

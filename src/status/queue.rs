@@ -32,6 +32,15 @@ pub enum Phase {
     Stopped,
 }
 
+/// What keeps a queue from being drained until somebody decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// What is the case.
+    pub text: String,
+    /// What is to be done.
+    pub advice: &'static str,
+}
+
 /// The state of a queue.
 #[derive(Debug)]
 pub struct QueueStatus {
@@ -43,6 +52,7 @@ pub struct QueueStatus {
     dead_list: String,
     pub(super) metrics: Arc<QueueMetrics>,
     phase: Mutex<(Phase, Instant)>,
+    obstacle: Mutex<Option<Obstacle>>,
     epoch: AtomicI64,
     committed: AtomicI64,
     last_commit: Mutex<Option<Instant>>,
@@ -69,6 +79,7 @@ impl QueueStatus {
             dead_list: format!("{}{}", queue.key, config.dead_letter.suffix),
             metrics: Arc::clone(metrics),
             phase: Mutex::new((Phase::Connecting, Instant::now())),
+            obstacle: Mutex::new(None),
             epoch: AtomicI64::new(0),
             committed: AtomicI64::new(0),
             last_commit: Mutex::new(None),
@@ -89,6 +100,19 @@ impl QueueStatus {
         }
         drop(known);
         self.metrics.lease_held.set(f64::from(u8::from(self.is_held())));
+    }
+
+    /// What keeps the queue from being drained, if anything does. Answers whether that is news.
+    pub fn set_obstacle(&self, obstacle: Option<Obstacle>) -> bool {
+        let mut known = self.obstacle.lock();
+        let news = *known != obstacle;
+        *known = obstacle;
+        news
+    }
+
+    /// Whether something keeps it from being drained.
+    pub(super) fn is_obstructed(&self) -> bool {
+        self.obstacle.lock().is_some()
     }
 
     /// Whether this instance owns the queue.
@@ -197,6 +221,7 @@ impl QueueStatus {
             at_most_once: self.delivery == Delivery::AtMostOnce,
             phase,
             phase_for,
+            obstacle: self.obstacle.lock().clone(),
             depth: self.depth.load(Ordering::Relaxed),
             held: self.held(),
             oldest_age: self.oldest_age(),
@@ -224,6 +249,7 @@ impl QueueStatus {
             "delivery": self.delivery,
             "phase": phase,
             "phase_seconds": since.as_secs(),
+            "obstacle": self.obstacle.lock().as_ref().map(|obstacle| obstacle.text.clone()),
             "epoch": self.epoch.load(Ordering::Relaxed),
             "owner": members.holder,
             "instances": members.instances,

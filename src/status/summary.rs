@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Phase;
 use super::dependency::Health;
+use super::{Obstacle, Phase};
 use crate::words::{events, number, rate, span};
 
 /// From this age on, events are late. A batch waits for company far less long.
@@ -31,6 +31,7 @@ pub(super) struct QueueFacts {
     pub(super) at_most_once: bool,
     pub(super) phase: Phase,
     pub(super) phase_for: Duration,
+    pub(super) obstacle: Option<Obstacle>,
     pub(super) depth: u64,
     pub(super) held: u64,
     pub(super) oldest_age: Duration,
@@ -85,6 +86,7 @@ impl Facts {
             .or_else(|| self.redis_down())
             .or_else(|| self.mongodb_down())
             .or_else(|| self.starting())
+            .or_else(|| self.obstructed())
             .or_else(|| self.refused())
             .or_else(|| self.not_drained())
             .or_else(|| self.late())
@@ -173,6 +175,13 @@ impl Facts {
     fn servers_answer(&self) -> bool {
         let answers = |health: &Health| matches!(health, Health::Up(time) if *time >= STUCK);
         answers(&self.redis) && answers(&self.mongodb)
+    }
+
+    fn obstructed(&self) -> Option<Summary> {
+        let (queue, obstacle) =
+            self.queues.iter().find_map(|queue| Some((queue, queue.obstacle.as_ref()?)))?;
+        let text = format!("{} is not drained: {}.", queue.key, obstacle.text);
+        Some(summary(Level::Bad, "obstructed", text, obstacle.advice))
     }
 
     fn refused(&self) -> Option<Summary> {

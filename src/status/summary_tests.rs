@@ -8,6 +8,7 @@ fn queue() -> QueueFacts {
         at_most_once: false,
         phase: Phase::Active,
         phase_for: Duration::from_secs(60),
+        obstacle: None,
         depth: 0,
         held: 0,
         oldest_age: Duration::ZERO,

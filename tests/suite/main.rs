@@ -17,6 +17,7 @@ mod hot_state;
 mod main_path;
 mod new_documents;
 mod node;
+mod numbering;
 mod outages;
 mod overload;
 mod ownership;

@@ -21,6 +21,7 @@ use self::id::Id;
 pub(crate) use self::id::ms_of;
 use self::script::Acknowledge;
 use super::error::SourceError;
+use super::identity::Known;
 use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
 use super::state::State;
@@ -145,15 +146,15 @@ impl Stream {
     pub(crate) async fn take(
         (mut connection, wire): (MultiplexedConnection, Wire),
         (keys, config): (Keys, &config::Queue),
-        seen: &State,
-        (epoch, previous): (i64, Option<i64>),
+        (seen, before): (&State, &Known),
+        (epoch, id, previous): (i64, &str, Option<i64>),
         ttl: Duration,
         deletes_at_once: bool,
         (metrics, status): (Arc<QueueMetrics>, Arc<Status>),
     ) -> Result<Self, SourceError> {
         let found = Id::parse(&seen.position).unwrap_or_default();
         let taken: Taken = Script::new(script::TAKE)
-            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
+            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
             .arg(epoch)
             .arg(millis(ttl))
             .arg(previous.map(|epoch| epoch.to_string()).unwrap_or_default())
@@ -162,6 +163,8 @@ impl Stream {
             .arg(&seen.position)
             .arg(found.nearest().saturating_add(1))
             .arg(found.to_string())
+            .arg(&before.args())
+            .arg(id)
             .invoke_async(&mut connection)
             .await?;
         let (answer, moved, position, adopted, base, read, count, pending, fetched) = taken;

@@ -107,8 +107,8 @@ return {
 /// is none. Where it was moved, puts it back. Answers whether it was, where it is, where it was found at first, base,
 /// read, the number of entries read, if that is known, and of those pending, and the last of those fetched last.
 ///
-/// KEYS queue owner base read stream · ARGV epoch ttl-ms previous-epoch base read group position first-base
-/// first-position
+/// KEYS queue owner base read stream identity · ARGV epoch ttl-ms previous-epoch base read group position first-base
+/// first-position identity former-id former-epoch id
 pub(super) const TAKE: &str = with_helpers!(
     r"
 local none = { -1, 0, '', '', '', '', -1, 0, '' }
@@ -118,8 +118,13 @@ if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return none end
 if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return none end
 local g = group(KEYS[1], ARGV[6])
 if (g and g['last-delivered-id'] or '') ~= ARGV[7] then return none end
+for i, field in ipairs({ 'identity', 'id', 'epoch' }) do
+  if (redis.call('HGET', KEYS[6], field) or '') ~= ARGV[9 + i] then return none end
+end
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+redis.call('HDEL', KEYS[6], 'new')
+redis.call('HSET', KEYS[6], 'id', ARGV[13], 'epoch', ARGV[1])
 local moved = 0
 local position = ARGV[4] ~= '' and redis.call('HGET', KEYS[5], 'position')
 if not position then

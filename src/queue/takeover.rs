@@ -1,0 +1,205 @@
+//! Taking a queue over: waiting until it is free, drawing an epoch, and telling Redis and MongoDB.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::claim::{Claim, Unconfirmed};
+use super::ownership::Queue;
+use crate::backoff::Backoff;
+use crate::config::{Delivery, QueueKind};
+use crate::peers::Share;
+use crate::sink::SinkError;
+use crate::source::{
+    Known, List, Source, SourceError, State, Stream, check_version, deletes_at_once, identify, state, version,
+};
+use crate::status::{Obstacle, Phase};
+
+/// A queue that was taken over.
+pub(super) struct Taken {
+    pub(super) source: Source,
+    /// How it is called in MongoDB.
+    pub(super) id: String,
+    pub(super) claim: Option<Claim>,
+}
+
+impl Queue {
+    /// Whether the queue, free for that long, is this instance's to take.
+    fn may_take(&self, free_for: Duration) -> bool {
+        let peers = &self.shared.peers;
+        match peers.share(self.at) {
+            Some(Share::Ours) => true,
+            // The other should have come by now.
+            Some(Share::Theirs) => free_for > self.shared.config.lease.ttl,
+            None => free_for > peers.period() * 4,
+        }
+    }
+
+    /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
+    pub(super) async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Taken>, SourceError> {
+        let mut connection = self.shared.redis.connect().await?;
+        let version = version(&mut connection).await?;
+        check_version(self.config.kind, version)?;
+        let mut backoff = Backoff::default();
+        while let Some(seen) = self.until_free(&mut connection, stop).await? {
+            let known = identify(&mut connection, &self.keys).await?;
+            let taken = match self.draw(&seen, &known).await {
+                Ok(Some(epoch)) => {
+                    self.status.set_obstacle(None);
+                    self.take(&connection, version, (&seen, &known), epoch).await
+                }
+                Ok(None) => {
+                    self.is_elsewhere();
+                    stop.run_until_cancelled(sleep(backoff.wait())).await;
+                    continue;
+                }
+                Err(error) => Err(Unconfirmed::Unknown(error)),
+            };
+            match taken {
+                Ok(taken) => return Ok(Some(taken)),
+                // Somebody was faster.
+                Err(Unconfirmed::Ended(SourceError::Fenced)) => {}
+                Err(Unconfirmed::Ended(error)) => return Err(error),
+                Err(Unconfirmed::Unknown(error)) => {
+                    tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
+                    self.shared.metrics.retried_mongodb(error.class());
+                    // Then the queue is looked at again: it grows meanwhile, and may have got an owner.
+                    let mongodb = &self.shared.status.mongodb;
+                    stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until the queue is free and this instance's to take; answers what Redis knows of it. None if stopped before.
+    async fn until_free(
+        &self,
+        connection: &mut MultiplexedConnection,
+        stop: &CancellationToken,
+    ) -> Result<Option<State>, SourceError> {
+        let poll = (self.shared.config.lease.ttl / 16).min(Duration::from_millis(250));
+        let mut standing_by = false;
+        let mut free_since = None;
+        while !stop.is_cancelled() {
+            let seen = state(connection, &self.keys, &self.config).await?;
+            // Only now: a Redis that is still loading its data answers to what came before.
+            self.shared.status.redis.up();
+            self.status.set_depth(seen.elements);
+            let owned = seen.is_owned(self.previous);
+            if owned {
+                free_since = None;
+            }
+            if !owned && self.may_take(free_since.get_or_insert_with(Instant::now).elapsed()) {
+                return Ok(Some(seen));
+            }
+            if !standing_by && (owned || self.shared.peers.share(self.at).is_some()) {
+                standing_by = true;
+                self.status.set_obstacle(None);
+                self.status.set_phase(Phase::Standby);
+                tracing::info!(queue = self.config.key, "standing by: the queue is another instance's");
+            }
+            stop.run_until_cancelled(sleep(poll)).await;
+        }
+        Ok(None)
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.config.delivery == Delivery::ExactlyOnce
+    }
+
+    /// Draws an epoch, above all that Redis knows of. None where the queue of this id is in another Redis.
+    async fn draw(&self, seen: &State, known: &Known) -> Result<Option<i64>, SinkError> {
+        let (sink, id) = (&self.shared.sink, self.config.id());
+        let former = known.id(&self.config.key);
+        if self.is_guarded() && former != id && !seen.is_unsettled() {
+            // Else nobody could have that any more.
+            sink.give_id_up(former, &known.identity).await?;
+        }
+        let least = seen.epoch().max(known.epoch());
+        sink.next_epoch(id, least, self.is_guarded().then_some(&known.identity)).await
+    }
+
+    /// The queue of this id is in another Redis. Each would take the other's events for applied: none of them is read.
+    fn is_elsewhere(&self) {
+        let (id, database) = (self.config.id(), &self.shared.config.mongodb.database);
+        let text = format!("another Redis writes under the same id, {id:?}, to the database {database:?}");
+        let advice =
+            "Give one of the two queues an id of its own ([[queues]] id); docs/runbook.md has the choices.";
+        let obstacle = Obstacle { text, advice };
+        if self.status.set_obstacle(Some(obstacle.clone())) {
+            tracing::error!(
+                queue = self.config.key,
+                "the queue is not drained: {}; give one of them another [[queues]] id",
+                obstacle.text
+            );
+        }
+    }
+
+    /// Takes the queue over under an epoch.
+    async fn take(
+        &mut self,
+        connection: &MultiplexedConnection,
+        version: (u32, u32),
+        (seen, known): (&State, &Known),
+        epoch: i64,
+    ) -> Result<Taken, Unconfirmed> {
+        // What was read under another id is settled under that: its watermarks tell what was applied.
+        let is_former = self.is_guarded() && seen.is_unsettled();
+        let id = if is_former { known.id(&self.config.key) } else { self.config.id() }.to_owned();
+        let source = self.take_in_redis(connection, version, (seen, known), (epoch, &id)).await?;
+        self.previous = Some(epoch);
+        let claim = self.is_guarded().then(|| Claim {
+            id: self.config.id().to_owned(),
+            epoch,
+            identity: known.identity.clone(),
+        });
+        if let Some(claim) = &claim {
+            claim.record(&self.shared.sink).await?;
+        }
+        self.metrics.takeovers.increment(1);
+        self.status.set_epoch(epoch);
+        self.choose_mapping(source.is_in_doubt().await, seen.reader);
+        let unsettled = source.unsettled().await;
+        let recovering: Vec<_> = unsettled.iter().filter(|range| !range.is_empty()).collect();
+        tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
+        Ok(Taken { source, id, claim })
+    }
+
+    async fn take_in_redis(
+        &self,
+        connection: &MultiplexedConnection,
+        version: (u32, u32),
+        found: (&State, &Known),
+        (epoch, id): (i64, &str),
+    ) -> Result<Source, SourceError> {
+        let connections = (connection.clone(), self.shared.redis.wire().await?);
+        let (keys, previous) = (self.keys.clone(), self.previous);
+        // Shorter than its name says, so that by then another one has taken the queue.
+        let lease = self.shared.config.lease.ttl * 7 / 8;
+        Ok(match self.config.kind {
+            QueueKind::List => {
+                let list = List::take(connections, keys, found, (epoch, id), previous, lease).await?;
+                if !list.is_intact() {
+                    self.metrics.foreign_pops.increment(1);
+                    tracing::error!(
+                        queue = self.config.key,
+                        "another client removes or inserts elements, but this delivery needs the list to itself: \
+                         all elements are numbered anew, some events may be applied twice"
+                    );
+                }
+                Source::List(list)
+            }
+            QueueKind::Stream => {
+                let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));
+                let at_once = deletes_at_once(version);
+                let (what, number) = ((keys, &self.config), (epoch, id, previous));
+                let stream = Stream::take(connections, what, found, number, lease, at_once, watched).await?;
+                Source::Stream(Box::new(stream))
+            }
+        })
+    }
+}
