@@ -1,6 +1,6 @@
 //! Several instances share the queues between them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -177,6 +177,62 @@ async fn partitions_are_divided_and_keep_each_documents_order() -> Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_of_streams_are_divided_alike() -> Outcome {
     divide_partitions("stream").await
+}
+
+/// In the middle of a roll-out that adds queues, an instance does not see how many queues another has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_with_different_queues_agree_on_those_they_share() -> Outcome {
+    let mut stage = Setting::new().stage().await?;
+    // First in the order of names: where queues are counted over all that an instance has, they fill it.
+    let (added, shared) = (unique("added"), unique("shared"));
+    let keys = |name: &str| (0..6).map(|n| format!("{name}:{n}")).collect::<Vec<_>>();
+    let all = [keys(&shared), keys(&added)].concat();
+    all.iter().for_each(|key| stage.redis.tidy(key));
+    let with = |names: &[&str]| {
+        let queues: Vec<_> = names.iter().map(|name| format!("{{ key = \"{name}:{{0..5}}\" }}")).collect();
+        let queues = format!("[{}]", queues.join(", "));
+        stage.launch.clone().env("TIDEGATE_QUEUES", queues).env("TIDEGATE_LEASE__TTL", "3s")
+    };
+    let mut instances = vec![with(&[&shared]).start().await?];
+    until_held(&instances, &[6]).await;
+    instances.push(with(&[&shared, &added]).start().await?);
+    until_held(&instances, &[3, 9]).await;
+    let takeovers = async || -> anyhow::Result<f64> {
+        let mut sum = 0.0;
+        for instance in &instances {
+            sum += instance.metrics().await?.sum("tidegate_takeovers_total", &[]);
+        }
+        anyhow::Ok(sum)
+    };
+
+    let before = takeovers().await?;
+    let mut producer = stage.producer().await?;
+    let mut n = 0;
+    // Longer than it takes to find a queue that nobody comes for, and to hand it back.
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(3) {
+        for (q, key) in all.iter().enumerate() {
+            push(&mut producer, key, [logged(&format!("doc{q}"), n)]).await?;
+        }
+        n += 1;
+        let pushed = Instant::now();
+        for key in &all {
+            empty(&stage.redis, key).await?;
+        }
+        slowest = slowest.max(pushed.elapsed());
+    }
+    println!("{n} events a queue, the slowest drained in {slowest:?}");
+    assert_eq!(takeovers().await?, before, "queues go to and fro");
+    for q in 0..all.len() {
+        assert_exact(stage.document(format!("doc{q}")).await?.as_ref(), n);
+    }
+    for (q, key) in all.iter().enumerate() {
+        for instance in &instances[usize::from(q >= 6)..] {
+            settled(&stage.redis, key, instance).await?;
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
