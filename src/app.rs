@@ -82,7 +82,8 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
         config,
     });
     let (peers, status) = (Arc::clone(&shared.peers), Arc::clone(&shared.status));
-    let gathering = tokio::spawn(peers.run(shared.redis.clone(), status, stop.clone()));
+    let away = shared.sink.watch_away();
+    let gathering = tokio::spawn(peers.run(shared.redis.clone(), status, away, stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
     let mut queues = JoinSet::new();
     for (at, metrics) in queue_metrics.into_iter().enumerate() {

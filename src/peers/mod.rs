@@ -2,18 +2,23 @@
 //!
 //! Each instance says of each queue that it drains it, and reads who else does. From that all of them work out the
 //! same assignment: the queues spread evenly. An owner gives up what is another's, the other takes it.
+//! Who does not reach MongoDB, or is given no epoch, says nothing: where that is so for all, each stays what it is.
 //! Nothing depends on them agreeing: the lease lets one own a queue, and fencing keeps a stalled one from doing harm.
 
+mod ability;
 mod assign;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::ability::{Fitness, Reach};
 pub use self::assign::assign;
-use crate::source::{Keys, Members, Redis, Roster, SourceError};
+use crate::source::{Beat, Keys, Members, Redis, Roster, SourceError};
 use crate::status::Status;
 
 /// The longest time between two heartbeats. A queue that is given up is taken by the next owner after one or two.
@@ -29,6 +34,10 @@ pub struct Peers {
     queues: Vec<(usize, Keys)>,
     /// For each of these, whose it should be; None before anything is known.
     views: watch::Sender<Option<Vec<Share>>>,
+    /// For each of these, whether MongoDB gives this instance epochs.
+    fitness: Vec<Mutex<Fitness>>,
+    /// Whether MongoDB is in reach.
+    reach: Mutex<Reach>,
 }
 
 /// Whose a queue should be.
@@ -49,6 +58,8 @@ impl Peers {
             period: (ttl / 8).min(LONGEST_PERIOD),
             // So that it is known before the lease of a dead one ends who is next.
             ttl: ttl / 2,
+            fitness: queues.iter().map(|_| Fitness::new(ttl).into()).collect(),
+            reach: Reach::new(ttl).into(),
             queues,
             views: watch::Sender::new(None),
         }
@@ -69,8 +80,29 @@ impl Peers {
     /// Whose a queue should be, as far as is known.
     #[must_use]
     pub fn share(&self, queue: usize) -> Option<Share> {
-        let at = self.queues.iter().position(|(place, _)| *place == queue)?;
+        let at = self.at(queue)?;
         self.views.borrow().as_ref().map(|shares| shares[at])
+    }
+
+    fn at(&self, queue: usize) -> Option<usize> {
+        self.queues.iter().position(|(place, _)| *place == queue)
+    }
+
+    /// MongoDB answered, and gave no epoch of the queue. Where it goes on like that, others may fare better.
+    pub fn no_epoch(&self, queue: usize) {
+        if let Some(at) = self.at(queue)
+            && self.fitness[at].lock().refused(Instant::now())
+        {
+            let queue = &*self.queues[at].1.queue;
+            tracing::warn!(queue, "MongoDB gives this instance no epoch; the queue is left to others that get one");
+        }
+    }
+
+    /// MongoDB gave an epoch of the queue.
+    pub fn has_epoch(&self, queue: usize) {
+        if let Some(at) = self.at(queue) {
+            self.fitness[at].lock().given();
+        }
     }
 
     /// Waits until a queue has been another's for two heartbeats in a row.
@@ -86,10 +118,16 @@ impl Peers {
         }
     }
 
-    /// Heartbeats until stopped, and leaves then.
-    pub async fn run(self: Arc<Self>, redis: Redis, status: Arc<Status>, stop: CancellationToken) {
+    /// Heartbeats until stopped, and leaves then. `away` is whether MongoDB is out of reach.
+    pub async fn run(
+        self: Arc<Self>,
+        redis: Redis,
+        status: Arc<Status>,
+        away: watch::Receiver<bool>,
+        stop: CancellationToken,
+    ) {
         while !stop.is_cancelled() {
-            if let Err(error) = self.beat(&redis, &status, &stop).await {
+            if let Err(error) = self.beat(&redis, &status, &away, &stop).await {
                 tracing::debug!(%error, "no heartbeat");
                 self.views.send_replace(None);
             }
@@ -102,17 +140,15 @@ impl Peers {
         &self,
         redis: &Redis,
         status: &Status,
+        away: &watch::Receiver<bool>,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
         let mut roster = Roster::open(redis).await?;
         let keys: Vec<&Keys> = self.queues.iter().map(|(_, keys)| keys).collect();
         let mut first = true;
         while !stop.is_cancelled() {
-            // One that cannot write should get no queue, and those it has should go to one that can.
-            let able = status.mongodb.is_up();
-            let queues: Vec<(&Keys, bool)> =
-                self.queues.iter().map(|(place, keys)| (keys, status.queues[*place].is_held())).collect();
-            let members = roster.heartbeat(&self.name, able, self.ttl, &queues).await?;
+            let queues = self.beats(*away.borrow(), status);
+            let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
             // Whoever waits for Redis to come back need not wait longer. Told once a connection: how the others' fare
             // is theirs to tell.
             if std::mem::take(&mut first) {
@@ -125,6 +161,18 @@ impl Peers {
             stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
         }
         roster.leave(&self.name, &keys).await
+    }
+
+    /// What is to be said of each queue.
+    fn beats(&self, away: bool, status: &Status) -> Vec<Beat<'_>> {
+        let now = Instant::now();
+        let reaches = self.reach.lock().is_there(away, now);
+        let mut beats = Vec::with_capacity(self.queues.len());
+        for ((place, keys), fitness) in self.queues.iter().zip(&self.fitness) {
+            let holds = status.queues[*place].is_held();
+            beats.push(Beat { keys, holds, able: reaches && fitness.lock().is_fit(now) });
+        }
+        beats
     }
 
     fn shares(&self, members: &[Members]) -> Vec<Share> {

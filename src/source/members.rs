@@ -36,6 +36,17 @@ pub struct Members {
     pub instances: BTreeSet<String>,
 }
 
+/// What an instance says of a queue.
+#[derive(Debug)]
+pub struct Beat<'k> {
+    /// The queue's keys.
+    pub keys: &'k Keys,
+    /// It owns the queue.
+    pub holds: bool,
+    /// It could drain the queue.
+    pub able: bool,
+}
+
 /// A connection over which an instance says what it drains.
 #[derive(Debug)]
 pub struct Roster {
@@ -56,23 +67,22 @@ impl Roster {
         Ok(Roster { connection, heartbeat })
     }
 
-    /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who else does.
+    /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who is and does.
     ///
     /// # Errors
     /// Redis's.
     pub async fn heartbeat(
         &mut self,
         name: &str,
-        able: bool,
         ttl: Duration,
-        queues: &[(&Keys, bool)],
+        queues: &[Beat<'_>],
     ) -> Result<Vec<Members>, SourceError> {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let mut pipe = redis::pipe();
-        for (keys, holds) in queues {
+        for Beat { keys, holds, able } in queues {
             pipe.cmd("EVALSHA").arg(self.heartbeat.get_hash()).arg(2);
             pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl);
-            pipe.arg(u8::from(*holds)).arg(u8::from(able));
+            pipe.arg(u8::from(*holds)).arg(u8::from(*able));
         }
         let answers: Vec<(String, BTreeSet<String>)> = pipe.query_async(&mut self.connection).await?;
         let members = |(holder, instances): (String, BTreeSet<String>)| Members {

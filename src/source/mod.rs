@@ -29,7 +29,7 @@ pub use self::identity::{Known, identify};
 pub use self::keys::Keys;
 pub use self::lease::Lease;
 pub use self::list::{List, epoch_of, sha1};
-pub use self::members::{Members, Roster};
+pub use self::members::{Beat, Members, Roster};
 pub use self::pop::Pop;
 pub use self::state::{State, state};
 pub use self::stream::Stream;
