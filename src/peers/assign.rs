@@ -36,8 +36,7 @@ pub fn assign<'i>(queues: &[(&str, &'i BTreeSet<String>)]) -> Vec<Option<&'i str
 fn spread<'i>(queues: &[&str], instances: &'i BTreeSet<String>) -> Vec<&'i str> {
     let Some(each) = queues.len().checked_div(instances.len()) else { return Vec::new() };
     let mut one_more = queues.len() % instances.len();
-    let mut loads: BTreeMap<&str, usize> =
-        instances.iter().map(|instance| (instance.as_str(), 0)).collect();
+    let mut loads: BTreeMap<&str, usize> = instances.iter().map(|instance| (instance.as_str(), 0)).collect();
     let mut spread = Vec::with_capacity(queues.len());
     for queue in queues {
         let room = each + usize::from(one_more > 0);

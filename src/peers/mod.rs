@@ -94,7 +94,10 @@ impl Peers {
             && self.fitness[at].lock().refused(Instant::now())
         {
             let queue = &*self.queues[at].1.queue;
-            tracing::warn!(queue, "MongoDB gives this instance no epoch; the queue is left to others that get one");
+            tracing::warn!(
+                queue,
+                "MongoDB gives this instance no epoch; the queue is left to others that get one"
+            );
         }
     }
 

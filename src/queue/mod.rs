@@ -3,6 +3,7 @@
 mod claim;
 mod committer;
 mod dispatcher;
+mod mark;
 mod ownership;
 mod pause;
 mod reader;
@@ -106,6 +107,13 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// Whether all that was read is settled and committed. What a former owner left ends at `left_to`.
+    #[must_use]
+    pub fn is_flushed(&self, left_to: i64) -> bool {
+        let tracker = self.tracker.lock();
+        tracker.is_drained() && (self.recovered.is_cancelled() || tracker.committed_to() >= left_to)
+    }
+
     /// Settles a write that is durable, and tells how long its events took.
     pub fn persisted(&self, write: Write) {
         let events = write.unsettled.events();

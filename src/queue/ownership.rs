@@ -165,6 +165,7 @@ impl Queue {
             shared: Arc::clone(&self.shared),
         });
         let ended = self.run_until_others_turn(&owned, stop).await;
+        let is_flushed = owned.is_flushed(unsettled.last().map_or(from, |range| range.end));
         if let Some(lease) = owned.source.lease() {
             match &owned.source {
                 Source::List(list) if matches!(ended, Err(SourceError::ForeignPop)) => {
@@ -175,7 +176,14 @@ impl Queue {
             }
             ended?;
             lease.release().await?;
-            tracing::info!(queue = self.config.key, "the queue is flushed and given up");
+            if is_flushed {
+                tracing::info!(queue = self.config.key, "the queue is flushed and given up");
+            } else {
+                tracing::warn!(
+                    queue = self.config.key,
+                    "the queue is given up; what could not be flushed is in Redis, for its next owner"
+                );
+            }
         }
         Ok(())
     }
@@ -209,11 +217,16 @@ impl Queue {
                 return std::future::pending().await;
             }
             // Whoever cannot write cannot flush either. What is unsettled is in the queue, for the other.
-            tokio::time::sleep(self.shared.config.lease.ttl).await;
-            tracing::warn!(
-                queue = self.config.key,
-                "what could not be flushed is left to the other instance"
-            );
+            let mut away = self.shared.sink.watch_away();
+            let is_away = async {
+                if away.wait_for(|away| *away).await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            let _ = tokio::time::timeout(self.shared.config.lease.ttl, is_away).await;
+            if stop.is_cancelled() {
+                std::future::pending().await
+            }
         };
         let new_routes = async {
             self.shared.live.mapping_other_than(&owned.mapping).await;

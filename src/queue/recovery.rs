@@ -1,22 +1,23 @@
 //! Recovery: settling what a former owner left, under the numbers that it was read under.
 //!
-//! Where owner after owner dies over the same events, one of them kills. Then they are worked on in parts, each
+//! Where process after process dies over the same events, one of them kills. Then they are worked on in parts, each
 //! committed before the next; the part over which the next process dies is worked on event by event; and the event over
-//! which two more die is set aside, without being read.
+//! which two more die is set aside, without being read. What counts as a death is told by the [`Mark`].
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::mark::Mark;
 use super::reader::Reader;
 use super::window_size::WindowSize;
 use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
 use crate::settle::Outcome;
-use crate::source::{Lease, SourceError, Tries};
+use crate::source::{Lease, Part, SourceError, Tries};
 use crate::status::Phase;
 
 /// Processes that may die over the same events before one is suspected.
 const PATIENCE: u64 = 3;
-/// Processes that must have ended over one event alone: a single one may have been stopped past its lease.
+/// Processes that must have died over one event alone: a single one may have been ended by something else.
 const WITNESSES: u64 = 2;
 /// Events in a part.
 const PART: i64 = 1000;
@@ -29,27 +30,29 @@ impl Reader {
         unsettled.retain(|range| !range.is_empty());
         let Some(lease) = queue.source.lease().filter(|_| !unsettled.is_empty()) else { return Ok(()) };
         queue.status.set_phase(Phase::Recovering);
-        let tries = lease.tries(queue.shared.peers.name()).await?;
-        if tries.count > PATIENCE {
+        let process = queue.shared.peers.name();
+        let tries = lease.tries(process).await?;
+        let suspects = tries.deaths >= PATIENCE || tries.suspect.is_some();
+        if suspects {
             tracing::warn!(
                 queue = queue.key,
-                tries = tries.count - 1,
-                "process after process ended over the same events; going on in small parts"
+                deaths = tries.deaths,
+                "process after process died over the same events; going on in small parts"
             );
         }
         for range in unsettled {
             // What was pending has no place among what is behind it.
             queue.tracker.lock().restart(range.start);
-            if tries.count > PATIENCE {
+            if suspects {
                 self.recover_in_parts(lease, range, tries).await?;
             } else {
-                self.settle(range).await?;
+                self.settle(lease, range, None).await?;
             }
             if self.stop.is_cancelled() {
-                return Ok(());
+                break;
             }
         }
-        Ok(())
+        lease.rests(process).await
     }
 
     /// Works on part after part; on single events up to the end of the part over which a process died.
@@ -61,17 +64,16 @@ impl Reader {
     ) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
         let mut at = unsettled.start;
-        let suspect_to = tries.part.unwrap_or(at);
+        let suspect_to = tries.suspect.unwrap_or(at);
         let first_end = queue.source.part_end(unsettled.clone(), 1).await?;
         if suspect_to == first_end && tries.alone >= WITNESSES {
             self.set_aside(at..first_end).await?;
             at = first_end;
         }
         while at < unsettled.end && !self.stop.is_cancelled() {
-            let step = if at < suspect_to { 1 } else { PART };
-            let end = queue.source.part_end(at..unsettled.end, step).await?;
-            lease.part(queue.shared.peers.name(), end, step == 1, PATIENCE + 1).await?;
-            self.settle(at..end).await?;
+            let is_one = at < suspect_to;
+            let end = queue.source.part_end(at..unsettled.end, if is_one { 1 } else { PART }).await?;
+            self.settle(lease, at..end, Some(Part { end, is_one })).await?;
             at = end;
         }
         Ok(())
@@ -95,29 +97,46 @@ impl Reader {
         Ok(())
     }
 
-    /// Has the events of a range settled and committed.
-    async fn settle(&mut self, range: Range<i64>) -> Result<(), SourceError> {
+    /// Has the events of a range settled and committed, or as many as come to that before the end.
+    async fn settle(
+        &mut self,
+        lease: &Lease,
+        range: Range<i64>,
+        part: Option<Part>,
+    ) -> Result<(), SourceError> {
+        let (queue, stop) = (Arc::clone(&self.queue), self.stop.clone());
+        let mark = Mark::new(&queue, lease, part);
+        tokio::select! {
+            settled = self.settle_marked(range, &mark) => settled,
+            error = mark.watch(&stop) => Err(error),
+        }
+    }
+
+    async fn settle_marked(&mut self, range: Range<i64>, mark: &Mark<'_>) -> Result<(), SourceError> {
         let mut size = WindowSize::default();
         let mut cursor = range.start;
         while cursor < range.end {
             let Some(room) = self.room().await? else { return Ok(()) };
+            mark.reading().await?;
             let window = self.queue.source.reread(cursor..range.end, size.events().min(room)).await?;
             // Offsets of a stream have gaps.
-            if window.is_empty() {
-                break;
-            }
-            cursor = window.end();
+            cursor = if window.is_empty() { range.end } else { window.end() };
             size.saw(&window);
             self.hold(window);
             self.release().await?;
+            mark.given();
         }
         self.dispatcher.flush().await?;
         loop {
             let committed = self.queue.committed.notified();
-            if self.queue.tracker.lock().is_drained() {
+            // The lanes' end settles what can be settled.
+            if self.stop.is_cancelled() || self.queue.tracker.lock().is_drained() {
                 return Ok(());
             }
-            committed.await;
+            tokio::select! {
+                () = committed => {}
+                () = self.stop.cancelled() => {}
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::config::{Delivery, QueueKind};
 use crate::peers::Share;
 use crate::sink::SinkError;
 use crate::source::{
-    Known, List, Source, SourceError, State, Stream, check_version, deletes_at_once, identify, state, version,
+    Known, List, Source, SourceError, State, Stream, check_version, deletes_at_once, identify, lives, state,
+    version,
 };
 use crate::status::{Obstacle, Phase};
 
@@ -41,6 +42,10 @@ impl Queue {
     /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
     pub(super) async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Taken>, SourceError> {
         let mut connection = self.shared.redis.connect().await?;
+        if self.previous.is_some() {
+            // Another owner may have taken this process for dead.
+            lives(&mut connection, &self.keys, self.shared.peers.name()).await?;
+        }
         let version = version(&mut connection).await?;
         check_version(self.config.kind, version)?;
         let mut backoff = Backoff::default();
@@ -65,6 +70,9 @@ impl Queue {
                 Err(Unconfirmed::Ended(error)) => return Err(error),
                 Err(Unconfirmed::Unknown(error)) => {
                     tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
+                    if !*self.shared.sink.watch_away().borrow() {
+                        self.shared.peers.no_epoch(self.at);
+                    }
                     self.shared.metrics.retried_mongodb(error.class());
                     // Then the queue is looked at again: it grows meanwhile, and may have got an owner.
                     let mongodb = &self.shared.status.mongodb;
@@ -160,6 +168,7 @@ impl Queue {
         if let Some(claim) = &claim {
             claim.record(&self.shared.sink).await?;
         }
+        self.shared.peers.has_epoch(self.at);
         self.metrics.takeovers.increment(1);
         self.status.set_epoch(epoch);
         self.choose_mapping(source.is_in_doubt().await, seen.reader);

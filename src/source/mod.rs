@@ -33,7 +33,7 @@ pub use self::members::{Beat, Members, Roster};
 pub use self::pop::Pop;
 pub use self::state::{State, state};
 pub use self::stream::Stream;
-pub use self::tries::Tries;
+pub use self::tries::{Part, Tries, lives};
 pub use self::waiter::Waiter;
 pub use self::window::{Depth, Look, MAX_WINDOW, Window};
 use crate::commit::Checkpoint;

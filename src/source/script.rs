@@ -158,11 +158,11 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
-/// Counts the processes that took the queue over without a commit since; a process counts once. Answers how
-/// many, where the part ends that the last of them was working on alone, and how many ended so over the one event
-/// at base.
+/// Looks for the mark of a process that worked on what is unsettled, and counts a death if that process is not heard of
+/// any more; the caller's own mark is none. Answers how many processes died since the base was put where it is; where
+/// the part ends that the last of them worked on alone, if it did; and how many died over just that one event.
 ///
-/// KEYS owner base tries · ARGV epoch ttl-ms process
+/// KEYS owner base tries instances · ARGV epoch ttl-ms process
 pub(super) const TRIES: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1, '', 0 } end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -171,27 +171,54 @@ if redis.call('HGET', KEYS[3], 'base') ~= base then
   redis.call('DEL', KEYS[3])
   redis.call('HSET', KEYS[3], 'base', base)
 end
-if redis.call('HGET', KEYS[3], 'process') ~= ARGV[3] then
-  redis.call('HSET', KEYS[3], 'process', ARGV[3])
-  redis.call('HINCRBY', KEYS[3], 'count', 1)
-  redis.call('HINCRBY', KEYS[3], 'alone', redis.call('HGET', KEYS[3], 'single') or 0)
+local worker = redis.call('HGET', KEYS[3], 'worker')
+local fields = redis.call('HKEYS', KEYS[3])
+if worker then
+  local time, lives = redis.call('TIME'), worker == ARGV[3]
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local heard = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+  for i = 1, #heard, 2 do
+    if heard[i] == worker and tonumber(heard[i + 1]) > now then lives = true end
+  end
+  local part = redis.call('HGET', KEYS[3], 'works-to') or ''
+  if not lives and #fields < 100 then
+    local alone = redis.call('HGET', KEYS[3], 'works-alone') == '1'
+    redis.call('HSET', KEYS[3], 'died:' .. worker, alone and part or '')
+    if part ~= '' then redis.call('HSET', KEYS[3], 'suspect', part) end
+    fields = redis.call('HKEYS', KEYS[3])
+  end
+  redis.call('HDEL', KEYS[3], 'worker', 'works-to', 'works-alone')
 end
-return {
-  tonumber(redis.call('HGET', KEYS[3], 'count')),
-  redis.call('HGET', KEYS[3], 'part') or '',
-  tonumber(redis.call('HGET', KEYS[3], 'alone') or 0),
-}";
+local suspect = redis.call('HGET', KEYS[3], 'suspect') or ''
+local died, alone = 0, 0
+for _, field in ipairs(fields) do
+  if string.sub(field, 1, 5) == 'died:' then
+    died = died + 1
+    if suspect ~= '' and redis.call('HGET', KEYS[3], field) == suspect then alone = alone + 1 end
+  end
+end
+return { died, suspect, alone }";
 
-/// Notes that the caller works on the elements from base to `part` alone.
+/// Marks that the caller works on what is unsettled: on all of it, or on the elements from base to `part` alone.
 ///
-/// KEYS owner base tries · ARGV epoch ttl-ms process part count single
-pub(super) const PART: &str = r"
+/// KEYS owner base tries · ARGV epoch ttl-ms process part alone
+pub(super) const WORK: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local base = redis.call('GET', KEYS[2]) or ''
-if redis.call('HGET', KEYS[3], 'base') ~= base then redis.call('HDEL', KEYS[3], 'alone') end
-redis.call('HSET', KEYS[3], 'base', base,
-  'process', ARGV[3], 'part', ARGV[4], 'count', ARGV[5], 'single', ARGV[6])
+if redis.call('HGET', KEYS[3], 'base') ~= base then redis.call('DEL', KEYS[3]) end
+redis.call('HSET', KEYS[3], 'base', base, 'worker', ARGV[3], 'works-to', ARGV[4], 'works-alone', ARGV[5])
+return 1";
+
+/// Says that a process lives and works on nothing of the queue: its mark goes, and what was taken for its death. This is
+/// about the caller alone, so it is fenced by its name.
+///
+/// KEYS tries · ARGV process
+pub(super) const LIVES: &str = r"
+if redis.call('HGET', KEYS[1], 'worker') == ARGV[1] then
+  redis.call('HDEL', KEYS[1], 'worker', 'works-to', 'works-alone')
+end
+redis.call('HDEL', KEYS[1], 'died:' .. ARGV[1])
 return 1";
 
 /// Makes a dead letter of the element at base, which never leaves Redis: it may be what kills its readers.

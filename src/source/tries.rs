@@ -1,54 +1,89 @@
-//! Events that kill: what is known of attempts that ended with the process, and setting the guilty aside.
+//! Events that kill: what is known of processes that died over what is unsettled, and setting the guilty aside.
+//!
+//! A process marks in Redis that it works, and by its name. Every end of the work but the process's own takes the mark
+//! away. One that cannot, since it has lost Redis or the lease, says that it lives when it looks at the queue again.
 
 use redis::Script;
+use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
+use super::keys::Keys;
 use super::lease::{Lease, fenced};
 use super::list::List;
 use super::script;
 
-/// Attempts to settle what is at the head of a queue.
+/// What is known of processes that died over what is at the head of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tries {
-    /// Processes, this one included, that took the queue over since the last commit.
-    pub count: u64,
-    /// The end of the part that the last one was working on alone; it begins at the base.
-    pub part: Option<i64>,
-    /// Processes that were working on the one event at the base when their ownership ended.
+    /// Processes that died since the last commit.
+    pub deaths: u64,
+    /// The end of the part that the last of them was working on alone, if it was; it begins at the base.
+    pub suspect: Option<i64>,
+    /// How many of them were working on just that part, and it was one event.
     pub alone: u64,
 }
 
+/// A share of what is to be recovered, from its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Where it ends.
+    pub end: i64,
+    /// It is one event.
+    pub is_one: bool,
+}
+
 impl Lease {
-    /// Counts this process in.
+    /// What became of those that worked on this before. `process` is the caller's name.
     ///
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn tries(&self, process: &str) -> Result<Tries, SourceError> {
-        let (count, part, alone): (i64, String, u64) = Script::new(script::TRIES)
-            .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
+        let keys = self.keys();
+        let (deaths, suspect, alone): (i64, String, u64) = Script::new(script::TRIES)
+            .key(&[&keys.owner, &keys.base, &keys.tries, &keys.instances])
             .arg(self.args())
             .arg(process)
             .invoke_async(&mut self.connection())
             .await?;
-        Ok(Tries { count: fenced(count)?, part: part.parse().ok(), alone })
+        Ok(Tries { deaths: fenced(deaths)?, suspect: suspect.parse().ok(), alone })
     }
 
-    /// Notes that this process is about to work on the elements from the base to `end` alone, `single` if it is one.
+    /// Marks that this process is about to work on what is to be recovered: on all of it, or on a part alone.
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn part(&self, process: &str, end: i64, single: bool, count: u64) -> Result<(), SourceError> {
-        let answer: i64 = Script::new(script::PART)
+    pub async fn works(&self, process: &str, part: Option<Part>) -> Result<(), SourceError> {
+        let answer: i64 = Script::new(script::WORK)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
             .arg(self.args())
             .arg(process)
-            .arg(end)
-            .arg(count)
-            .arg(u8::from(single))
+            .arg(part.map(|part| part.end.to_string()).unwrap_or_default())
+            .arg(u8::from(part.is_some_and(|part| part.is_one)))
             .invoke_async(&mut self.connection())
             .await?;
         fenced(answer).map(drop)
     }
+
+    /// Takes the mark away: whatever ends this process now, it is not what it works on.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn rests(&self, process: &str) -> Result<(), SourceError> {
+        lives(&mut self.connection(), self.keys(), process).await
+    }
+}
+
+/// Says of a process that it lives: its mark does not count.
+///
+/// # Errors
+/// Redis's.
+pub async fn lives(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    process: &str,
+) -> Result<(), SourceError> {
+    let call = Script::new(script::LIVES).key(&keys.tries).arg(process).invoke_async::<i64>(connection).await;
+    Ok(call.map(drop)?)
 }
 
 impl List {

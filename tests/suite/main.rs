@@ -8,6 +8,7 @@ mod command_line;
 mod connections;
 mod crash_loop;
 mod dashboards;
+mod deaths;
 mod delivery;
 mod ending;
 mod exposition;
