@@ -4,7 +4,7 @@ use crate::mongo::{Rules, Verdict};
 use crate::owner::{Mode, Owner, Phase};
 use crate::redis::{Redis, Refused};
 use crate::scenario::{Fall, Scenario};
-use crate::state::{ENTITIES, LATE, OWNERS, Plan, Segment, Set, State, Update, bit};
+use crate::state::{ENTITIES, LATE, OWNERS, Plan, Segment, Set, State, bit};
 use crate::variants::Variant;
 
 /// A step. Instances, and their lanes by document, are named by number.
@@ -22,6 +22,8 @@ pub(crate) enum Action {
     Draw(usize),
     /// The script TAKE.
     Take(usize),
+    /// MongoDB puts the ownership on record.
+    Claim(usize),
     /// LRANGE of so many elements, and the script READ.
     Read(usize, u8),
     /// The script RENUMBER.
@@ -36,6 +38,8 @@ pub(crate) enum Action {
     TimeOut(usize, usize),
     /// A lane looks at the watermark after a conflict, and folds the rest anew.
     Look(usize, usize),
+    /// MongoDB confirms the ownership to a lane that found a watermark of another numbering.
+    Confirm(usize, usize),
     /// A lane reads a refused segment's events again.
     Reread(usize, usize),
     /// The script BURY, for a lane's refused event.
@@ -46,6 +50,10 @@ pub(crate) enum Action {
     Commit(usize),
     /// A crash, or the connection to Redis is lost, or a script refuses: the ownership ends.
     Crash(usize),
+    /// The ownership is given up with what could not be flushed; the process lives.
+    HandOver(usize),
+    /// The script SET_ASIDE, for the element at the base.
+    SetAside(usize),
     /// MongoDB carries a late request out.
     Arrive(usize),
 }
@@ -70,9 +78,13 @@ impl Scenario {
                     continue;
                 }
                 Phase::Drawn => actions.push(Action::Take(o)),
+                Phase::Taken => actions.push(Action::Claim(o)),
                 Phase::Recovering | Phase::Active => self.list_of_owner(state, o, actions),
             }
             actions.push(Action::Crash(o));
+            if self.deaths && owner.owns() {
+                actions.push(Action::HandOver(o));
+            }
         }
         actions.extend((0..LATE).filter(|slot| state.late[*slot].is_some()).map(Action::Arrive));
     }
@@ -81,6 +93,9 @@ impl Scenario {
         let (owner, plan) = (&state.owners[o], self.plan(state));
         if owner.is_recovered() {
             actions.push(Action::Renumber(o));
+        }
+        if self.deaths && redis_of(state, o).death && owner.phase == Phase::Recovering && owner.len == 0 {
+            actions.push(Action::SetAside(o));
         }
         let index = owner.cursor() - owner.base;
         let there = match owner.phase {
@@ -104,6 +119,7 @@ impl Scenario {
                 }
                 Mode::Conflict | Mode::Suspect => actions.push(Action::Look(o, x)),
                 Mode::Refused => actions.push(Action::Reread(o, x)),
+                Mode::Unproven => actions.push(Action::Confirm(o, x)),
                 Mode::Dead => actions.push(Action::Bury(o, x)),
             }
         }
@@ -126,6 +142,7 @@ impl Scenario {
             Action::Fall => self.fall(s)?,
             Action::Draw(o) => self.draw(s, o)?,
             Action::Take(o) => self.take(s, o)?,
+            Action::Claim(o) => self.claim(s, o),
             Action::Read(o, count) => self.read(s, o, count)?,
             Action::Renumber(o) => {
                 let Owner { epoch, base, .. } = s.owners[o];
@@ -142,6 +159,7 @@ impl Scenario {
             Action::ReplyRefused(o, x) => self.reply(s, o, x, true)?,
             Action::TimeOut(o, x) => self.time_out(s, o, x)?,
             Action::Look(o, x) => self.look(s, o, x)?,
+            Action::Confirm(o, x) => self.confirm(s, o, x),
             Action::Reread(o, x) => {
                 self.reread(s, o)?;
                 s.owners[o].isolate(x);
@@ -154,7 +172,9 @@ impl Scenario {
             }
             Action::BuryJunk(o) => self.bury(s, o, s.owners[o].junk(self.plan(state)))?,
             Action::Commit(o) => self.commit(s, o)?,
-            Action::Crash(o) => self.crash(s, o),
+            Action::Crash(o) => self.die(s, o),
+            Action::HandOver(o) => self.hand_over(s, o),
+            Action::SetAside(o) => self.set_aside(s, o)?,
             Action::Arrive(slot) => self.arrive(s, slot)?,
         }
         self.normalise(s);
@@ -164,7 +184,7 @@ impl Scenario {
     fn draw(&self, s: &mut State, o: usize) -> Option<()> {
         let seen = s.redis.epoch();
         let epoch = if self.variant == Variant::EpochFromRedis { seen } else { s.mongo.epoch.max(seen) } + 1;
-        if epoch > self.epochs {
+        if epoch > self.most_epochs(s) {
             return None;
         }
         s.mongo.epoch = s.mongo.epoch.max(epoch);
@@ -182,6 +202,10 @@ impl Scenario {
         if self.late == 0 {
             // No request outlives the lease, and nobody who lost it acts.
             (0..OWNERS).filter(|other| *other != o).for_each(|other| s.owners[other] = Owner::default());
+        }
+        if !self.restored {
+            // Nothing else looks at this then, so one step is enough.
+            self.claim(s, o);
         }
         Some(())
     }
@@ -208,7 +232,7 @@ impl Scenario {
     }
 
     /// READ without raising `read`. It answers the same elements: its checks see to that.
-    fn reread(&self, s: &mut State, o: usize) -> Option<()> {
+    pub(crate) fn reread(&self, s: &mut State, o: usize) -> Option<()> {
         let Owner { epoch, base, .. } = s.owners[o];
         redis_mut(s, o).read((epoch, base), 0, None, self.variant).ok()
     }
@@ -245,44 +269,13 @@ impl Scenario {
         Some(())
     }
 
-    /// `settling::examine` and `isolate::refold`.
-    fn look(&self, s: &mut State, o: usize, x: usize) -> Option<()> {
-        let plan = self.plan(s);
-        let segment = s.owners[o].request(x, plan).statement(plan);
-        let guard = self.rules(s, plan).guard(&segment);
-        let done_below = match s.mongo.watermark(x) {
-            Some(w) if w >= segment.last => segment.last + 1,
-            Some(w) if w >= guard => {
-                self.reread(s, o)?;
-                w + 1
-            }
-            // There was nothing to delete.
-            None if segment.update == Update::Delete => {
-                s.mongo.ever |= segment.events;
-                segment.last + 1
-            }
-            _ if s.owners[o].lanes[x].mode == Mode::Suspect => {
-                s.owners[o].lanes[x].mode = refused(&segment);
-                return Some(());
-            }
-            _ => 0,
-        };
-        let dead = s.owners[o].request(x, plan).below(done_below) & s.mongo.dead;
-        if dead != 0 {
-            self.bury(s, o, dead)?;
-        }
-        s.owners[o].settle_below(x, done_below, plan);
-        s.owners[o].forget_committed();
-        Some(())
-    }
-
-    fn bury(&self, s: &mut State, o: usize, letters: Set) -> Option<()> {
+    pub(crate) fn bury(&self, s: &mut State, o: usize, letters: Set) -> Option<()> {
         let epoch = s.owners[o].epoch;
         if !matches!(self.variant, Variant::LettersInRedisAlone | Variant::LettersInMemory) {
             s.mongo.dead |= letters;
         }
         if self.variant != Variant::LettersInMemory && redis_mut(s, o).bury(epoch, letters).is_err() {
-            self.crash(s, o);
+            self.end(s, o);
             return Some(());
         }
         s.owners[o].buried(letters);
@@ -305,7 +298,7 @@ impl Scenario {
         match refused {
             Refused::Fenced => None,
             Refused::Foreign => {
-                self.crash(s, o);
+                self.end(s, o);
                 Some(())
             }
         }
@@ -323,15 +316,15 @@ impl Scenario {
 }
 
 /// What is done about a refused segment. One of a single event needs no second opinion.
-fn refused(segment: &Segment) -> Mode {
+pub(crate) fn refused(segment: &Segment) -> Mode {
     if segment.events.count_ones() == 1 { Mode::Dead } else { Mode::Refused }
 }
 
 /// The Redis that an instance is connected to.
-fn redis_of(s: &State, o: usize) -> &Redis {
+pub(crate) fn redis_of(s: &State, o: usize) -> &Redis {
     if s.owners[o].deposed { s.deposed.as_ref().unwrap_or(&s.redis) } else { &s.redis }
 }
 
-fn redis_mut(s: &mut State, o: usize) -> &mut Redis {
+pub(crate) fn redis_mut(s: &mut State, o: usize) -> &mut Redis {
     if s.owners[o].deposed { s.deposed.as_mut().unwrap_or(&mut s.redis) } else { &mut s.redis }
 }

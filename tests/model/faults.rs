@@ -3,8 +3,8 @@
 use crate::mongo::{Mongo, Rules, Verdict};
 use crate::owner::{Mode, Owner, Phase};
 use crate::scenario::{Fall, Scenario};
-use crate::state::{ENTITIES, OWNERS, Request, State};
-use crate::variants::Deletes;
+use crate::state::{ENTITIES, INDEX_BITS, OWNERS, Request, State, bit};
+use crate::variants::{Deletes, Variant};
 
 impl Scenario {
     pub(crate) fn fall(&self, s: &mut State) -> Option<()> {
@@ -22,7 +22,7 @@ impl Scenario {
                 s.owners[o].deposed = true;
                 s.deposed = Some(former);
             } else {
-                self.crash(s, o);
+                self.end(s, o);
             }
         }
         Some(())
@@ -40,7 +40,42 @@ impl Scenario {
         (verdict == Verdict::Applied).then_some(())
     }
 
-    pub(crate) fn crash(&self, s: &mut State, o: usize) {
+    /// The process dies, and what it worked on may be why.
+    pub(crate) fn die(&self, s: &mut State, o: usize) {
+        let Owner { phase, epoch, base, recover_to, .. } = s.owners[o];
+        if self.deaths && phase == Phase::Recovering && s.redis.mark == epoch {
+            s.died_over |=
+                (0..recover_to - base).filter_map(|at| s.redis.at(at)).fold(0, |all, id| all | bit(id));
+        }
+        self.end(s, o);
+    }
+
+    /// The ownership is given up though something could not be flushed.
+    pub(crate) fn hand_over(&self, s: &mut State, o: usize) {
+        let Owner { epoch, base, .. } = s.owners[o];
+        if self.variant == Variant::HandOverCommits
+            && let Some((count, last, letters)) = s.owners[o].due(Variant::CommitWhatIsRead)
+        {
+            // Fenced or not, it is over.
+            let _ = s.redis.commit((epoch, base), (count, last), letters, self.variant);
+        }
+        if self.variant != Variant::MarkOutlivesHandOver {
+            s.redis.rest(epoch);
+        }
+        self.end(s, o);
+    }
+
+    /// Makes a dead letter of the element at the base, for the process that died over it.
+    pub(crate) fn set_aside(&self, s: &mut State, o: usize) -> Option<()> {
+        let Owner { epoch, base, .. } = s.owners[o];
+        let id = s.redis.set_aside(epoch, base).ok()?;
+        s.aside |= bit(id);
+        s.owners[o].set_aside();
+        Some(())
+    }
+
+    /// An ownership ends, however.
+    pub(crate) fn end(&self, s: &mut State, o: usize) {
         let plan = self.plan(s);
         for x in 0..ENTITIES {
             if s.owners[o].lanes[x].mode == Mode::Sent {
@@ -74,6 +109,11 @@ impl Scenario {
         }
         let watermark_stays = self.deletes == Deletes::Tombstone || !plan.deleted[segment.entity];
         let rules = Rules { plan, variant: self.variant, deletes: self.deletes, repeats: false };
+        // One of a later numbering may yet be replaced by one of this.
+        let may_fall = self.restored || self.fall != Fall::Never;
+        let is_above = |w: u8| w >> INDEX_BITS > segment.first >> INDEX_BITS;
+        let watermark_stays =
+            watermark_stays && !(may_fall && mongo.watermark(segment.entity).is_some_and(is_above));
         watermark_stays && mongo.is_held_back(&segment, &rules)
     }
 

@@ -5,6 +5,7 @@ mod actions;
 mod checks;
 mod faults;
 mod mongo;
+mod numbering;
 mod owner;
 mod properties;
 mod redis;
@@ -13,7 +14,7 @@ mod state;
 mod variants;
 
 use crate::checks::{holds, is_large, refuted};
-use crate::properties::{LOSS, ORDER, TWICE};
+use crate::properties::{DEATHS, LOSS, ORDER, TWICE};
 use crate::scenario::{Fall, Scenario};
 use crate::variants::{Deletes, Variant};
 
@@ -100,6 +101,66 @@ fn wrong_refusal_believed() {
 }
 
 #[test]
+fn only_what_a_process_died_over_is_set_aside() {
+    let plans = plans(&["as ai"], &["as ai as"]);
+    holds("deaths and hand-overs", Scenario { deaths: true, ..plans });
+}
+
+#[test]
+fn wrong_hand_over_that_commits() {
+    let scenario = Scenario { deaths: true, ..wrong(Variant::HandOverCommits, "as") };
+    refuted("hand-over that commits", scenario, LOSS);
+}
+
+#[test]
+fn wrong_mark_that_outlives_a_hand_over() {
+    let scenario = Scenario { deaths: true, epochs: 3, ..wrong(Variant::MarkOutlivesHandOver, "as") };
+    refuted("mark that outlives a hand-over", scenario, DEATHS);
+}
+
+#[test]
+fn wrong_deaths_that_outlive_a_commit() {
+    let scenario =
+        Scenario { deaths: true, epochs: 4, late: 0, ..wrong(Variant::DeathsOutliveCommit, "as bs") };
+    refuted("deaths that outlive a commit", scenario, DEATHS);
+}
+
+#[test]
+fn a_document_from_elsewhere_is_written_once() {
+    let plans = plans(&["as ai"], &["as ax ai", "as bi as"]);
+    holds("a watermark of another numbering", Scenario { restored: true, epochs: 2, ..plans });
+}
+
+fn wrong_numbering(variant: Variant) -> Scenario {
+    Scenario { restored: true, ..wrong(variant, "as ai") }
+}
+
+#[test]
+fn wrong_watermark_from_elsewhere_taken_for_done() {
+    refuted("watermark from elsewhere is done", wrong_numbering(Variant::UnprovenIsDone), LOSS);
+}
+
+#[test]
+fn wrong_watermark_compared_with_the_owner() {
+    refuted("watermark below the owner is done", wrong_numbering(Variant::UnprovenAboveOwner), LOSS);
+}
+
+#[test]
+fn wrong_ownership_unconfirmed() {
+    refuted("ownership unconfirmed", wrong_numbering(Variant::UnprovenUnconfirmed), TWICE);
+}
+
+#[test]
+fn wrong_ownership_confirmed_too_early() {
+    refuted("ownership confirmed too early", wrong_numbering(Variant::ConfirmedBeforeLook), TWICE);
+}
+
+#[test]
+fn wrong_watermark_from_elsewhere_not_compared() {
+    refuted("watermark from elsewhere not compared", wrong_numbering(Variant::UnprovenUncompared), TWICE);
+}
+
+#[test]
 fn wrong_guard_on_the_last_offset() {
     refuted("guard on the last offset", wrong(Variant::GuardOnLast, "as ai"), TWICE);
 }
@@ -126,12 +187,8 @@ fn wrong_read_not_recorded() {
 
 #[test]
 fn wrong_read_beyond_what_was_answered() {
-    let scenario = wrong(Variant::ReadInexact, "as ai");
-    refuted(
-        "read beyond what was answered",
-        Scenario { fall: Fall::Cut, epochs: 3, late: 0, ..scenario },
-        LOSS,
-    );
+    let scenario = wrong(Variant::ReadInexact, "as ai as");
+    refuted("read beyond what was answered", Scenario { fall: Fall::Cut, late: 0, ..scenario }, LOSS);
 }
 
 #[test]

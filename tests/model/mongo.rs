@@ -1,6 +1,6 @@
 //! MongoDB: documents with watermarks, statements with guards, and the epoch.
 
-use crate::state::{ENTITIES, Plan, Segment, Set, Update, bit, members};
+use crate::state::{ENTITIES, INDEX_BITS, Plan, Segment, Set, Update, bit, members};
 use crate::variants::{Deletes, Variant};
 
 /// The database.
@@ -8,6 +8,8 @@ use crate::variants::{Deletes, Variant};
 pub(crate) struct Mongo {
     /// The queue's last epoch.
     pub(crate) epoch: u8,
+    /// The epoch of the latest ownership.
+    pub(crate) owner: u8,
     /// Documents that exist.
     exists: [bool; ENTITIES],
     /// Their watermarks; 0 is none.
@@ -21,6 +23,9 @@ pub(crate) struct Mongo {
     /// Dead letters recorded here; none, as the code has it.
     pub(crate) dead: Set,
 }
+
+/// The watermark of a document that was restored from elsewhere.
+pub(crate) const FOREIGN: u8 = 5 << INDEX_BITS | 2;
 
 /// What MongoDB says of a statement: `sink::Verdict`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +60,36 @@ impl Rules<'_> {
 }
 
 impl Mongo {
+    /// A database that has forgotten its epochs, or never had them, with a document from elsewhere.
+    pub(crate) fn restored() -> Self {
+        let mut mongo = Mongo::default();
+        (mongo.exists[0], mongo.watermarks[0]) = (true, FOREIGN);
+        mongo
+    }
+
+    /// Whether the restored document still has its watermark.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.watermarks[0] == FOREIGN
+    }
+
+    /// `Sink::claim`
+    pub(crate) fn claim(&mut self, epoch: u8) -> bool {
+        let is_latest = self.owner <= epoch;
+        if is_latest {
+            self.owner = epoch;
+        }
+        is_latest
+    }
+
+    /// `Sink::confirm`
+    pub(crate) fn confirm(&mut self, epoch: u8, above: u8) -> bool {
+        let is_latest = self.owner == epoch;
+        if is_latest {
+            self.epoch = self.epoch.max(above);
+        }
+        is_latest
+    }
+
     /// A document's watermark, as the sink reads it: None where there is no document.
     pub(crate) fn watermark(&self, entity: usize) -> Option<u8> {
         self.exists[entity].then(|| self.watermarks[entity])
@@ -62,7 +97,11 @@ impl Mongo {
 
     /// Whether the guard keeps a statement from its document.
     pub(crate) fn is_held_back(&self, segment: &Segment, rules: &Rules<'_>) -> bool {
-        self.watermark(segment.entity).is_some_and(|w| w >= rules.guard(segment))
+        let watermark = self.watermark(segment.entity);
+        if segment.replaces > 0 && rules.variant != Variant::UnprovenUncompared {
+            return watermark != Some(segment.replaces);
+        }
+        segment.replaces == 0 && watermark.is_some_and(|w| w >= rules.guard(segment))
     }
 
     /// Executes a statement. Answers what becomes of it, and whether the order of events was broken.

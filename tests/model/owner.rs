@@ -14,6 +14,8 @@ pub(crate) enum Phase {
     Idle,
     /// It has seen the queue's state and taken an epoch.
     Drawn,
+    /// It owns the queue, as Redis has it, and MongoDB does not know yet.
+    Taken,
     /// It owns the queue, and processes what a former owner may have sent.
     Recovering,
     /// It has numbered the elements anew and reads on.
@@ -36,6 +38,8 @@ pub(crate) enum Mode {
     Refused,
     /// A single event was refused, and is to be recorded as a dead letter.
     Dead,
+    /// The watermark is one of another numbering: MongoDB is to say whether the ownership is the latest.
+    Unproven,
 }
 
 /// A lane: the pending events of one document.
@@ -46,6 +50,8 @@ pub(crate) struct Lane {
     pub(crate) last: u8,
     /// Events at places below are applied one at a time.
     pub(crate) singles: u8,
+    /// The watermark of another numbering that the next write replaces; 0 is none.
+    pub(crate) replaces: u8,
 }
 
 /// An instance.
@@ -87,7 +93,7 @@ impl Owner {
 
     /// What it holds from taking the queue over: `List::take` and `List::buried`.
     pub(crate) fn took(&mut self, is_intact: bool, redis: &Redis) {
-        self.phase = Phase::Recovering;
+        self.phase = Phase::Taken;
         // Under numbers that mean nothing any more, events would pass for done.
         self.recover_to = if is_intact { self.recover_to.max(self.base) } else { self.base };
         self.start = self.base;
@@ -187,7 +193,9 @@ impl Owner {
     /// What the lane has sent.
     pub(crate) fn request(&self, entity: usize, plan: &Plan) -> Request {
         let lane = self.lanes[entity];
-        let mut request = Request { entity: entity as u8, run: lane.singles > 0, ..Request::default() };
+        let (entity, run, replaces) = (entity as u8, lane.singles > 0, lane.replaces);
+        let mut request = Request { entity, run, replaces, ..Request::default() };
+        let entity = usize::from(entity);
         for at in self.pending(entity, plan).take_while(|at| *at <= lane.last) {
             request.push(self.start + at, self.view[usize::from(at)]);
         }
@@ -202,6 +210,7 @@ impl Owner {
         let left = |to: u8| self.pending(entity, plan).any(|at| at < to);
         let (sent, singles) = (left(lane.last + 1), left(lane.singles));
         let lane = &mut self.lanes[entity];
+        lane.replaces = 0;
         lane.mode = if sent { Mode::Sent } else { Mode::Idle };
         if !sent {
             lane.last = 0;
@@ -214,7 +223,7 @@ impl Owner {
     /// The lane's refused segment is applied event by event: `lane::isolate`.
     pub(crate) fn isolate(&mut self, entity: usize) {
         let lane = &mut self.lanes[entity];
-        *lane = Lane { mode: Mode::Idle, last: 0, singles: lane.last + 1 };
+        *lane = Lane { mode: Mode::Idle, last: 0, singles: lane.last + 1, replaces: lane.replaces };
     }
 
     /// `Tracker::due`: elements that may be trimmed, the last of them, and the dead letters among them.
@@ -227,6 +236,12 @@ impl Owner {
         let count = (self.start + behind).checked_sub(self.base).filter(|count| *count > 0)?;
         let among = self.view[..usize::from(behind)].iter().fold(0, |set, id| set | bit(*id));
         Some((count, self.view[usize::from(behind - 1)], self.buried & among))
+    }
+
+    /// The element at the base was set aside.
+    pub(crate) fn set_aside(&mut self) {
+        self.base += 1;
+        self.start = self.base;
     }
 
     /// `Tracker::committed`: elements below `base` are trimmed.

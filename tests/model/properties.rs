@@ -13,6 +13,8 @@ pub(crate) const LOSS: &str = "I1: every event trimmed was applied or is a dead 
 pub(crate) const TWICE: &str = "I2: no event is applied twice, none dead twice, none both";
 /// I3
 pub(crate) const ORDER: &str = "I3: a document shows events in queue order";
+/// A death is counted where a process died.
+pub(crate) const DEATHS: &str = "an event is set aside only if a process died over it";
 /// Nobody pops, so nobody is blamed.
 pub(crate) const BLAME: &str = "no foreign pop is found where there was none";
 
@@ -51,6 +53,26 @@ pub(crate) fn properties(scenario: &Scenario) -> Vec<Property<Scenario>> {
         all.push(Property::<Scenario>::sometimes("a dead letter is recovered", |_, state| {
             state.redis.dead != 0 && state.owners.iter().any(|o| o.phase == Phase::Recovering && o.len > 0)
         }));
+    }
+    if scenario.deaths {
+        all.push(Property::<Scenario>::always(DEATHS, |_, state| state.aside & !state.died_over == 0));
+        all.push(Property::<Scenario>::sometimes("an event is set aside", |_, state| state.aside != 0));
+        all.push(Property::<Scenario>::sometimes("one that was died over is applied", |_, state| {
+            state.died_over & state.mongo.ever & !state.aside != 0
+        }));
+    }
+    if scenario.restored {
+        all.push(Property::<Scenario>::sometimes("a watermark from elsewhere is replaced", |_, state| {
+            !state.mongo.is_foreign() && state.redis.len == 0
+        }));
+        all.push(Property::<Scenario>::sometimes(
+            "one finds a watermark of a later ownership",
+            |_, state| {
+                let stale = |owner: &Owner| owner.epoch != state.mongo.owner && !state.mongo.is_foreign();
+                let unproven = |owner: &Owner| owner.lanes[0].mode == Mode::Unproven;
+                state.owners.iter().any(|owner| stale(owner) && unproven(owner))
+            },
+        ));
     }
     if scenario.fall != Fall::Never {
         all.push(Property::<Scenario>::sometimes("events come again after Redis fell back", |_, state| {
@@ -97,7 +119,8 @@ fn is_lost(model: &Scenario, state: &State) -> bool {
 
 fn is_twice(model: &Scenario, state: &State) -> bool {
     let exempt = state.fell_back || state.popped != 0;
-    let both = state.redis.innocent_dead(model.plan(state)) & state.mongo.ever != 0;
+    // Who died over an event may have applied it first.
+    let both = state.redis.innocent_dead(model.plan(state)) & state.mongo.ever & !state.aside != 0;
     !exempt && (state.mongo.twice != 0 || state.redis.dead_twice != 0 || both)
 }
 

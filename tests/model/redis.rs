@@ -29,6 +29,10 @@ pub(crate) struct Redis {
     pub(crate) dead_list: Set,
     /// See `dead_list`.
     pub(crate) dead_twice: Set,
+    /// Epoch of the ownership whose process works on what is to be recovered; 0 is none.
+    pub(crate) mark: u8,
+    /// A process died at that, and nothing was committed since.
+    pub(crate) death: bool,
     /// Elements pushed to this Redis, ever.
     pub(crate) pushed: Set,
 }
@@ -140,6 +144,7 @@ impl Redis {
         self.trim(count);
         self.base = base + count;
         self.head = self.first();
+        self.death &= variant == Variant::DeathsOutliveCommit;
         Ok(())
     }
 
@@ -151,7 +156,34 @@ impl Redis {
         self.base = epoch << INDEX_BITS;
         self.read = self.base;
         self.head = self.first();
+        self.mark = 0;
         Ok(self.base)
+    }
+
+    /// TRIES and WORK: what became of who worked here before, and the mark of who does now.
+    pub(crate) fn work(&mut self, epoch: u8, lives: impl Fn(u8) -> bool) {
+        self.death |= self.mark != 0 && !lives(self.mark);
+        self.mark = epoch;
+    }
+
+    /// LIVES: the ownership ended, and its process did not.
+    pub(crate) fn rest(&mut self, epoch: u8) {
+        if self.mark == epoch {
+            self.mark = 0;
+        }
+    }
+
+    /// SET_ASIDE of the element at the base. Answers which it was.
+    pub(crate) fn set_aside(&mut self, epoch: u8, base: u8) -> Result<u8, Refused> {
+        self.fence(epoch, base)?;
+        let id = self.at(0).ok_or(Refused::Foreign)?;
+        self.keep_dead(bit(id));
+        self.dead &= !bit(id);
+        self.trim(1);
+        self.base = base + 1;
+        self.head = self.first();
+        self.death = false;
+        Ok(id)
     }
 
     /// BURY

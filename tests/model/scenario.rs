@@ -3,6 +3,7 @@
 use stateright::{Model, Property};
 
 use crate::actions::Action;
+use crate::mongo::Mongo;
 use crate::properties::properties;
 use crate::state::{Plan, State};
 use crate::variants::{Deletes, Variant};
@@ -35,6 +36,10 @@ pub(crate) struct Scenario {
     pub(crate) deletes: Deletes,
     /// The collection has a validator that an upsert of most updates alone would not pass.
     pub(crate) validator: bool,
+    /// Ownerships are handed over, and processes that die over what is to be recovered are counted.
+    pub(crate) deaths: bool,
+    /// The first document was restored from elsewhere: it has a watermark of an epoch above every one given out.
+    pub(crate) restored: bool,
     /// Instances are alike; without this a trace keeps their names.
     pub(crate) symmetric: bool,
 }
@@ -51,6 +56,8 @@ impl Scenario {
             pops: 0,
             deletes: Deletes::Hard,
             validator: false,
+            deaths: false,
+            restored: false,
             symmetric: true,
         }
     }
@@ -68,13 +75,15 @@ impl Model for Scenario {
                 redis: Default::default(),
                 saved: None,
                 deposed: None,
-                mongo: Default::default(),
+                mongo: if self.restored { Mongo::restored() } else { Mongo::default() },
                 owners: Default::default(),
                 late: Default::default(),
                 fell_back: false,
                 popped: 0,
                 alarm: false,
                 disorder: false,
+                died_over: 0,
+                aside: 0,
             })
             .collect()
     }

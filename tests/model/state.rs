@@ -142,6 +142,10 @@ pub(crate) struct State {
     pub(crate) alarm: bool,
     /// An event took effect behind a later one of its document.
     pub(crate) disorder: bool,
+    /// Events that were to be recovered by a process that died.
+    pub(crate) died_over: Set,
+    /// Events that were set aside for it.
+    pub(crate) aside: Set,
 }
 
 /// A segment, or a run of single events, on its way to MongoDB.
@@ -157,6 +161,8 @@ pub(crate) struct Request {
     pub(crate) offsets: [u8; EVENTS],
     /// Which they are.
     pub(crate) ids: [u8; EVENTS],
+    /// The watermark of another numbering that the first of them is to replace; 0 is none.
+    pub(crate) replaces: u8,
 }
 
 impl Request {
@@ -193,6 +199,7 @@ impl Request {
             events,
             leaves,
             update,
+            replaces: self.replaces,
         }
     }
 
@@ -232,6 +239,8 @@ pub(crate) struct Segment {
     pub(crate) leaves: Set,
     /// What they come to.
     pub(crate) update: Update,
+    /// The watermark that must be there, if it is one of another numbering; 0 if the guard is the usual one.
+    pub(crate) replaces: u8,
 }
 
 impl Segment {

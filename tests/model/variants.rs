@@ -30,6 +30,22 @@ pub(crate) enum Variant {
     /// Dead letters are recorded in Redis alone, which may fall back, and not in MongoDB, where what a
     /// watermark says is done is looked up.
     LettersInRedisAlone,
+    /// What an ownership could not flush when it was handed over is committed with the rest.
+    HandOverCommits,
+    /// The mark of who works on what is unsettled stays where the ownership was handed over.
+    MarkOutlivesHandOver,
+    /// A commit does not forget who died over what it trims.
+    DeathsOutliveCommit,
+    /// A watermark of another numbering counts as one of the owner's.
+    UnprovenIsDone,
+    /// Only a watermark above the owner's epoch counts as one of another numbering, not one above the event's.
+    UnprovenAboveOwner,
+    /// MongoDB is not asked whether the ownership is the latest.
+    UnprovenUnconfirmed,
+    /// MongoDB is asked that before the watermark is read, not after it.
+    ConfirmedBeforeLook,
+    /// What has a watermark of another numbering is written without a look at what it is by then.
+    UnprovenUncompared,
 }
 
 /// What a deletion leaves.
