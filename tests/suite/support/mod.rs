@@ -30,7 +30,7 @@ mod wait;
 
 pub(crate) use self::browser::{Browser, Tab};
 pub(crate) use self::documents::{count, document, documents};
-pub(crate) use self::forge::{Forge, InForce, On, Rule, Statement, command_error, write_error};
+pub(crate) use self::forge::{Code, Forge, InForce, On, Rule, Statement, command_error, write_error};
 pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};
 pub(crate) use self::mongo::{Durability, Mongo};
 pub(crate) use self::names::unique;

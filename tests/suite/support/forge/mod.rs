@@ -13,6 +13,7 @@
 //!
 //! `hello` never tells of compression, nor of a server that pushes its state, so that all of it is `OP_MSG`, in turns.
 
+mod codes;
 mod rule;
 mod statements;
 mod wire;
@@ -30,6 +31,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+pub(crate) use self::codes::Code;
 use self::rule::{Action, Fate};
 pub(crate) use self::rule::{InForce, On, Rule};
 use self::statements::Split;
@@ -238,7 +240,10 @@ async fn forge(
 ) -> anyhow::Result<Exchanged> {
     ensure!(request.is_answered(), "a rule for a command that wants no answer: {command}");
     match &fate.rule.action {
-        Action::Answer(reply) => return Ok(Exchanged::Reply(request.answer(reply)?)),
+        Action::Answer(_) => {
+            let reply = fate.answer.context("an answer")?;
+            return Ok(Exchanged::Reply(request.answer(&reply)?));
+        }
         Action::Close => return Ok(Exchanged::End),
         Action::Refuse(_) => {
             let split = Split::new(command, fate.refused);

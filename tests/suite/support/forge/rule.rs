@@ -13,13 +13,14 @@ use super::statements::{Statement, statements};
 
 type Predicate = Box<dyn Fn(&Document) -> bool + Send + Sync>;
 type Refusal = Box<dyn FnMut(&Statement<'_>) -> Option<Document> + Send>;
+type Answering = Box<dyn FnMut(&[Statement<'_>]) -> Option<Document> + Send>;
 type Rewriting = Box<dyn Fn(&Document, &mut Document) + Send + Sync>;
 type Race = Box<dyn Fn(Document) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// What happens to a command.
 pub(super) enum Action {
     /// It is answered, and the server never hears of it.
-    Answer(Document),
+    Answer(Mutex<Answering>),
     /// Some of its statements are refused; the server sees the others.
     Refuse(Mutex<Refusal>),
     /// The server does it and the reply is changed.
@@ -109,7 +110,15 @@ impl On {
 
     /// Answers with this, and does not ask the server.
     pub(crate) fn answer(self, reply: Document) -> Rule {
-        self.rule(Action::Answer(reply))
+        self.answer_with(move |_| Some(reply.clone()))
+    }
+
+    /// The same for those for whose statements there is an answer; the others are not hit.
+    pub(crate) fn answer_with(
+        self,
+        reply: impl FnMut(&[Statement<'_>]) -> Option<Document> + Send + 'static,
+    ) -> Rule {
+        self.rule(Action::Answer(Mutex::new(Box::new(reply))))
     }
 
     /// Refuses the statements for which there is a `writeErrors` entry (`code`, `errmsg`, ...; the forge adds `index`).
@@ -169,9 +178,12 @@ impl On {
     }
 }
 
-/// What becomes of a command: its rule, and the statements that are refused, if that is the rule.
+/// What becomes of a command.
 pub(super) struct Fate {
     pub(super) rule: Arc<Rule>,
+    /// The answer, if that is the rule.
+    pub(super) answer: Option<Document>,
+    /// The statements that are refused, if that is the rule.
     pub(super) refused: Vec<(usize, Document)>,
 }
 
@@ -199,17 +211,26 @@ impl Rule {
             if !self.is_left(*state) {
                 return false;
             }
-            let mut refused = Vec::new();
-            if let Action::Refuse(error) = &self.action {
-                let mut error = error.lock();
-                let all = statements(command);
-                refused = all.iter().filter_map(|s| Some((s.index, error(s)?))).collect();
-                if refused.is_empty() {
-                    return false;
+            let (mut answer, mut refused) = (None, Vec::new());
+            match &self.action {
+                Action::Answer(reply) => {
+                    answer = reply.lock()(&statements(command));
+                    if answer.is_none() {
+                        return false;
+                    }
                 }
+                Action::Refuse(error) => {
+                    let mut error = error.lock();
+                    let all = statements(command);
+                    refused = all.iter().filter_map(|s| Some((s.index, error(s)?))).collect();
+                    if refused.is_empty() {
+                        return false;
+                    }
+                }
+                _ => {}
             }
             state.hits += 1;
-            fate = Some(Fate { rule: Arc::clone(self), refused });
+            fate = Some(Fate { rule: Arc::clone(self), answer, refused });
             true
         });
         fate
