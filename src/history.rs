@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::change::Entity;
 use crate::config::Config;
 
@@ -35,8 +37,12 @@ impl Record {
 pub struct Records {
     /// The document.
     pub entity: Entity,
+    /// [`EntityRef::hash`](crate::change::EntityRef::hash)
+    pub hash: u64,
     /// Its events.
     pub records: Vec<Record>,
+    /// Since when they cannot be kept, if so.
+    pub refused_since: Option<Instant>,
 }
 
 /// Where the events of each route are kept.

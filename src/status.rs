@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 pub use self::dependency::Dependency;
 use self::history::{History, Recent};
-pub use self::lane::LaneStatus;
+pub use self::lane::{HeldBack, LaneStatus};
 pub use self::letters::Letters;
 pub use self::queue::{Obstacle, Phase, QueueStatus};
 use self::summary::{Facts, Summary};
@@ -27,6 +27,9 @@ pub(crate) use self::tests::Lines;
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::metrics::QueueMetrics;
+
+/// From this time on, documents that MongoDB refuses are a reason not to be ready.
+pub(crate) const HELD_BACK: Duration = Duration::from_secs(5);
 
 /// The state of an instance.
 #[derive(Debug)]
@@ -87,7 +90,12 @@ impl Status {
     /// ending.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.redis.is_up() && self.mongodb.is_up() && !self.is_stopping() && !self.is_obstructed()
+        let is_drained = self.queues.iter().all(|queue| queue.held_back_for() < HELD_BACK);
+        self.redis.is_up()
+            && self.mongodb.is_up()
+            && !self.is_stopping()
+            && !self.is_obstructed()
+            && is_drained
     }
 
     fn is_obstructed(&self) -> bool {
@@ -116,6 +124,7 @@ impl Status {
             "ready": self.is_ready(),
             "stopping": self.is_stopping(),
             "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
+            "held_back": self.queues.iter().flat_map(|queue| queue.held_back_json()).collect::<Vec<_>>(),
         })
     }
 

@@ -1,8 +1,14 @@
 //! What a lane hands to the sink: a segment, the entity it is for, and the duty to settle its events.
 
+use tokio::time::Instant;
+
 use crate::change::Entity;
 use crate::coalesce::Segment;
 use crate::settle::Unsettled;
+use crate::sink::Refusal;
+
+/// Refusals in a row that leave open whether a race is behind them, until they are believed.
+const DOUBTFUL_REFUSALS: u8 = 3;
 
 /// A segment to write, with the entity it is for.
 #[derive(Debug)]
@@ -15,4 +21,17 @@ pub struct Write {
     pub segment: Segment,
     /// The duty to settle the events that the segment covers.
     pub unsettled: Unsettled,
+    /// Since when MongoDB refuses it for something else than its content, if it does.
+    pub refused_since: Option<Instant>,
+    /// How often it was refused in doubt.
+    pub doubtful_refusals: u8,
+}
+
+impl Write {
+    /// Takes note of a refusal: one that leaves open whether a race is behind it becomes certain when it comes again.
+    pub fn refused(&mut self, refusal: Refusal) -> Refusal {
+        self.doubtful_refusals = self.doubtful_refusals.saturating_add(u8::from(!refusal.is_certain));
+        let is_certain = refusal.is_certain || self.doubtful_refusals >= DOUBTFUL_REFUSALS;
+        Refusal { is_certain, ..refusal }
+    }
 }

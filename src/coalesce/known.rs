@@ -38,7 +38,7 @@ const FIELD_OVERHEAD: usize = 64;
 
 impl Known {
     /// An object without fields.
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Known::Object(Box::default())
     }
 

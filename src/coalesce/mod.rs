@@ -45,6 +45,8 @@ pub struct Segment {
     pub traces: Traces,
     /// What to write.
     pub update: Update,
+    /// It may have been applied, or is kept as it is: nothing can be folded in any more.
+    pub is_closed: bool,
 }
 
 /// What a segment writes.
@@ -82,7 +84,7 @@ impl Segment {
         let Placed { offset, change, .. } = placed;
         let mut traces = Traces::default();
         traces.add(change.traceparent);
-        Segment { first: *offset, last: *offset, events: 1, ts: change.ts, traces, update }
+        Segment { first: *offset, last: *offset, events: 1, ts: change.ts, traces, update, is_closed: false }
     }
 
     /// The offset from which the document's watermark forbids this write.
@@ -125,6 +127,9 @@ impl Segment {
 
     /// Folds a change in, if MongoDB could not tell the difference.
     fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> bool {
+        if self.is_closed {
+            return false;
+        }
         let effect = placed.change.effect;
         // More than one update can hold would be refused.
         let most = max_bytes.min(MAX_UPDATE);
@@ -180,6 +185,12 @@ pub enum Folded {
 }
 
 impl PendingUpdate {
+    /// Nothing is pending.
+    #[must_use]
+    pub fn none() -> Self {
+        PendingUpdate { first: None, rest: VecDeque::new(), bytes: 0 }
+    }
+
     /// The pending update that one change makes.
     #[must_use]
     pub fn new(placed: &Placed<'_>) -> Self {
@@ -209,10 +220,38 @@ impl PendingUpdate {
         let mut segment = self.first.take()?;
         self.first = self.rest.pop_front();
         self.bytes -= segment.held();
+        segment.is_closed = true;
         if let Update::Fields(fields) = &mut segment.update {
             fields.seal();
         }
         Some(segment)
+    }
+
+    /// Puts segments back in front of what was folded since.
+    pub fn put_back(&mut self, segments: impl DoubleEndedIterator<Item = Segment>) {
+        for segment in segments.rev() {
+            self.bytes += segment.held();
+            if let Some(second) = self.first.replace(segment) {
+                self.rest.push_front(second);
+            }
+        }
+    }
+
+    /// Closes all segments: what is folded in from now on opens another.
+    pub fn close(&mut self) {
+        self.first.iter_mut().chain(&mut self.rest).for_each(|segment| segment.is_closed = true);
+    }
+
+    /// The offset of the first event behind `offset`.
+    #[must_use]
+    pub fn first_behind(&self, offset: i64) -> Option<i64> {
+        self.first.iter().chain(&self.rest).map(|segment| segment.first).find(|first| *first > offset)
+    }
+
+    /// The offset of the last event covered.
+    #[must_use]
+    pub fn last(&self) -> Option<i64> {
+        self.rest.back().or(self.first.as_ref()).map(|segment| segment.last)
     }
 
     /// All segments, in the order in which they must be written.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{
-    Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Receipts, Redis, SecretUrl,
-    Shutdown, Tombstones,
+    Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Patience, Receipts, Redis,
+    SecretUrl, Shutdown, Tombstones,
 };
 
 impl Default for Redis {
@@ -65,7 +65,7 @@ impl Default for Tombstones {
 
 impl Default for DeadLetter {
     fn default() -> Self {
-        DeadLetter { suffix: ":dead".into() }
+        DeadLetter { suffix: ":dead".into(), patience: Patience::of(Duration::from_secs(15 * 60)) }
     }
 }
 

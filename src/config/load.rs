@@ -33,7 +33,7 @@ pub(super) enum Form {
 }
 
 /// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 31] = [
+pub(super) const KEYS: [(&str, Form); 32] = [
     ("redis.url", Form::Text),
     ("redis.url_file", Form::Text),
     ("redis.sentinels", Form::Toml),
@@ -56,6 +56,7 @@ pub(super) const KEYS: [(&str, Form); 31] = [
     ("routes", Form::Toml),
     ("tombstones.ttl", Form::Text),
     ("dead_letter.suffix", Form::Text),
+    ("dead_letter.patience", Form::Text),
     ("receipts.enabled", Form::Bool),
     ("receipts.channel", Form::Text),
     ("receipts.dead_channel", Form::Text),

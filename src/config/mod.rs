@@ -13,6 +13,7 @@ mod history_rules;
 mod hot_state;
 mod load;
 mod partitions;
+mod patience;
 mod queue;
 mod route_rules;
 mod secret;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use changes::LIVE;
 pub use error::{ConfigError, KeyPath, Problem};
 pub use hot_state::HotState;
+pub use patience::Patience;
 pub use queue::{Delivery, MaxLen, Queue, QueueKind, Trim, TrimWord};
 pub use secret::SecretUrl;
 pub use source::{Amount, Id, Source};
@@ -338,6 +340,8 @@ pub enum Scalar {
 pub struct DeadLetter {
     /// Appended to the queue's key to name the list of its dead letters.
     pub suffix: String,
+    /// How long an event waits that MongoDB refuses with a code that nobody knows, until it is a dead letter.
+    pub patience: Patience,
 }
 
 /// `[receipts]`

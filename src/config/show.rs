@@ -155,6 +155,7 @@ mod tests {
 
         [dead_letter]
         suffix = ":dead"
+        patience = "15m"
 
         [receipts]
         enabled = false

@@ -1,13 +1,21 @@
 //! Keeping the events of a batch whose routes have a history.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::quarantine::Withheld;
 use crate::backoff::Backoff;
 use crate::class::Class;
-use crate::history::Records;
+use crate::history::{Record, Records};
 use crate::queue::Owned;
+use crate::sink::SinkError;
 
-/// Appends the events of a batch that is settled to their histories, however long that takes. Dead letters are left
-/// out. Only then may the events be committed: a next owner reads them again until both are durable.
-pub(super) async fn append(queue: &Owned, mut kept: Vec<Records>) {
+/// Appends the events of a batch that is settled to their histories, however long MongoDB is away. Dead letters are left
+/// out. Only then may the events be committed: a next owner reads them again until both are durable. Those that a history
+/// does not take now are answered, to be tried again.
+pub(super) async fn append(queue: &Owned, mut kept: Vec<Records>) -> Vec<Withheld> {
     {
         let buried = queue.buried.lock();
         if !buried.is_empty() {
@@ -16,34 +24,88 @@ pub(super) async fn append(queue: &Owned, mut kept: Vec<Records>) {
             }
         }
     }
-    let (sink, collections) = (&queue.shared.sink, &queue.mapping.collections);
-    let mut backoff = Backoff::default();
-    while let Err(error) = sink.append_history(&queue.id, &kept, collections).await {
-        if error.class() == Class::Data {
-            return one_by_one(queue, kept).await;
+    let Err(error) = attempt(queue, &kept).await else { return Vec::new() };
+    let mut refused: BTreeMap<Arc<str>, SinkError> = BTreeMap::new();
+    if error.is_refusal() {
+        tracing::debug!(
+            queue = queue.key,
+            "a history does not take a batch, so its events are tried one by one: {error}"
+        );
+    }
+    let mut withheld = Vec::new();
+    for Records { entity, hash, records, refused_since } in kept {
+        let mut left = VecDeque::from(records);
+        let mut why = None;
+        while let Some(record) = left.pop_front() {
+            let into = Arc::clone(&record.into);
+            // One answer that speaks of the server holds for all that goes to the same history.
+            let answer = match refused.get(&into) {
+                Some(error) => Err((record, error.clone())),
+                None => one(queue, &entity, hash, record, refused_since).await,
+            };
+            if let Err((record, error)) = answer {
+                if error.is_of_server() {
+                    refused.insert(Arc::clone(&into), error.clone());
+                }
+                left.push_front(record);
+                why = Some((into, error));
+                break;
+            }
         }
-        queue.shared.metrics.retried_mongodb(error.class());
-        queue.shared.status.mongodb.back_or(backoff.wait()).await;
+        if let Some((collection, error)) = why {
+            queue.shared.metrics.retried_mongodb(error.class());
+            withheld.push(Withheld {
+                entity,
+                hash,
+                segments: VecDeque::new(),
+                unsettled: queue.ledger.receive(0),
+                records: left.into(),
+                parked: Vec::new(),
+                since: refused_since.unwrap_or_else(Instant::now),
+                error,
+                collection,
+            });
+        }
+    }
+    withheld
+}
+
+/// Appends one event; gives it back where it is to be tried again.
+async fn one(
+    queue: &Owned,
+    entity: &crate::change::Entity,
+    hash: u64,
+    record: Record,
+    refused_since: Option<Instant>,
+) -> Result<(), (Record, SinkError)> {
+    let (offset, into) = (record.offset, Arc::clone(&record.into));
+    let mut kept = [Records { entity: entity.clone(), hash, records: vec![record], refused_since }];
+    let Err(error) = attempt(queue, &kept).await else { return Ok(()) };
+    let patience = queue.shared.config.dead_letter.patience.limit();
+    let waited_enough =
+        || refused_since.zip(patience).is_some_and(|(since, patience)| since.elapsed() >= patience);
+    if error.class() == Class::Data || (error.is_unknown() && waited_enough()) {
+        // Its document is durable. The queue must not stand still for what has a validator.
+        tracing::error!(queue = queue.key, offset, "{into:?} does not take an event: {error}");
+        return Ok(());
+    }
+    match kept[0].records.pop() {
+        Some(record) => Err((record, error)),
+        None => Ok(()),
     }
 }
 
-/// The same for each event by itself, where MongoDB does not take all of them.
-async fn one_by_one(queue: &Owned, kept: Vec<Records>) {
+/// Tries until MongoDB answers.
+async fn attempt(queue: &Owned, kept: &[Records]) -> Result<(), SinkError> {
     let (sink, collections) = (&queue.shared.sink, &queue.mapping.collections);
-    for Records { entity, records } in kept {
-        for record in records {
-            let (offset, into) = (record.offset, record.into.clone());
-            let one = [Records { entity: entity.clone(), records: vec![record] }];
-            let mut backoff = Backoff::default();
-            while let Err(error) = sink.append_history(&queue.id, &one, collections).await {
-                if error.class() == Class::Data {
-                    // Its document is durable. The queue must not stand still for what has a validator.
-                    tracing::error!(queue = queue.key, offset, "{into:?} does not take an event: {error}");
-                    break;
-                }
+    let mut backoff = Backoff::default();
+    loop {
+        match sink.append_history(&queue.id, kept, collections).await {
+            Err(error) if error.class() != Class::Data && !error.is_refusal() => {
                 queue.shared.metrics.retried_mongodb(error.class());
                 queue.shared.status.mongodb.back_or(backoff.wait()).await;
             }
+            answered => return answered,
         }
     }
 }

@@ -5,21 +5,24 @@
 //! events are applied one at a time, the guilty become dead letters, the innocent are applied.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 
-use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use super::durable::Durable;
+use super::fate::{Fate, fate};
 use super::pending::Pending;
+use super::quarantine::Withheld;
+use super::reread::{Reread, Span};
+use super::settling::{condemned, look, withhold};
 use crate::backoff::Backoff;
-use crate::change::Placed;
-use crate::coalesce::{PendingUpdate, Update};
-use crate::dead_letter::{Dead, Reason, Rejection};
-use crate::event::Decoder;
-use crate::queue::{Owned, WindowSize};
+use crate::change::EntityRef;
+use crate::coalesce::PendingUpdate;
+use crate::dead_letter::{Dead, Rejection};
+use crate::queue::Owned;
 use crate::settle::Outcome;
-use crate::sink::{Found, Verdict};
-use crate::source::{SourceError, Window};
+use crate::sink::{Refusal, SinkError, Verdict};
+use crate::source::SourceError;
 use crate::status::LaneStatus;
 use crate::trace::Traceparent;
 use crate::write::Write;
@@ -43,78 +46,38 @@ impl Doubt {
         Doubt { write, applied_to: None, rejection: Some(rejection) }
     }
 
-    fn covers(&self, placed: &Placed<'_>) -> bool {
-        let segment = &self.write.segment;
-        (segment.first..=segment.last).contains(&placed.offset)
-            && self.write.hash == placed.hash
-            && self.write.entity.get() == placed.change.entity
-    }
-}
-
-/// The events of doubts, read again window by window.
-struct Reread<'q> {
-    queue: &'q Owned,
-    by_entity: HashTable<usize>,
-    decoder: Decoder,
-    size: WindowSize,
-    cursor: i64,
-    last: i64,
-}
-
-impl<'q> Reread<'q> {
-    fn new(queue: &'q Owned, doubts: &[Doubt]) -> Self {
-        let mut by_entity = HashTable::with_capacity(doubts.len());
-        for (at, doubt) in doubts.iter().enumerate() {
-            by_entity.insert_unique(doubt.write.hash, at, |at| doubts[*at].write.hash);
-        }
-        let segments = || doubts.iter().map(|doubt| &doubt.write.segment);
-        Reread {
-            queue,
-            by_entity,
-            // They mean what they meant when they were folded.
-            decoder: queue.mapping.decoder(),
-            size: WindowSize::default(),
-            cursor: segments().map(|segment| segment.first).min().unwrap_or(0),
-            last: segments().map(|segment| segment.last).max().unwrap_or(-1),
-        }
-    }
-
-    /// The next window; None behind the last event of any doubt.
-    async fn window(&mut self) -> Result<Option<Window>, SourceError> {
-        if self.cursor > self.last {
-            return Ok(None);
-        }
-        // They are not committed, so they are there.
-        let rest = self.cursor..self.last.saturating_add(1);
-        let window = self.queue.source.reread(rest, self.size.events()).await?;
-        if window.is_empty() {
-            return Err(SourceError::ForeignPop);
-        }
-        self.size.saw(&window);
-        self.cursor = window.end();
-        Ok(Some(window))
-    }
-
-    /// Hands over each change of the window that belongs to a doubt, with the doubt's place.
-    fn changes(
+    /// The writes of single events, with their events.
+    fn singles(
         &mut self,
-        window: &Window,
-        doubts: &[Doubt],
-        mut change: impl FnMut(usize, &Placed<'_>, &[u8]),
-    ) {
-        let buried = self.queue.buried.lock();
-        for (offset, event) in window.iter() {
-            // Events that were refused before, then or by a former owner, are settled.
-            if buried.contains(&offset) {
-                continue;
+        singles: Vec<(PendingUpdate, Vec<u8>)>,
+    ) -> Result<(Vec<Write>, VecDeque<Vec<u8>>), SourceError> {
+        let (mut writes, mut events) = (Vec::new(), VecDeque::new());
+        for (mut update, event) in singles {
+            let Some(segment) = update.take_first() else { continue };
+            if self.write.unsettled.events() == 0 {
+                return Err(SourceError::ForeignPop);
             }
-            let Ok(decoded) = self.decoder.decode(event) else { continue };
-            let hash = decoded.entity.hash(&self.queue.shared.seed);
-            let placed = Placed { offset, hash, change: decoded };
-            if let Some(at) = self.by_entity.find(hash, |at| doubts[*at].covers(&placed)) {
-                change(*at, &placed, event);
-            }
+            let unsettled = self.write.unsettled.split(1);
+            let Write { ref entity, hash, refused_since, .. } = self.write;
+            let entity = entity.clone();
+            writes.push(Write { entity, hash, segment, unsettled, refused_since, doubtful_refusals: 0 });
+            events.push_back(event);
         }
+        Ok((writes, events))
+    }
+}
+
+impl Span for Doubt {
+    fn hash(&self) -> u64 {
+        self.write.hash
+    }
+
+    fn entity(&self) -> EntityRef<'_> {
+        self.write.entity.get()
+    }
+
+    fn offsets(&self) -> RangeInclusive<i64> {
+        self.write.segment.first..=self.write.segment.last
     }
 }
 
@@ -171,30 +134,36 @@ pub(super) async fn refold(
     Ok(Some(again))
 }
 
-/// Applies the events of each doubt one at a time.
+/// Applies the events of each doubt one at a time. What MongoDB refuses for something else than its content is answered, with
+/// all that comes behind it.
 pub(super) async fn isolate(
     queue: &Owned,
     status: &LaneStatus,
     mut doubts: Vec<Doubt>,
-) -> Result<(), SourceError> {
+) -> Result<Vec<Withheld>, SourceError> {
     if doubts.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut withheld: Vec<Option<Withheld>> = doubts.iter().map(|_| None).collect();
     let mut reread = Reread::new(queue, &doubts);
     while let Some(window) = reread.window().await? {
         let mut found: Vec<Vec<(PendingUpdate, Vec<u8>)>> = doubts.iter().map(|_| Vec::new()).collect();
         reread.changes(&window, &doubts, |at, placed, event| {
             found[at].push((PendingUpdate::new(placed), event.to_vec()));
         });
-        for (doubt, singles) in doubts.iter_mut().zip(found) {
-            one_by_one(queue, status, doubt, singles).await?;
+        for ((doubt, singles), withheld) in doubts.iter_mut().zip(found).zip(&mut withheld) {
+            let (writes, events) = doubt.singles(singles)?;
+            match withheld {
+                Some(withheld) => writes.into_iter().for_each(|write| withheld.add(write)),
+                None => *withheld = one_by_one(queue, status, doubt, writes, events).await?,
+            }
         }
     }
     if doubts.iter().any(|doubt| doubt.write.unsettled.events() > 0) {
         // Some of them are gone.
         return Err(SourceError::ForeignPop);
     }
-    Ok(())
+    Ok(withheld.into_iter().flatten().collect())
 }
 
 /// Applies single events of one entity in order, each under its own watermark. A refused one is recorded
@@ -203,86 +172,110 @@ async fn one_by_one(
     queue: &Owned,
     status: &LaneStatus,
     doubt: &mut Doubt,
-    singles: Vec<(PendingUpdate, Vec<u8>)>,
-) -> Result<(), SourceError> {
+    mut writes: Vec<Write>,
+    mut events: VecDeque<Vec<u8>>,
+) -> Result<Option<Withheld>, SourceError> {
     let alone = doubt.write.segment.events == 1;
-    let (mut writes, mut events) = (Vec::new(), VecDeque::new());
-    for (mut update, event) in singles {
-        let Some(segment) = update.take_first() else { continue };
-        if doubt.write.unsettled.events() == 0 {
-            return Err(SourceError::ForeignPop);
-        }
-        let Write { ref entity, hash, .. } = doubt.write;
-        let unsettled = doubt.write.unsettled.split(1);
-        writes.push(Write { entity: entity.clone(), hash, segment, unsettled });
-        events.push_back(event);
-    }
     let (mut backoff, mut durable) = (Backoff::default(), Durable::new(queue));
     while let Some(first) = writes.first() {
         let kind = std::mem::discriminant(&first.segment.update);
         let run = writes.iter().take_while(|w| std::mem::discriminant(&w.segment.update) == kind).count();
         let (verdicts, examined) = match doubt.rejection.take_if(|_| alone) {
             // The segment was this event: MongoDB has spoken.
-            Some(rejection) => (vec![Verdict::Refused(rejection)], true),
+            Some(rejection) => (vec![Verdict::Refused(Refusal { rejection, is_certain: true })], true),
             None => (queue.shared.sink.write(&writes[..run], queue.guard.as_ref(), true).await, false),
         };
-        let mut stuck = false;
-        let mut failed = false;
+        let (mut failed, mut stuck) = (false, None);
         for verdict in verdicts {
-            let fate = match verdict {
-                Verdict::Applied => Fate::Applied,
-                Verdict::Refused(rejection) if examined => Fate::Refused(rejection),
-                Verdict::Refused(rejection) => look(queue, &writes[0], Some(rejection)).await,
-                Verdict::Conflict => look(queue, &writes[0], None).await,
-                Verdict::Failed(error) => {
+            let mut judged = match verdict {
+                Verdict::Untried => break,
+                Verdict::Refused(refusal) if examined => Judged::Refused(refusal.rejection),
+                verdict => judge(queue, &mut writes[0], verdict).await,
+            };
+            if let Judged::Refused(rejection) = &judged
+                && let Err(error) = record(queue, &writes[0], rejection).await
+            {
+                judged = Judged::Waits(error);
+            }
+            match judged {
+                Judged::Applied => durable.persisted(writes.remove(0)),
+                Judged::AppliedBefore => durable.found(writes.remove(0)),
+                Judged::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
+                Judged::Again => stuck = Some(None),
+                Judged::Waits(error) => {
                     queue.shared.metrics.retried_mongodb(error.class());
                     failed = true;
-                    Fate::Unknown
+                    stuck = Some(Some(error).filter(SinkError::is_refusal));
                 }
-                Verdict::Untried => break,
-            };
-            match fate {
-                Fate::Applied => durable.persisted(writes.remove(0)),
-                Fate::AppliedBefore => durable.found(writes.remove(0)),
-                Fate::Refused(rejection) => bury(queue, &events, writes.remove(0), &rejection).await?,
-                Fate::Unknown => stuck = true,
             }
-            if stuck {
+            if stuck.is_some() {
                 break;
             }
             events.pop_front();
         }
         durable.refresh().await?;
         status.attempted(failed);
-        if stuck {
-            queue.shared.status.mongodb.back_or(backoff.wait()).await;
+        match stuck {
+            None => {}
+            Some(None) => queue.shared.status.mongodb.back_or(backoff.wait()).await,
+            Some(Some(error)) => {
+                let mut withheld = withhold(queue, writes.remove(0), error);
+                writes.into_iter().for_each(|write| withheld.add(write));
+                return Ok(Some(withheld));
+            }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// What became of a write of one event.
-enum Fate {
+enum Judged {
     Applied,
     AppliedBefore,
+    /// It is a dead letter, or is one on record already.
     Refused(Rejection),
-    /// It is to be tried again.
-    Unknown,
+    /// It met a race.
+    Again,
+    /// MongoDB does not answer, or refuses for something else than the content.
+    Waits(SinkError),
 }
 
-/// What became of a write of one event that was held back, or refused for that reason: as `examine` in
-/// `settling` has it.
-async fn look(queue: &Owned, write: &Write, rejection: Option<Rejection>) -> Fate {
-    let Ok(found) = queue.shared.sink.watermarks(&[write], queue.guard.as_ref()).await else {
-        return Fate::Unknown;
+/// Judges a write of one event by what MongoDB said of it.
+async fn judge(queue: &Owned, write: &mut Write, verdict: Verdict) -> Judged {
+    let refusal = match verdict {
+        Verdict::Applied => return Judged::Applied,
+        Verdict::Failed(error) => return Judged::Waits(error),
+        Verdict::Held(error) => match condemned(queue, write, &error) {
+            Some(refusal) => Some(refusal),
+            None => return Judged::Waits(error),
+        },
+        Verdict::Refused(refusal) => Some(write.refused(refusal)),
+        Verdict::Conflict | Verdict::Untried => None,
     };
-    match (found.first(), rejection) {
-        (Some(Found::Watermark(w)), _) if *w >= write.segment.last => Fate::AppliedBefore,
-        (_, Some(rejection)) => Fate::Refused(rejection),
-        (Some(Found::Nothing), None) if matches!(write.segment.update, Update::Delete) => Fate::Applied,
-        (Some(Found::Taken), None) => Fate::Refused(id_taken()),
-        _ => Fate::Unknown,
+    let (found, mut recorded) = match look(queue, &[write]).await {
+        Ok(looked) => looked,
+        Err(error) => return Judged::Waits(error),
+    };
+    let Some(found) = found.first() else { return Judged::Again };
+    let offset = write.segment.first;
+    match fate(&write.segment, *found, refusal.as_ref(), recorded.contains_key(&offset)) {
+        Fate::Applied => Judged::Applied,
+        Fate::AppliedBefore => Judged::AppliedBefore,
+        Fate::Refused(rejection) => Judged::Refused(rejection),
+        // Of one event that is: it was refused before, and Redis has forgotten it.
+        Fate::InPart(_) => recorded.remove(&offset).map_or(Judged::AppliedBefore, Judged::Refused),
+        Fate::Again => Judged::Again,
     }
+}
+
+/// Puts on record in MongoDB that a write of one event is a dead letter, where a watermark could hide it.
+async fn record(queue: &Owned, write: &Write, rejection: &Rejection) -> Result<(), SinkError> {
+    if queue.guard.is_none() {
+        return Ok(());
+    }
+    let (offset, traceparent) = (write.segment.first, write.segment.traces.latest());
+    let dead = Dead { offset, event: &[], rejection, traceparent, entity: None };
+    queue.shared.sink.record_dead(&queue.id, &dead).await
 }
 
 /// Makes a write of one event, the first of `events`, a dead letter.
@@ -295,21 +288,7 @@ async fn bury(
     let event = events.front().map(Vec::as_slice).unwrap_or_default();
     let offset = write.segment.first;
     let (traceparent, entity) = (write.segment.traces.latest(), Some(write.entity.get()));
-    let dead = Dead { offset, event, rejection, traceparent, entity };
-    if queue.guard.is_some() {
-        let mut backoff = Backoff::default();
-        while let Err(error) = queue.shared.sink.record_dead(&queue.id, &dead).await {
-            queue.shared.metrics.retried_mongodb(error.class());
-            queue.shared.status.mongodb.back_or(backoff.wait()).await;
-        }
-    }
-    queue.bury(&[dead]).await?;
+    queue.bury(&[Dead { offset, event, rejection, traceparent, entity }]).await?;
     write.unsettled.settle(Outcome::Dead(rejection.reason));
     Ok(())
-}
-
-/// Why an entity can have no document: MongoDB said no more than that the `_id` is there.
-pub(super) fn id_taken() -> Rejection {
-    let text = "the _id is that of a document with another shard key".to_owned();
-    Rejection { reason: Reason::UniqueIndex, text, code: Some(11000) }
 }

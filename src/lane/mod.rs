@@ -4,11 +4,16 @@
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
 mod durable;
+mod fate;
 mod history;
 mod isolate;
+mod parking;
 pub mod pending;
+mod quarantine;
+mod reread;
 mod settling;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,11 +22,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::parking::park;
 use self::pending::Pending;
+use self::quarantine::{Quarantine, Unparked, Withheld, shared_name};
 use self::settling::settle;
 use crate::batch::{Policy, Trigger};
 use crate::buffer::Reserved;
-use crate::change::Chunk;
+use crate::change::{Chunk, CollectionId};
 use crate::coalesce::Folded;
 use crate::history::Record;
 use crate::queue::Owned;
@@ -45,6 +52,15 @@ pub enum Input {
         /// Those of their events that are to be kept, in the same order.
         records: Vec<Record>,
     },
+    /// Changes whose events are parked.
+    Parked {
+        /// The changes.
+        chunk: Chunk,
+        /// The duty to settle their events.
+        unsettled: Unsettled,
+        /// Those of their events that are to be kept, in the same order.
+        records: Vec<Record>,
+    },
     /// Whether many more events wait to be read behind what was sent so far, and there is memory for them.
     Behind(bool),
     /// Send everything pending without delay.
@@ -54,7 +70,18 @@ pub enum Input {
 /// Timers go off at the end of a millisecond, and a batch had better be sent before its time than after it.
 const TICK: Duration = Duration::from_millis(1);
 
-type Settling = Pin<Box<dyn Future<Output = Result<(), SourceError>> + Send>>;
+/// How long documents wait for MongoDB to take them until their events are parked, so that the queue can go on without.
+const PARKED_AFTER: Duration = Duration::from_secs(5);
+
+type Settling = Pin<Box<dyn Future<Output = Result<Settled, SourceError>> + Send>>;
+
+/// What has come of what a lane was at.
+enum Settled {
+    /// A batch is settled, but for these documents.
+    Batch(Vec<Withheld>),
+    /// These events are parked.
+    Parked(Vec<(Unparked, Vec<i64>)>),
+}
 
 /// A lane of a queue.
 pub struct Lane {
@@ -66,6 +93,8 @@ pub struct Lane {
     away: watch::Receiver<bool>,
     behind: bool,
     pending: Pending,
+    /// Documents that MongoDB does not take now.
+    quarantine: Quarantine,
     memory: Reserved,
     in_flight: Option<InFlight>,
     /// Pending updates are sent without delay until none is left.
@@ -79,11 +108,14 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.queue.shared.metrics.pending_changed(-self.counted);
         self.status().holds(0);
+        self.queue.status.holds_back(self.index, Vec::new());
     }
 }
 
 struct InFlight {
-    first: i64,
+    first: Option<i64>,
+    /// Documents that were in quarantine: the collection that refused them, and how many they are.
+    tried: Option<(Arc<str>, usize)>,
     ts: Option<i64>,
     events: u64,
     settling: Settling,
@@ -100,6 +132,7 @@ impl Lane {
             policy: queue.shared.live.watch_policy(),
             away: queue.shared.sink.watch_away(),
             behind: false,
+            quarantine: Quarantine::new(&queue.ledger),
             queue,
             input,
             pending,
@@ -125,19 +158,20 @@ impl Lane {
                 self.send_if_due(policy);
             }
             if self.in_flight.is_none() && self.pending.entities() == 0 {
-                self.flushing = false;
                 if self.closed {
+                    // What is in quarantine is handed back: it is in the queue, or parked.
                     return Ok(());
                 }
+                self.flushing &= self.quarantine.first().is_some();
             }
             self.tell(false);
             let patience = policy.patience(self.pending.held(Instant::now()), self.behind);
             let due = self.pending.since().map(|since| since + patience.saturating_sub(TICK));
+            let due = due.into_iter().chain(self.quarantine_due()).min();
             let can_send = can_send && self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
-                    done?;
-                    self.in_flight = None;
+                    self.take_back(done?);
                     self.tell_time();
                     self.queue.tracker.lock().settled(self.index, self.held());
                     self.queue.progress.notify_one();
@@ -146,6 +180,7 @@ impl Lane {
                     Some(Input::Changes { chunk, since, unsettled, memory, records }) => {
                         self.fold(&chunk, since, unsettled, memory, records);
                     }
+                    Some(Input::Parked { chunk, unsettled, records }) => self.take_on(&chunk, unsettled, records),
                     Some(Input::Behind(behind)) => self.behind = behind,
                     Some(Input::Flush) => self.flushing = true,
                     None => {
@@ -174,11 +209,20 @@ impl Lane {
         let mut coalesced = 0;
         let mut records = records.into_iter().peekable();
         for placed in chunk.iter() {
-            if self.pending.fold(&placed, since, max_bytes) == Folded::In {
-                coalesced += 1;
-            }
-            if let Some(record) = records.next_if(|record| record.offset == placed.offset) {
-                self.pending.keep(&placed, record);
+            let record = records.next_if(|record| record.offset == placed.offset);
+            let in_quarantine = match self.quarantine.is_empty() {
+                true => None,
+                false => self.quarantine.fold(&placed, since, max_bytes, &mut self.pending),
+            };
+            match in_quarantine {
+                Some(folded) => {
+                    coalesced += u64::from(folded == Folded::In);
+                    record.into_iter().for_each(|record| self.quarantine.keep(&placed, record));
+                }
+                None => {
+                    coalesced += u64::from(self.pending.fold(&placed, since, max_bytes) == Folded::In);
+                    record.into_iter().for_each(|record| self.pending.keep(&placed, record));
+                }
             }
         }
         self.queue.metrics.coalesced.increment(coalesced);
@@ -186,6 +230,23 @@ impl Lane {
         drop(memory);
         self.tell_time();
         self.queue.tracker.lock().folded(self.index, self.held());
+    }
+
+    /// Takes on changes that wait since a former ownership.
+    fn take_on(&mut self, chunk: &Chunk, unsettled: Unsettled, records: Vec<Record>) {
+        self.pending.take_on(unsettled);
+        let mut records = records.into_iter().peekable();
+        let mut names: HashMap<CollectionId, Arc<str>> = HashMap::new();
+        for placed in chunk.iter() {
+            let record = records.next_if(|record| record.offset == placed.offset);
+            let collection = placed.change.entity.collection;
+            let name = names
+                .entry(collection)
+                .or_insert_with(|| shared_name(&self.queue.mapping.collections, collection));
+            self.quarantine.take_on_parked(&placed, name, record, &mut self.pending);
+        }
+        self.account();
+        self.queue.status.holds_back(self.index, self.quarantine.told());
     }
 
     /// Tells how old by its own time what is held is, for the metrics.
@@ -209,49 +270,139 @@ impl Lane {
 
     /// The oldest offset held.
     fn held(&self) -> Option<i64> {
-        let in_flight = self.in_flight.as_ref().map(|batch| batch.first);
-        in_flight.into_iter().chain(self.pending.first()).min()
+        let in_flight = self.in_flight.as_ref().and_then(|batch| batch.first);
+        in_flight.into_iter().chain(self.pending.first()).chain(self.quarantine.first()).min()
     }
 
     fn account(&mut self) {
-        self.memory.resize(self.pending.bytes());
-        let entities = i64::try_from(self.pending.entities()).unwrap_or(0);
+        self.memory.resize(self.pending.bytes() + self.quarantine.bytes());
+        let entities = self.pending.entities() + self.quarantine.entities();
+        let entities = i64::try_from(entities).unwrap_or(0);
         self.queue.shared.metrics.pending_changed(entities - self.counted);
         self.counted = entities;
     }
 
+    /// Takes back what a batch left, or notes what is parked.
+    fn take_back(&mut self, settled: Settled) {
+        let in_flight = self.in_flight.take();
+        match settled {
+            Settled::Parked(parked) => self.quarantine.parked(parked),
+            Settled::Batch(mut withheld) => {
+                let tried = in_flight.and_then(|batch| batch.tried);
+                if !withheld.is_empty() {
+                    self.pending.give_way(&mut withheld);
+                }
+                if tried.is_some() || !withheld.is_empty() {
+                    self.quarantine.withhold(withheld, tried.as_ref().map(|(name, tried)| (name, *tried)));
+                    self.account();
+                }
+            }
+        }
+        self.queue.status.holds_back(self.index, self.quarantine.told());
+    }
+
+    /// When something is to be done for what is in quarantine.
+    fn quarantine_due(&self) -> Option<Instant> {
+        if self.quarantine.is_empty() {
+            return None;
+        }
+        let parks_at = self.quarantine.parks_at(PARKED_AFTER).filter(|_| self.can_park());
+        self.quarantine.next().into_iter().chain(parks_at).min()
+    }
+
+    fn can_park(&self) -> bool {
+        self.queue.source.lease().is_some() && self.queue.parked.has_room()
+    }
+
+    /// Parks what has been in quarantine for long, or tries some of it again. While the queue is flushed nothing waits.
+    fn send_from_quarantine(&mut self, policy: Policy) -> bool {
+        let waits = if self.flushing { Duration::ZERO } else { PARKED_AFTER };
+        let unparked = if self.can_park() { self.quarantine.unparked(waits) } else { Vec::new() };
+        if !unparked.is_empty() {
+            let queue = Arc::clone(&self.queue);
+            let settling = Box::pin(async move { park(&queue, unparked).await.map(Settled::Parked) });
+            self.in_flight = Some(InFlight { first: None, tried: None, ts: None, events: 0, settling });
+            return true;
+        }
+        let due = self.quarantine.take_due(Instant::now(), policy.max_ops, policy.max_bytes);
+        let Some((collection, batch)) = due else { return false };
+        let tried = Some((collection, batch.entities()));
+        self.send(batch, tried);
+        true
+    }
+
     /// Sends a batch, if the policy says so.
     fn send_if_due(&mut self, policy: Policy) {
+        if !self.quarantine.is_empty() && self.send_from_quarantine(policy) {
+            return;
+        }
         let held = self.pending.held(Instant::now() + TICK);
         let trigger = match policy.due(held, self.behind) {
             None if self.flushing && held.ops > 0 => Trigger::Drain,
             None => return,
             Some(trigger) => trigger,
         };
-        let mut batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
-        let Some(first) = batch.first() else { return };
+        let batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
+        self.queue.shared.metrics.batch(trigger, batch.events(), batch.bytes());
+        self.send(batch, None);
+    }
+
+    /// Sends a batch: of `tried` documents of a collection, if they come from quarantine.
+    fn send(&mut self, batch: Pending, tried: Option<(Arc<str>, usize)>) {
+        let first = if tried.is_some() { batch.first_of_all() } else { batch.first() };
         let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
-        self.queue.shared.metrics.batch(trigger, events, bytes);
         self.account();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
-        let records = batch.take_records();
         let queue = Arc::clone(&self.queue);
         let lane = self.index;
         let settling = Box::pin(async move {
             let _memory = memory;
-            settle(&queue, &queue.status.lanes[lane], batch).await?;
-            if !records.is_empty() {
-                history::append(&queue, records).await;
-            }
-            Ok(())
+            settle_all(&queue, &queue.status.lanes[lane], batch).await.map(Settled::Batch)
         });
-        self.in_flight = Some(InFlight { first, ts, events, settling });
+        self.in_flight = Some(InFlight { first, tried, ts, events, settling });
         self.tell(true);
     }
 }
 
+/// Settles a batch, keeps its events where they are to be kept, and forgets those that were parked. Answers the documents of
+/// which something is left.
+async fn settle_all(
+    queue: &Owned,
+    status: &LaneStatus,
+    mut batch: Pending,
+) -> Result<Vec<Withheld>, SourceError> {
+    let (mut records, parked) = (batch.take_records(), batch.take_parked());
+    let mut withheld = settle(queue, status, batch).await?;
+    for kept in &mut records {
+        if let Some(withheld) = withheld.iter_mut().find(|withheld| withheld.entity == kept.entity) {
+            let behind = kept.records.partition_point(|record| record.offset < withheld.first());
+            withheld.records.extend(kept.records.drain(behind..));
+        }
+    }
+    if !records.is_empty() {
+        for mut left in history::append(queue, records).await {
+            match withheld.iter_mut().find(|withheld| withheld.entity == left.entity) {
+                Some(withheld) => {
+                    left.records.append(&mut withheld.records);
+                    withheld.records = left.records;
+                }
+                None => withheld.push(left),
+            }
+        }
+    }
+    let mut settled = Vec::new();
+    for (entity, offsets) in parked {
+        match withheld.iter_mut().find(|withheld| withheld.entity == entity) {
+            Some(withheld) => withheld.parked = offsets,
+            None => settled.extend(offsets),
+        }
+    }
+    queue.unpark(&settled).await?;
+    Ok(withheld)
+}
+
 /// Waits for the batch in flight; for ever if there is none.
-async fn settled(in_flight: &mut Option<InFlight>) -> Result<(), SourceError> {
+async fn settled(in_flight: &mut Option<InFlight>) -> Result<Settled, SourceError> {
     match in_flight {
         Some(batch) => batch.settling.as_mut().await,
         None => std::future::pending().await,

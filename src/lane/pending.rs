@@ -7,6 +7,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
+use super::quarantine::{Unparked, Withheld};
 use crate::batch::Held;
 use crate::change::{Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
@@ -37,6 +38,10 @@ struct Entry {
     /// Its events, where they are to be kept.
     records: Vec<Record>,
     record_bytes: usize,
+    /// Since when MongoDB refuses it for something else than its content.
+    refused_since: Option<Instant>,
+    /// Offsets of those of its events that are parked.
+    parked: Vec<i64>,
 }
 
 /// An entry without its update: table slot, id, place in the order.
@@ -48,7 +53,19 @@ impl Entry {
     }
 
     fn bytes(&self) -> usize {
-        self.entity.bytes() + self.update.bytes() + self.record_bytes + ENTRY_OVERHEAD
+        let parked = self.parked.len() * size_of::<i64>();
+        self.entity.bytes() + self.update.bytes() + self.record_bytes + parked + ENTRY_OVERHEAD
+    }
+
+    /// The oldest of its events that the queue must keep.
+    fn first(&self) -> Option<i64> {
+        let pending = match self.parked.last() {
+            None => self.update.first(),
+            Some(parked) => self.update.first_behind(*parked),
+        };
+        let parked = self.parked.last().copied().unwrap_or(i64::MIN);
+        let kept = self.records.iter().map(|record| record.offset).find(|offset| *offset > parked);
+        pending.into_iter().chain(kept).min()
     }
 }
 
@@ -71,6 +88,11 @@ impl Pending {
         self.unsettled.absorb(unsettled);
     }
 
+    /// Gives up the duty to settle so many events that were taken on and not folded in yet.
+    pub(super) fn give_up(&mut self, events: u64) -> Unsettled {
+        self.unsettled.split(events)
+    }
+
     /// Folds a change, whose event was taken on and has waited `since` then, into its entity's pending update.
     pub fn fold(&mut self, placed: &Placed<'_>, since: Instant, max_bytes: usize) -> Folded {
         let entity = placed.change.entity;
@@ -90,6 +112,8 @@ impl Pending {
             update: PendingUpdate::new(placed),
             records: Vec::new(),
             record_bytes: 0,
+            refused_since: None,
+            parked: Vec::new(),
         };
         self.insert(entry);
         Folded::Opened
@@ -113,7 +137,8 @@ impl Pending {
         let mut kept = Vec::new();
         for entry in self.entries.iter_mut().flatten().filter(|entry| !entry.records.is_empty()) {
             self.bytes -= std::mem::take(&mut entry.record_bytes);
-            kept.push(Records { entity: entry.entity.clone(), records: std::mem::take(&mut entry.records) });
+            let (entity, records) = (entry.entity.clone(), std::mem::take(&mut entry.records));
+            kept.push(Records { entity, hash: entry.hash, records, refused_since: entry.refused_since });
         }
         kept
     }
@@ -170,7 +195,7 @@ impl Pending {
             let Some(mut entry) = self.remove(at) else { continue };
             let Some(segment) = entry.update.take_first() else { continue };
             let unsettled = self.unsettled.split(segment.events);
-            let hash = entry.hash;
+            let (hash, refused_since) = (entry.hash, entry.refused_since);
             let entity = if entry.update.first().is_some() {
                 let entity = entry.entity.clone();
                 self.insert(entry);
@@ -178,15 +203,85 @@ impl Pending {
             } else {
                 entry.entity
             };
-            writes.push(Write { entity, hash, segment, unsettled });
+            writes.push(Write { entity, hash, segment, unsettled, refused_since, doubtful_refusals: 0 });
         }
         writes
+    }
+
+    /// Takes all offsets of parked events.
+    pub fn take_parked(&mut self) -> Vec<(Entity, Vec<i64>)> {
+        let parked = self.entries.iter_mut().flatten().filter(|entry| !entry.parked.is_empty());
+        parked.map(|entry| (entry.entity.clone(), std::mem::take(&mut entry.parked))).collect()
+    }
+
+    /// Whether something is pending for the entity.
+    #[must_use]
+    pub fn has(&self, hash: u64, entity: EntityRef<'_>) -> bool {
+        self.find(hash, entity).is_some()
+    }
+
+    fn find(&self, hash: u64, entity: EntityRef<'_>) -> Option<usize> {
+        let is_it = |at: &usize| self.entries[*at].as_ref().is_some_and(|entry| entry.is(entity));
+        self.by_entity.find(hash, is_it).copied()
+    }
+
+    /// Moves all that is pending for the entities of `withheld` behind what is withheld of them.
+    pub(super) fn give_way(&mut self, withheld: &mut [Withheld]) {
+        let mut took = false;
+        for withheld in withheld {
+            let Some(at) = self.find(withheld.hash, withheld.entity.get()) else { continue };
+            let Some(entry) = self.remove(at) else { continue };
+            took = true;
+            withheld.unsettled.absorb(self.unsettled.split(entry.update.events()));
+            withheld.segments.extend(entry.update.into_segments());
+            withheld.records.extend(entry.records);
+            withheld.parked.extend(entry.parked);
+        }
+        if took {
+            self.order.retain(|at| self.entries[*at].is_some());
+        }
+    }
+
+    /// Takes on what is withheld of a document of which nothing is pending here.
+    pub(super) fn take_on_withheld(&mut self, withheld: Withheld) {
+        let Withheld { entity, hash, segments, unsettled, since, records, parked, .. } = withheld;
+        let mut update = PendingUpdate::none();
+        update.put_back(segments.into_iter());
+        let record_bytes = records.iter().map(Record::bytes).sum();
+        let refused_since = Some(since);
+        self.unsettled.absorb(unsettled);
+        self.insert(Entry { hash, entity, since, update, records, record_bytes, refused_since, parked });
     }
 
     /// The offset of the oldest event.
     #[must_use]
     pub fn first(&self) -> Option<i64> {
         self.oldest().and_then(|entry| entry.update.first())
+    }
+
+    /// The offset of the oldest event that the queue must keep, where entities are in any order.
+    #[must_use]
+    pub(super) fn first_of_all(&self) -> Option<i64> {
+        self.entries.iter().flatten().filter_map(Entry::first).min()
+    }
+
+    /// The spans of offsets, by entity, of events that are not parked.
+    pub(super) fn unparked(&self) -> Vec<Unparked> {
+        let spans = self.entries.iter().flatten().filter_map(|entry| {
+            let kept = entry.records.last().map(|record| record.offset);
+            let last = entry.update.last().max(kept)?;
+            Some(Unparked { hash: entry.hash, entity: entry.entity.clone(), first: entry.first()?, last })
+        });
+        spans.collect()
+    }
+
+    /// Notes that these events of an entity are parked. What is pending stays as it is from then on.
+    pub(super) fn parked(&mut self, hash: u64, entity: EntityRef<'_>, offsets: Vec<i64>) {
+        if let Some(entry) = self.find(hash, entity).and_then(|at| self.entries[at].as_mut()) {
+            self.bytes += offsets.len() * size_of::<i64>();
+            entry.update.close();
+            entry.parked.extend(offsets);
+        }
     }
 
     /// The time that the oldest event gives itself, milliseconds since the Unix epoch; or an event folded onto it.

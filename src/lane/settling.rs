@@ -5,43 +5,55 @@
 use std::collections::BTreeMap;
 
 use crate::backoff::Backoff;
-use crate::coalesce::Update;
 use crate::dead_letter::Rejection;
 use crate::queue::Owned;
-use crate::sink::{Found, Grown, SinkError, Verdict};
+use crate::sink::{Found, Grown, Refusal, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
 
 use super::durable::Durable;
-use super::isolate::{Doubt, id_taken, isolate, refold};
+use super::fate::{Fate, fate};
+use super::isolate::{Doubt, isolate, refold};
 use super::pending::Pending;
+use super::quarantine::{Withheld, shared_name};
 use crate::write::Write;
 
-/// Settles every event of a batch.
+/// Settles every event of a batch, but for documents that MongoDB refuses for something else than their content: these
+/// are answered, with all of their events that are not settled.
 ///
 /// # Errors
 /// The ownership of the queue has ended. What is not settled then is handed back.
-pub(super) async fn settle(queue: &Owned, status: &LaneStatus, batch: Pending) -> Result<(), SourceError> {
+pub(super) async fn settle(
+    queue: &Owned,
+    status: &LaneStatus,
+    batch: Pending,
+) -> Result<Vec<Withheld>, SourceError> {
     // What an attempt leaves, folded anew, goes on top: it is older than what lies below, entity by entity.
     let mut stack = vec![batch];
+    let mut all_withheld: Vec<Withheld> = Vec::new();
     let mut retry: Vec<Write> = Vec::new();
     let mut backoff = Backoff::default();
     loop {
         // An entity's next segment must not overtake one that is to be sent again.
         let writes = if retry.is_empty() { next_segments(&mut stack) } else { std::mem::take(&mut retry) };
         if writes.is_empty() {
-            return Ok(());
+            return Ok(all_withheld);
         }
         let mut durable = Durable::new(queue);
         let round = attempt(queue, &mut durable, writes).await;
         status.attempted(round.failed);
         queue.shared.sink.compact(round.grown).await;
         retry = round.retry;
-        let examined = examine(queue, &mut durable, round.held_back, &mut retry).await;
+        let mut withheld = round.withheld;
+        let examined = examine(queue, &mut durable, round.held_back, &mut retry, &mut withheld).await;
         // Before any later event of the same entities.
         durable.refresh().await?;
         stack.extend(refold(queue, examined.applied_in_part, &examined.recorded).await?);
-        isolate(queue, status, examined.refused).await?;
+        withheld.extend(isolate(queue, status, examined.refused).await?);
+        if !withheld.is_empty() {
+            stack.iter_mut().rev().for_each(|pending| pending.give_way(&mut withheld));
+            all_withheld.append(&mut withheld);
+        }
         if round.failed || examined.raced {
             queue.shared.status.mongodb.back_or(backoff.wait()).await;
         } else {
@@ -67,7 +79,8 @@ fn next_segments(stack: &mut Vec<Pending>) -> Vec<Write> {
 struct Round {
     grown: Vec<Grown>,
     /// Writes that met a document, and writes that MongoDB refused, with why.
-    held_back: Vec<(Write, Option<Rejection>)>,
+    held_back: Vec<(Write, Option<Refusal>)>,
+    withheld: Vec<Withheld>,
     retry: Vec<Write>,
     failed: bool,
 }
@@ -76,19 +89,26 @@ async fn attempt(queue: &Owned, durable: &mut Durable<'_>, writes: Vec<Write>) -
     let verdicts = queue.shared.sink.write(&writes, queue.guard.as_ref(), false).await;
     let mut round = Round::default();
     let mut failure = None;
-    for (write, verdict) in writes.into_iter().zip(verdicts) {
+    for (mut write, verdict) in writes.into_iter().zip(verdicts) {
         match verdict {
             Verdict::Applied => {
                 round.grown.extend(queue.shared.sink.grown(&write));
                 durable.persisted(write);
             }
             Verdict::Conflict => round.held_back.push((write, None)),
-            Verdict::Refused(rejection) => round.held_back.push((write, Some(rejection))),
+            Verdict::Refused(refusal) => {
+                let refusal = write.refused(refusal);
+                round.held_back.push((write, Some(refusal)));
+            }
             Verdict::Untried => round.retry.push(write),
             Verdict::Failed(error) => {
                 failure = Some(error);
                 round.retry.push(write);
             }
+            Verdict::Held(error) => match condemned(queue, &write, &error) {
+                Some(refusal) => round.held_back.push((write, Some(refusal))),
+                None => round.withheld.push(withhold(queue, write, error)),
+            },
         }
     }
     if let Some(error) = failure {
@@ -97,6 +117,26 @@ async fn attempt(queue: &Owned, durable: &mut Durable<'_>, writes: Vec<Write>) -
         tracing::debug!(%error, writes = round.retry.len(), "writes are to be tried again");
     }
     round
+}
+
+/// A write that MongoDB refuses for something else than its content: it waits with its document.
+pub(super) fn withhold(queue: &Owned, write: Write, error: SinkError) -> Withheld {
+    queue.shared.metrics.retried_mongodb(error.class());
+    let collection = shared_name(&queue.mapping.collections, write.entity.get().collection);
+    Withheld::new(write, error, collection)
+}
+
+/// Whether a document has waited long enough for a code that nobody knows: MongoDB will never take the write then. But where it
+/// takes nothing else either, it is MongoDB that is in trouble.
+pub(super) fn condemned(queue: &Owned, write: &Write, error: &SinkError) -> Option<Refusal> {
+    let since = write.refused_since?;
+    let patience = queue.shared.config.dead_letter.patience.limit()?;
+    let others_pass = || {
+        let collection = write.entity.get().collection;
+        queue.status.held_back_documents() <= 1 || queue.shared.sink.has_written_since(collection, since)
+    };
+    let is_over = error.is_unknown() && since.elapsed() >= patience && others_pass();
+    is_over.then(|| Refusal { rejection: error.rejection(), is_certain: true })
 }
 
 /// What was held back, looked at.
@@ -110,23 +150,25 @@ struct Examined {
     raced: bool,
 }
 
-/// Reads the watermarks of what was held back. What was applied is settled; what was not is refused, or to
-/// be tried again.
-///
-/// A refusal says little before that: an upsert that the guard keeps from matching tries to insert, and the
-/// server may hold that document against a validator or another unique index before it looks at `_id`.
+/// Reads the watermarks of what was held back, and does what the writes' fates ask for.
 async fn examine(
     queue: &Owned,
     durable: &mut Durable<'_>,
-    held_back: Vec<(Write, Option<Rejection>)>,
+    held_back: Vec<(Write, Option<Refusal>)>,
     retry: &mut Vec<Write>,
+    withheld: &mut Vec<Withheld>,
 ) -> Examined {
     let mut examined = Examined::default();
     if held_back.is_empty() {
         return examined;
     }
-    let (found, recorded) = match look(queue, &held_back).await {
+    let writes: Vec<_> = held_back.iter().map(|(write, _)| write).collect();
+    let (found, recorded) = match look(queue, &writes).await {
         Ok(found) => found,
+        Err(error) if error.is_refusal() => {
+            withheld.extend(held_back.into_iter().map(|(write, _)| withhold(queue, write, error.clone())));
+            return examined;
+        }
         Err(error) => {
             queue.shared.metrics.retried_mongodb(error.class());
             retry.extend(held_back.into_iter().map(|(write, _)| write));
@@ -134,23 +176,18 @@ async fn examine(
             return examined;
         }
     };
-    for ((write, rejection), found) in held_back.into_iter().zip(found) {
+    for ((write, refusal), found) in held_back.into_iter().zip(found) {
         let segment = &write.segment;
         let has_dead = recorded.range(segment.first..=segment.last).next().is_some();
-        match (found, rejection) {
-            (Found::Watermark(w), _) if w >= segment.last && !has_dead => {
-                durable.found(write);
-            }
-            (Found::Watermark(w), _) if w >= segment.guard() => {
+        match fate(segment, found, refusal.as_ref(), has_dead) {
+            Fate::Applied => durable.persisted(write),
+            Fate::AppliedBefore => durable.found(write),
+            Fate::InPart(w) => {
                 durable.in_part(&write.entity);
                 examined.applied_in_part.push(Doubt::applied_to(write, w));
             }
-            (_, Some(rejection)) => examined.refused.push(Doubt::refused(write, rejection)),
-            // A deletion of a document that is not there.
-            (Found::Nothing, None) if matches!(segment.update, Update::Delete) => durable.persisted(write),
-            (Found::Taken, None) => examined.refused.push(Doubt::refused(write, id_taken())),
-            // Somebody inserted or deleted the document between write and look.
-            (Found::Watermark(_) | Found::Unmarked | Found::Nothing, None) => {
+            Fate::Refused(rejection) => examined.refused.push(Doubt::refused(write, rejection)),
+            Fate::Again => {
                 examined.raced = true;
                 retry.push(write);
             }
@@ -161,12 +198,11 @@ async fn examine(
 }
 
 /// What is known of the documents, and the dead letters on record among the events, of writes that were held back.
-async fn look(
+pub(super) async fn look(
     queue: &Owned,
-    held_back: &[(Write, Option<Rejection>)],
+    writes: &[&Write],
 ) -> Result<(Vec<Found>, BTreeMap<i64, Rejection>), SinkError> {
-    let writes: Vec<_> = held_back.iter().map(|(write, _)| write).collect();
-    let found = queue.shared.sink.watermarks(&writes, queue.guard.as_ref()).await?;
+    let found = queue.shared.sink.watermarks(writes, queue.guard.as_ref()).await?;
     let applied = writes.iter().zip(&found).filter(|(write, found)| match found {
         Found::Watermark(w) => *w >= write.segment.guard(),
         _ => false,

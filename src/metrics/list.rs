@@ -17,6 +17,8 @@ pub enum Metric {
     BufferMaxBytes,
     PendingEntities,
     DeadLetters,
+    HeldBackDocuments,
+    ParkedEvents,
     /// `stream_lag`
     StreamLag,
     /// `stream_pending`
@@ -102,7 +104,7 @@ const BYTES: &[f64] = &[
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 33] = [
+    pub const ALL: [Metric; 35] = [
         M::QueueDepth,
         M::QueueOldestAge,
         M::BufferEvents,
@@ -111,6 +113,8 @@ impl Metric {
         M::BufferMaxBytes,
         M::PendingEntities,
         M::DeadLetters,
+        M::HeldBackDocuments,
+        M::ParkedEvents,
         M::StreamLag,
         M::StreamPending,
         M::Up,
@@ -195,6 +199,20 @@ impl Metric {
             M::DeadLetters => {
                 ("tidegate_dead_letters", Gauge, None, QUEUE, "Dead letters in the queue's dead-letter list.")
             }
+            M::HeldBackDocuments => (
+                "tidegate_held_back_documents",
+                Gauge,
+                None,
+                QUEUE,
+                "Documents that wait since MongoDB refuses to write them for something else than their content.",
+            ),
+            M::ParkedEvents => (
+                "tidegate_parked_events",
+                Gauge,
+                None,
+                QUEUE,
+                "Events of such documents that are kept beside the queue, so that it goes on without them.",
+            ),
             M::StreamLag => (
                 "tidegate_stream_lag",
                 Gauge,

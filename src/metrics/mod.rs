@@ -70,6 +70,10 @@ pub struct QueueMetrics {
     pub oldest_age: Gauge,
     /// `dead_letters`
     pub dead_letters: Gauge,
+    /// `held_back_documents`
+    pub held_back: Gauge,
+    /// `parked_events`
+    pub parked: Gauge,
     /// `stream_lag`
     pub stream_lag: Gauge,
     /// `stream_pending`
@@ -117,6 +121,8 @@ impl QueueMetrics {
             depth: gauge(Metric::QueueDepth, &labels),
             oldest_age: gauge(Metric::QueueOldestAge, &labels),
             dead_letters: gauge(Metric::DeadLetters, &labels),
+            held_back: gauge(Metric::HeldBackDocuments, &labels),
+            parked: gauge(Metric::ParkedEvents, &labels),
             stream_lag: gauge(Metric::StreamLag, &labels),
             stream_pending: gauge(Metric::StreamPending, &labels),
             lease_held: gauge(Metric::LeaseHeld, &labels),

@@ -49,6 +49,25 @@ impl Dispatcher {
         Ok(())
     }
 
+    /// Decodes events that are parked, and hands each lane its share of them.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub(super) async fn share_out_parked(&mut self, window: &Window) -> Result<(), SourceError> {
+        let (queue, lanes) = (Arc::clone(&self.queue), self.lanes.len());
+        let unsettled = queue.ledger.receive(window.len() as u64);
+        let mut decoded = Decoded::new(window, lanes, unsettled);
+        decoded.read(&queue, &mut self.decoder, window, Kept::Parked);
+        let refused: Vec<i64> = decoded.rejected.iter().map(|rejected| rejected.0).collect();
+        decoded.bury(&queue).await?;
+        queue.unpark(&[&*decoded.buried, &*refused].concat()).await?;
+        for (lane, chunk, records) in decoded.shares() {
+            let unsettled = decoded.unsettled.split(chunk.len() as u64);
+            self.lanes[lane].send(Input::Parked { chunk, unsettled, records }).await.map_err(|_| ended())?;
+        }
+        Ok(())
+    }
+
     /// Tells the lanes whether there is a backlog behind what they got, and memory for it.
     ///
     /// # Errors
@@ -85,24 +104,86 @@ async fn decode(
     queue: &Owned,
     decoder: &mut Decoder,
     window: &Window,
-    mut unsettled: Unsettled,
+    unsettled: Unsettled,
     since: Instant,
     lanes: usize,
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
-    let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
-    let mut chunks: Vec<Chunk> = (0..lanes).map(|_| room()).collect();
-    let mut records: Vec<Vec<Record>> = (0..lanes).map(|_| Vec::new()).collect();
-    let mut rejected = Vec::new();
-    let mut settled_before = 0;
-    // Else nobody asks for the traces of writes.
-    let keeps_traces = trace::is_logged();
-    let mut route = None;
-    {
+    let mut decoded = Decoded::new(window, lanes, unsettled);
+    decoded.read(queue, decoder, window, Kept::InQueue);
+    decoded.bury(queue).await?;
+    let shares = decoded.shares();
+    let inputs: Vec<_> = shares
+        .into_iter()
+        .map(|(lane, chunk, records)| {
+            let kept: usize = records.iter().map(Record::bytes).sum();
+            let memory = Reserved::new(&queue.shared.buffer, chunk.bytes() + kept);
+            let unsettled = decoded.unsettled.split(chunk.len() as u64);
+            (lane, Input::Changes { chunk, since, unsettled, memory, records })
+        })
+        .collect();
+    let mut tracker = queue.tracker.lock();
+    for (lane, input) in &inputs {
+        if let Input::Changes { chunk, .. } = input
+            && let Some(first) = chunk.first()
+        {
+            tracker.sent(*lane, first);
+        }
+    }
+    tracker.window(checkpoint);
+    drop(tracker);
+    queue.progress.notify_one();
+    Ok(inputs)
+}
+
+/// Where events are that are decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    InQueue,
+    Parked,
+}
+
+/// An event that cannot be decoded: its offset, itself, why, its trace and its document.
+type Rejected<'w> = (i64, &'w [u8], Rejection, Option<Traceparent>, Option<Entity>);
+
+/// What came of a window.
+struct Decoded<'w> {
+    chunks: Vec<Chunk>,
+    records: Vec<Vec<Record>>,
+    rejected: Vec<Rejected<'w>>,
+    /// Offsets of those that were dead letters before.
+    buried: Vec<i64>,
+    unsettled: Unsettled,
+}
+
+impl<'w> Decoded<'w> {
+    fn new(window: &Window, lanes: usize, unsettled: Unsettled) -> Self {
+        let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
+        Decoded {
+            chunks: (0..lanes).map(|_| room()).collect(),
+            records: (0..lanes).map(|_| Vec::new()).collect(),
+            rejected: Vec::new(),
+            buried: Vec::new(),
+            unsettled,
+        }
+    }
+
+    /// Decodes the events of a window.
+    fn read(&mut self, queue: &Owned, decoder: &mut Decoder, window: &'w Window, kept: Kept) {
+        let lanes = self.chunks.len();
+        // Else nobody asks for the traces of writes.
+        let keeps_traces = trace::is_logged();
+        let mut route = None;
         let buried = queue.buried.lock();
+        // What is parked comes from there, and only from there.
+        let may_be_parked = kept == Kept::InQueue && !queue.parked.is_empty();
         for (offset, event) in window.iter() {
+            if may_be_parked && queue.parked.has(offset) {
+                drop(self.unsettled.split(1));
+                continue;
+            }
             if !buried.is_empty() && buried.contains(&offset) {
-                settled_before += 1;
+                self.buried.push(offset);
                 // Who recorded it may have ended before it could tell.
                 if let Some(receipts) = &queue.receipts {
                     let entity = decoder.decode(event).ok().map(|change| change.entity.into());
@@ -122,26 +203,32 @@ async fn decode(
                     let hash = change.entity.hash(&queue.shared.seed);
                     let lane = lane_of(hash, lanes);
                     let ts = change.ts;
-                    chunks[lane].push(Placed { offset, hash, change });
+                    self.chunks[lane].push(Placed { offset, hash, change });
                     if let Some(into) = queue.mapping.histories.of(route) {
                         let (into, at) = (Arc::clone(into), bson::DateTime::now());
-                        records[lane].push(Record { offset, into, at, ts, event: event.into() });
+                        self.records[lane].push(Record { offset, into, at, ts, event: event.into() });
                     }
                 }
                 Err(rejection) => {
                     let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
                     // Else nobody asks whose it is.
                     let entity = queue.receipts.as_ref().and_then(|_| decoder.whose(event, route));
-                    rejected.push((offset, event, rejection, traceparent, entity));
+                    self.rejected.push((offset, event, rejection, traceparent, entity));
                 }
             }
         }
+        if !self.buried.is_empty() {
+            self.unsettled.split(self.buried.len() as u64).settle(Outcome::Deduplicated);
+        }
     }
-    if settled_before > 0 {
-        unsettled.split(settled_before).settle(Outcome::Deduplicated);
-    }
-    if !rejected.is_empty() {
-        let letters: Vec<_> = rejected
+
+    /// Records the dead letters.
+    async fn bury(&mut self, queue: &Owned) -> Result<(), SourceError> {
+        if self.rejected.is_empty() {
+            return Ok(());
+        }
+        let letters: Vec<_> = self
+            .rejected
             .iter()
             .map(|(offset, event, rejection, traceparent, entity)| Dead {
                 offset: *offset,
@@ -153,34 +240,20 @@ async fn decode(
             .collect();
         queue.bury(&letters).await?;
         for Dead { rejection, .. } in &letters {
-            unsettled.split(1).settle(Outcome::Dead(rejection.reason));
+            self.unsettled.split(1).settle(Outcome::Dead(rejection.reason));
         }
+        Ok(())
     }
 
-    let inputs: Vec<_> = chunks
-        .into_iter()
-        .zip(records)
-        .enumerate()
-        .filter(|(_, (chunk, _))| !chunk.is_empty())
-        .map(|(lane, (chunk, records))| {
-            let kept: usize = records.iter().map(Record::bytes).sum();
-            let memory = Reserved::new(&queue.shared.buffer, chunk.bytes() + kept);
-            let unsettled = unsettled.split(chunk.len() as u64);
-            (lane, Input::Changes { chunk, since, unsettled, memory, records })
-        })
-        .collect();
-    let mut tracker = queue.tracker.lock();
-    for (lane, input) in &inputs {
-        if let Input::Changes { chunk, .. } = input
-            && let Some(first) = chunk.first()
-        {
-            tracker.sent(*lane, first);
-        }
+    /// The changes, and what is to be kept of them, by lane.
+    fn shares(&mut self) -> Vec<(usize, Chunk, Vec<Record>)> {
+        let (chunks, records) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.records));
+        let shares = chunks.into_iter().zip(records).enumerate();
+        shares
+            .filter(|(_, (chunk, _))| !chunk.is_empty())
+            .map(|(lane, (chunk, records))| (lane, chunk, records))
+            .collect()
     }
-    tracker.window(checkpoint);
-    drop(tracker);
-    queue.progress.notify_one();
-    Ok(inputs)
 }
 
 /// The lane of an entity. The table of a lane uses the hash's low bits, so lanes go by its high ones.

@@ -5,6 +5,7 @@ mod committer;
 mod dispatcher;
 mod mark;
 mod ownership;
+mod parked;
 mod pause;
 mod reader;
 mod recovery;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::claim::{Claim, Unconfirmed};
 pub use self::ownership::drain;
+pub use self::parked::Parked;
 pub use self::window_size::WindowSize;
 use crate::buffer::Buffer;
 use crate::change::Entity;
@@ -94,6 +96,8 @@ pub struct Owned {
     pub committed: Notify,
     /// Offsets of dead letters recorded and not committed.
     pub buried: Mutex<BTreeSet<i64>>,
+    /// Events that wait for MongoDB beside the queue.
+    pub parked: Parked,
     /// When offsets came into being.
     pub clock: Mutex<TailClock>,
     /// The time that the oldest event held by each lane gives itself.

@@ -12,7 +12,7 @@ use super::committer::commit;
 use super::dispatcher::Dispatcher;
 use super::reader::Reader;
 use super::takeover::Taken;
-use super::{Owned, Shared};
+use super::{Owned, Parked, Shared};
 use crate::backoff::Backoff;
 use crate::commit::Tracker;
 use crate::config::{self, Delivery};
@@ -143,6 +143,10 @@ impl Queue {
             Some(lease) => lease.buried().await?.into_iter().collect(),
             None => Default::default(),
         };
+        let parked = match source.lease() {
+            Some(lease) => lease.parked().await?,
+            None => Vec::new(),
+        };
         let from = unsettled.first().map_or(0, |range| range.start);
         let owned = Arc::new(Owned {
             source,
@@ -157,6 +161,7 @@ impl Queue {
             progress: tokio::sync::Notify::new(),
             committed: tokio::sync::Notify::new(),
             buried: parking_lot::Mutex::new(buried),
+            parked: Parked::new(parked),
             clock: parking_lot::Mutex::new(TailClock::default()),
             held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),
             key: self.config.key.clone(),

@@ -66,6 +66,7 @@ impl Reader {
     /// The ownership has ended.
     pub(super) async fn run(mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
+        self.take_on_parked().await?;
         self.recover().await?;
         if self.stop.is_cancelled() && queue.source.lease().is_some() {
             return Ok(());

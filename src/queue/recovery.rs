@@ -19,10 +19,33 @@ use crate::status::Phase;
 const PATIENCE: u64 = 3;
 /// Processes that must have died over one event alone: a single one may have been ended by something else.
 const WITNESSES: u64 = 2;
+/// Parked events that are read at once.
+const PARKED_AT_ONCE: usize = 200;
 /// Events in a part.
 const PART: i64 = 1000;
 
 impl Reader {
+    /// Takes on what former owners parked. It is older than all that is in the queue.
+    pub(super) async fn take_on_parked(&mut self) -> Result<(), SourceError> {
+        let queue = Arc::clone(&self.queue);
+        let Some(lease) = queue.source.lease() else { return Ok(()) };
+        let offsets = queue.parked.within(i64::MIN, i64::MAX);
+        for some in offsets.chunks(PARKED_AT_ONCE) {
+            let window = lease.parked_events(some.to_vec()).await?;
+            window.iter().for_each(|(offset, event)| queue.parked.add(offset, event.len()));
+            self.dispatcher.share_out_parked(&window).await?;
+        }
+        if !offsets.is_empty() {
+            tracing::info!(
+                queue = queue.key,
+                events = offsets.len(),
+                "events that wait for MongoDB beside the queue are tried again"
+            );
+            queue.metrics.parked.set(queue.parked.len() as f64);
+        }
+        Ok(())
+    }
+
     /// Processes exactly the events that may have been sent to MongoDB, and waits until they are committed.
     pub(super) async fn recover(&mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bson::{Bson, Document, doc};
 
+use super::reply::write_error;
 use super::{Sink, SinkError};
 use crate::dead_letter::{Dead, Reason, Rejection};
 
@@ -50,11 +51,9 @@ impl Sink {
             "updates": [{"q": {"_id": id(queue, *offset)}, "u": {"$set": record}, "upsert": true}],
             "writeConcern": {"w": "majority"},
         };
-        let reply = self.run_document(&command).await?;
-        if reply.contains_key("writeErrors") || reply.contains_key("writeConcernError") {
-            return Err(SinkError::transient(format!("a dead letter could not be recorded: {reply}")));
-        }
-        Ok(())
+        let body = bson::serialize_to_vec(&command).map_err(|e| SinkError::transient(e.to_string()))?;
+        let reply = self.run_for_documents(body).await?;
+        write_error(&reply).map_or(Ok(()), Err)
     }
 
     /// The dead letters on record among the events of a queue from `first` to `last`.

@@ -2,6 +2,7 @@
 
 use mongodb::error::{Error, ErrorKind};
 
+use super::code::{Blame, blame, is_away};
 use crate::class::Class;
 use crate::dead_letter::{Reason, Rejection};
 
@@ -19,6 +20,12 @@ impl SinkError {
     #[must_use]
     pub fn transient(text: impl Into<String>) -> Self {
         SinkError { class: Class::Transient, text: text.into(), code: None }
+    }
+
+    /// An answer that refuses what was sent for something else than its content.
+    #[must_use]
+    pub(super) fn answered(text: &str, code: i32) -> Self {
+        SinkError { class: Class::Transient, text: format!("{text} (code {code})"), code: Some(code) }
     }
 
     /// A refusal of what was sent, which the same again would meet.
@@ -51,13 +58,32 @@ impl SinkError {
         self.class == Class::Transient && self.code.is_none()
     }
 
+    /// Whether the server answered, and is there, but refuses.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.code.is_some_and(|code| !is_away(code))
+    }
+
+    /// Whether nobody knows what its code speaks of.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.code.is_some_and(|code| blame(code) == Blame::Unknown)
+    }
+
+    /// Whether its code speaks of the server, its load or its rights.
+    #[must_use]
+    pub fn is_of_server(&self) -> bool {
+        self.code.is_some_and(|code| blame(code) == Blame::Server)
+    }
+
     /// The refusal of a statement, in a dead letter's words.
     #[must_use]
     pub fn rejection(&self) -> Rejection {
-        match self.code {
-            Some(code) => rejection(code, &self.text),
-            None => Rejection::new(Reason::Refused, format!("MongoDB refused the update: {}", self.text)),
-        }
+        self.code.and_then(|code| rejection(code, &self.text)).unwrap_or_else(|| Rejection {
+            reason: Reason::Refused,
+            text: format!("MongoDB refused the update: {}", self.text),
+            code: self.code,
+        })
     }
 }
 
@@ -78,41 +104,22 @@ impl From<Error> for SinkError {
     }
 }
 
-/// A command refused as a whole. Only codes that speak of its content condemn it: anything else says
-/// something of the server, and must never turn events into dead letters.
+/// What is to be done about a command that was refused as a whole.
 fn command_class(code: i32) -> Class {
-    match code {
-        // BadValue, FailedToParse, TypeMismatch, Overflow, InvalidBSON, DollarPrefixedFieldName,
-        // EmptyFieldName, DottedFieldName, BSONObjectTooLarge, oversize after the update
-        2 | 9 | 14 | 15 | 22 | 52 | 56 | 57 | 10334 | 17419 | 17420 => Class::Data,
-        // AuthenticationFailed, AuthenticationRestrictionUnmet
-        18 | 323 => Class::Fatal,
-        _ => Class::Transient,
+    match (code, blame(code)) {
+        // AuthenticationFailed, AuthenticationRestrictionUnmet, APIStrictError
+        (18 | 214 | 323, _) => Class::Fatal,
+        (_, Blame::Content(..)) => Class::Data,
+        (_, Blame::Server | Blame::Unknown) => Class::Transient,
     }
 }
 
-/// A statement refused within a command that was carried out. Here the content is to blame, unless the
-/// code is one of those that speak of the server.
-pub(super) fn statement_class(code: i32) -> Class {
-    match code {
-        // InternalError aside, what drivers retry, and what rights, shutdowns, locks, migrations cause:
-        // <https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml>
-        6 | 7 | 13 | 24 | 46 | 50 | 63 | 64 | 79 | 89 | 91 | 100 | 112 | 133 | 134 | 150 | 189 | 202
-        | 225 | 234 | 251 | 262 | 290 | 317 | 357 | 358 | 384 | 9001 | 10058 | 10107 | 11600 | 11601
-        | 11602 | 13297 | 13388 | 13435 | 13436 | 14031 => Class::Transient,
-        _ => Class::Data,
+/// The refusal of a statement for its content, in a dead letter's words. None where the code speaks of something else.
+pub(super) fn rejection(code: i32, text: &str) -> Option<Rejection> {
+    match blame(code) {
+        Blame::Content(reason, what) => {
+            Some(Rejection { reason, text: format!("{what}: {text}"), code: Some(code) })
+        }
+        Blame::Server | Blame::Unknown => None,
     }
-}
-
-/// The refusal of a statement, in a dead letter's words.
-pub(super) fn rejection(code: i32, text: &str) -> Rejection {
-    let (reason, what) = match code {
-        121 => (Reason::Validation, "the collection's validator refuses the document"),
-        11000 | 11001 => (Reason::UniqueIndex, "a unique index refuses the document"),
-        2 | 14 => (Reason::TypeMismatch, "the update does not fit the field it meets"),
-        28 | 40 => (Reason::TypeMismatch, "the update's path does not fit the document"),
-        10334 | 17419 | 17420 => (Reason::TooLarge, "the document would exceed MongoDB's 16 MiB"),
-        _ => (Reason::Refused, "MongoDB refused the update"),
-    };
-    Rejection { reason, text: format!("{what}: {text}"), code: Some(code) }
 }

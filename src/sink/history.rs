@@ -7,7 +7,7 @@ use bson::doc;
 use bson::spec::ElementType;
 
 use super::command::COMMAND_BYTES;
-use super::reply::insert_error;
+use super::reply::write_error;
 use super::{Sink, SinkError, UNAUTHORIZED};
 use crate::event::Collections;
 use crate::history::{Record, Records};
@@ -53,7 +53,7 @@ impl Sink {
         collections: &Collections,
     ) -> Result<(), SinkError> {
         let mut open: BTreeMap<&str, Insert> = BTreeMap::new();
-        for Records { entity, records } in kept {
+        for Records { entity, records, .. } in kept {
             for record in records {
                 let mut document = Vec::new();
                 let entity = entity.get();
@@ -89,8 +89,8 @@ impl Sink {
     }
 
     async fn send_insert(&self, insert: Insert) -> Result<(), SinkError> {
-        let reply = self.run(insert.close()).await?;
-        insert_error(&reply).map_or(Ok(()), Err)
+        let reply = self.run_for_documents(insert.close()).await?;
+        write_error(&reply).map_or(Ok(()), Err)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
 
+mod code;
 mod command;
 mod compact;
 mod dead;
@@ -19,6 +20,7 @@ mod tombstone_tests;
 mod watermark;
 mod write;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,7 +29,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::options::ClientOptions;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
 pub use self::compact::{Compaction, Grown};
@@ -36,9 +38,10 @@ pub use self::epoch::{EPOCHS, Identity};
 pub use self::error::SinkError;
 use self::novelty::Novelty;
 pub use self::preview::preview;
-pub use self::reply::Verdict;
+pub use self::reply::{Refusal, Verdict};
 pub use self::tombstone::Tombstones;
 pub use self::watermark::Found;
+use crate::change::CollectionId;
 use crate::class::Class;
 use crate::config;
 use crate::history::Histories;
@@ -65,6 +68,8 @@ pub struct Sink {
     timeout: Duration,
     tombstones: Tombstones,
     novelty: Novelty,
+    /// When something was last written to each collection.
+    written: parking_lot::Mutex<HashMap<CollectionId, Instant>>,
     /// New documents may be inserted before it is known that they are new.
     may_insert: bool,
     /// The last attempt to write failed: that the server answers a ping is not enough then.
@@ -106,6 +111,7 @@ impl Sink {
             database,
             tombstones,
             novelty: Novelty::default(),
+            written: parking_lot::Mutex::default(),
             may_insert: false,
             live,
             limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
@@ -200,17 +206,29 @@ impl Sink {
         }
     }
 
+    /// Runs a command for documents, within the configured time. A refusal is told with the documents that wait for it, and says
+    /// that the server is there.
+    async fn run_for_documents(&self, body: Vec<u8>) -> Result<Document, SinkError> {
+        let result = self.send(body).await;
+        self.tell(&result, |error| !error.is_refusal());
+        result
+    }
+
     /// Runs a command, within the configured time, and tells the status how it went.
     async fn run(&self, body: Vec<u8>) -> Result<Document, SinkError> {
         let result = self.send(body).await;
-        let away = matches!(&result, Err(error) if error.is_outage());
+        self.tell(&result, |error| error.class() != Class::Data);
+        result
+    }
+
+    fn tell(&self, result: &Result<Document, SinkError>, is_down: impl Fn(&SinkError) -> bool) {
+        let away = matches!(result, Err(error) if error.is_outage());
         self.away.send_if_modified(|was| std::mem::replace(was, away) != away);
-        match &result {
-            Err(error) if error.class() != Class::Data => self.status.mongodb.down(error),
+        match result {
+            Err(error) if is_down(error) => self.status.mongodb.down(error),
             _ if self.writes_fail.load(Ordering::Relaxed) => {}
             _ => self.status.mongodb.up(),
         }
-        result
     }
 }
 

@@ -6,9 +6,18 @@
 use bson::{Bson, Document};
 
 use super::command::{Command, Kind};
-use super::error::{SinkError, rejection, statement_class};
+use super::error::{SinkError, rejection};
 use crate::class::Class;
 use crate::dead_letter::Rejection;
+
+/// MongoDB's refusal of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub rejection: Rejection,
+    /// Whether it cannot be a race. A duplicate key that does not say of which index may be one of `_id`.
+    pub is_certain: bool,
+}
 
 /// What became of one write.
 #[derive(Debug, Clone)]
@@ -17,8 +26,10 @@ pub enum Verdict {
     Applied,
     /// The guard held it back, or may have: the document's watermark tells.
     Conflict,
-    /// MongoDB refuses it, and always will.
-    Refused(Rejection),
+    /// MongoDB refuses its content, and always will.
+    Refused(Refusal),
+    /// MongoDB answered, and refuses it for something else than its content: it is to wait, others need not.
+    Held(SinkError),
     /// Not tried, since an earlier one of an ordered command was not applied.
     Untried,
     /// Nobody knows: it is to be sent again.
@@ -37,11 +48,8 @@ pub(super) fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &
         if at >= statements {
             continue;
         }
-        verdicts[at] = match (statement_verdict(error), &unmet) {
-            // What it was refused for may be rolled back.
-            (Verdict::Refused(_), Some(unmet)) => Verdict::Failed(unmet.clone()),
-            (verdict, _) => verdict,
-        };
+        // Whatever it says: what it was refused for, or what it met, may be rolled back.
+        verdicts[at] = unmet.clone().map_or_else(|| statement_verdict(error), Verdict::Failed);
         if ordered {
             verdicts[at + 1..].fill(Verdict::Untried);
         }
@@ -76,40 +84,49 @@ pub(super) fn made(reply: &Document) -> usize {
 fn statement_verdict(error: &Document) -> Verdict {
     let code = integer(error, "code").and_then(|code| i32::try_from(code).ok()).unwrap_or(0);
     let text = error.get_str("errmsg").unwrap_or("no reason given");
-    if code == 11000 && is_on_id(error, text) {
-        return Verdict::Conflict;
-    }
-    match statement_class(code) {
-        Class::Data => Verdict::Refused(rejection(code, text)),
-        Class::Transient | Class::Fatal => {
-            Verdict::Failed(SinkError::transient(format!("{text} (code {code})")))
-        }
+    let is_duplicate = matches!(code, 11000 | 11001);
+    match index(error) {
+        Some(Index::Id) if is_duplicate => Verdict::Conflict,
+        of_index => match rejection(code, text) {
+            Some(rejection) => {
+                Verdict::Refused(Refusal { rejection, is_certain: !is_duplicate || of_index.is_some() })
+            }
+            None => Verdict::Held(SinkError::answered(text, code)),
+        },
     }
 }
 
-/// What is to be done about an `insert`, if anything. A document that is there already is as good as one inserted.
+/// What is wrong with what a command wrote, if anything is. A document that is there already is as good as one inserted.
 #[must_use]
-pub(super) fn insert_error(reply: &Document) -> Option<SinkError> {
+pub(super) fn write_error(reply: &Document) -> Option<SinkError> {
     if let Some(unmet) = unmet_concern(reply) {
         return Some(unmet);
     }
     let errors = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
     let verdicts = errors.iter().filter_map(Bson::as_document).map(statement_verdict);
     let errors = verdicts.filter_map(|verdict| match verdict {
-        Verdict::Failed(error) => Some(error),
-        Verdict::Refused(rejection) => Some(SinkError::data(rejection.text, rejection.code)),
+        Verdict::Failed(error) | Verdict::Held(error) => Some(error),
+        Verdict::Refused(Refusal { rejection, .. }) => Some(SinkError::data(rejection.text, rejection.code)),
         Verdict::Applied | Verdict::Conflict | Verdict::Untried => None,
     });
     // One that may go away first: then all of them are sent again.
     errors.min_by_key(|error| error.class() == Class::Data)
 }
 
-/// Whether a duplicate key is one of the `_id` index. Any other index speaks of the event's data.
-fn is_on_id(error: &Document, text: &str) -> bool {
-    match error.get_document("keyPattern") {
-        Ok(pattern) => pattern.len() == 1 && pattern.contains_key("_id"),
-        Err(_) => text.contains("index: _id_ "),
-    }
+/// The index that a duplicate key is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Index {
+    /// `_id`
+    Id,
+    /// Another: it speaks of the event's data.
+    Other,
+}
+
+/// The index that a refusal names. Only mongod tells its key pattern. DocumentDB and Cosmos DB say it in words of their own, and
+/// words are not gone by: an index named `user_id_1` has them, too.
+fn index(error: &Document) -> Option<Index> {
+    let pattern = error.get_document("keyPattern").ok()?;
+    Some(if pattern.len() == 1 && pattern.contains_key("_id") { Index::Id } else { Index::Other })
 }
 
 /// Servers and proxies disagree on the type of counts.
@@ -137,7 +154,9 @@ mod tests {
         verdicts(&command(kind, statements), ordered, true, reply)
             .iter()
             .map(|verdict| match verdict {
-                Verdict::Refused(rejection) => format!("refused {}", rejection.reason.label()),
+                Verdict::Refused(refusal) if !refusal.is_certain => "perhaps refused".to_owned(),
+                Verdict::Refused(refusal) => format!("refused {}", refusal.rejection.reason.label()),
+                Verdict::Held(error) => format!("held {}", error.code().unwrap_or(0)),
                 Verdict::Failed(error) => format!("failed {}", error.class().label()),
                 other => format!("{other:?}").to_lowercase(),
             })
@@ -149,13 +168,26 @@ mod tests {
         let reply = doc! {"ok": 1, "n": 1, "writeErrors": [
             {"index": 0, "code": 11000, "keyPattern": {"_id": 1}, "errmsg": "E11000"},
             {"index": 1, "code": 11000, "keyPattern": {"email": 1}, "errmsg": "E11000"},
-            {"index": 2, "code": 11000, "errmsg": "E11000 duplicate key error collection: a.b index: _id_ dup key"},
-            {"index": 3, "code": 11000, "keyPattern": {"_id": 1, "x": 1}, "errmsg": "E11000"},
+            {"index": 2, "code": 11000, "keyPattern": {"_id": 1, "x": 1}, "errmsg": "E11000"},
         ]};
         assert_eq!(
-            told(Kind::Update, 5, false, &reply),
-            ["conflict", "refused unique-index", "conflict", "refused unique-index", "applied"]
+            told(Kind::Update, 4, false, &reply),
+            ["conflict", "refused unique-index", "refused unique-index", "applied"]
         );
+    }
+
+    /// What DocumentDB, Cosmos DB and old servers say, and what an index of another field looks like.
+    #[test]
+    fn a_duplicate_that_does_not_name_its_index_is_doubtful() {
+        for text in [
+            "Duplicate key violation on the requested collection: Index '_id_'",
+            "Failed _id or unique index constraint",
+            "E11000 duplicate key error collection: a.b index: _id_ dup key: { _id: 1 }",
+            "E11000 duplicate key error collection: a.b index: user_id_1 dup key: { user_id: 1 }",
+        ] {
+            let reply = doc! {"ok": 1, "writeErrors": [{"index": 0, "code": 11000, "errmsg": text}]};
+            assert_eq!(told(Kind::Update, 2, false, &reply), ["perhaps refused", "applied"]);
+        }
     }
 
     #[test]
@@ -168,7 +200,7 @@ mod tests {
         ]};
         assert_eq!(
             told(Kind::Update, 4, false, &reply),
-            ["failed transient", "failed transient", "refused validation", "refused type-mismatch"]
+            ["held 13", "held 112", "refused validation", "refused type-mismatch"]
         );
         let unmet = doc! {"ok": 1, "n": 2, "writeConcernError": {"code": 64, "errmsg": "timed out"}};
         assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
@@ -180,7 +212,7 @@ mod tests {
             ],
             "writeConcernError": {"code": 189, "errmsg": "Primary stepped down"},
         };
-        assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "conflict"]);
+        assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
     }
 
     #[test]
@@ -188,10 +220,11 @@ mod tests {
         let reply = doc! {"ok": 1, "n": 1, "writeErrors": [{"index": 1, "code": 14, "errmsg": "x"}]};
         assert_eq!(told(Kind::Update, 3, true, &reply), ["applied", "refused type-mismatch", "untried"]);
         assert_eq!(verdicts(&command(Kind::Update, 1), true, true, &doc! {"ok": 1}).len(), 1);
-        let Verdict::Refused(rejection) = &verdicts(&command(Kind::Update, 3), true, true, &reply)[1] else {
+        let Verdict::Refused(refusal) = &verdicts(&command(Kind::Update, 3), true, true, &reply)[1] else {
             panic!("refused")
         };
-        assert_eq!((rejection.reason, rejection.code), (Reason::TypeMismatch, Some(14)));
+        let Rejection { reason, code, .. } = refusal.rejection;
+        assert_eq!((reason, code), (Reason::TypeMismatch, Some(14)));
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Sink {
         raw::write_text(&mut out, "level", self.read_concern);
         end_document(&mut out, concern);
         end_document(&mut out, start);
-        let reply = self.run(out).await?;
+        let reply = self.run_for_documents(out).await?;
         let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         let batch = batch.map(Vec::as_slice).unwrap_or_default();
         Ok(batch.iter().filter_map(Bson::as_document).cloned().collect())

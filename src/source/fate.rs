@@ -87,9 +87,13 @@ async fn ask(connection: &mut MultiplexedConnection, keys: &Keys, offset: i64) -
     };
     let mut dead = redis::pipe();
     dead.atomic().cmd("ZSCORE").arg(&keys.refused).arg(&settled);
+    // What is parked is committed, and not settled.
+    dead.cmd("HEXISTS").arg(&keys.parked).arg(settled.trim_start_matches('0'));
     dead.cmd("ZRANGE").arg(&keys.refused).arg(0).arg(0).cmd("ZCARD").arg(&keys.refused);
-    let (score, first, count): (Option<f64>, Vec<String>, usize) = dead.query_async(connection).await?;
+    let (score, is_parked, first, count): (Option<f64>, bool, Vec<String>, usize) =
+        dead.query_async(connection).await?;
     Ok(match score {
+        _ if is_parked => Fate::Pending,
         Some(_) => Fate::Dead,
         // Earlier ones have been forgotten.
         None if count >= REFUSED_KEPT && first.first().is_some_and(|first| settled < *first) => Fate::Settled,

@@ -25,6 +25,8 @@ pub struct Keys {
     pub stream: String,
     /// Hash: dead letters not yet committed, by offset.
     pub dead: String,
+    /// Hash: events that MongoDB does not take now, by offset. The queue goes on without them.
+    pub parked: String,
     /// List: what takeovers did to numbers, each as the offset before and the offset after.
     pub renumbered: String,
     /// Sorted set: offsets of the latest dead letters that are committed.
@@ -53,6 +55,7 @@ impl Keys {
             refused: key("refused"),
             stream: key("stream"),
             dead: key("dead"),
+            parked: key("parked"),
             dead_list: format!("{queue}{dead_suffix}"),
             queue: queue.to_owned(),
         }

@@ -10,6 +10,7 @@ use super::error::SourceError;
 use super::hot_state;
 use super::keys::Keys;
 use super::script;
+use super::window::Window;
 
 /// A queue that this instance owns under an epoch, whatever its kind.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Lease {
     ttl_ms: u64,
     connection: MultiplexedConnection,
     bury: Script,
+    park: Script,
+    unpark: Script,
     renew: Script,
     release: Script,
     hot_states: hot_state::Scripts,
@@ -38,6 +41,8 @@ impl Lease {
             ttl_ms: millis(ttl),
             connection,
             bury: Script::new(script::BURY),
+            park: Script::new(script::PARK),
+            unpark: Script::new(script::UNPARK),
             renew: Script::new(script::RENEW),
             release: Script::new(script::RELEASE),
             hot_states: hot_state::Scripts::new(),
@@ -89,6 +94,63 @@ impl Lease {
             call.arg(letter.offset).arg(&letter.json);
         }
         self.invoke(&call).await
+    }
+
+    /// Parks events, each with its offset.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn park(&self, events: &[(i64, &[u8])]) -> Result<(), SourceError> {
+        let mut call = self.park.prepare_invoke();
+        call.key(&self.keys.owner).key(&self.keys.parked).arg(self.args());
+        for (offset, event) in events {
+            call.arg(*offset).arg(*event);
+        }
+        self.invoke(&call).await
+    }
+
+    /// Forgets parked events that are settled; dead letters among them go to their list.
+    ///
+    /// # Errors
+    /// Fenced, or Redis's.
+    pub async fn unpark(&self, offsets: &[i64]) -> Result<(), SourceError> {
+        let keys = &self.keys;
+        let mut call = self.unpark.prepare_invoke();
+        call.key(&[&keys.owner, &keys.parked, &keys.dead, &keys.dead_list, &keys.refused]);
+        call.arg(self.args()).arg(script::REFUSED_KEPT).arg(offsets);
+        self.invoke(&call).await
+    }
+
+    /// The offsets of what is parked, ascending.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn parked(&self) -> Result<Vec<i64>, SourceError> {
+        let fields: Vec<String> =
+            redis::cmd("HKEYS").arg(&self.keys.parked).query_async(&mut self.connection()).await?;
+        let mut offsets: Vec<i64> = fields.iter().filter_map(|field| field.parse().ok()).collect();
+        offsets.sort_unstable();
+        Ok(offsets)
+    }
+
+    /// The parked events at these offsets, which ascend.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn parked_events(&self, offsets: Vec<i64>) -> Result<Window, SourceError> {
+        let events: Vec<Option<Vec<u8>>> = redis::cmd("HMGET")
+            .arg(&self.keys.parked)
+            .arg(&offsets)
+            .query_async(&mut self.connection())
+            .await?;
+        let (mut there, mut found) = (Vec::new(), Vec::new());
+        for (offset, event) in offsets.into_iter().zip(events) {
+            if let Some(event) = event {
+                there.push(offset);
+                found.push(event);
+            }
+        }
+        Ok(Window::new(0, found).sparse(there, Vec::new()))
     }
 
     /// Extends the lease.

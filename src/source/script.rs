@@ -152,6 +152,33 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1";
 
+/// Parks events that MongoDB does not take now, so that the queue can go on without them.
+///
+/// KEYS owner parked · ARGV epoch ttl-ms offset event offset event ...
+pub(super) const PARK: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return 1";
+
+/// Forgets parked events that are settled, and moves those that are dead letters to their list.
+///
+/// KEYS owner parked dead dead-list refused · ARGV epoch ttl-ms kept offset ...
+pub(super) const UNPARK: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+for i = 4, #ARGV do
+  local letter = redis.call('HGET', KEYS[3], ARGV[i])
+  if letter then
+    redis.call('RPUSH', KEYS[4], letter)
+    redis.call('HDEL', KEYS[3], ARGV[i])
+    redis.call('ZADD', KEYS[5], 0, string.rep('0', 19 - #ARGV[i]) .. ARGV[i])
+    redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - ARGV[3])
+  end
+  redis.call('HDEL', KEYS[2], ARGV[i])
+end
+return 1";
+
 /// Extends the lease. KEYS owner · ARGV epoch ttl-ms
 pub(super) const RENEW: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end

@@ -1,9 +1,25 @@
 //! What each lane of a queue does, and since when. Told once a batch, never once an event.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+/// Documents of a collection that wait, since MongoDB refuses to write them for something else than their content.
+#[derive(Debug, Clone)]
+pub struct HeldBack {
+    /// The collection.
+    pub collection: Arc<str>,
+    /// How many documents.
+    pub documents: usize,
+    /// Their events.
+    pub events: u64,
+    /// Since when.
+    pub since: Instant,
+    /// What MongoDB said last.
+    pub error: String,
+}
 
 /// A lane's state, for people.
 #[derive(Debug)]
@@ -17,6 +33,8 @@ struct Lane {
     pending: usize,
     /// Events in the batch on its way.
     writing: u64,
+    /// What waits for MongoDB to take it.
+    held_back: Vec<HeldBack>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -34,7 +52,13 @@ enum Doing {
 
 impl Default for LaneStatus {
     fn default() -> Self {
-        LaneStatus(Mutex::new(Lane { doing: Doing::Idle, since: Instant::now(), pending: 0, writing: 0 }))
+        LaneStatus(Mutex::new(Lane {
+            doing: Doing::Idle,
+            since: Instant::now(),
+            pending: 0,
+            writing: 0,
+            held_back: Vec::new(),
+        }))
     }
 }
 
@@ -68,6 +92,16 @@ impl LaneStatus {
     /// An attempt at the batch failed, or went well after others had failed.
     pub fn attempted(&self, failed: bool) {
         self.0.lock().set(if failed { Doing::Retrying } else { Doing::Writing });
+    }
+
+    /// Documents of these collections wait for MongoDB to take them.
+    pub fn holds_back(&self, held_back: Vec<HeldBack>) {
+        self.0.lock().held_back = held_back;
+    }
+
+    /// The same, by collection.
+    pub(super) fn held_back(&self) -> Vec<HeldBack> {
+        self.0.lock().held_back.clone()
     }
 
     /// Whether a batch is on its way.

@@ -1,5 +1,7 @@
 //! What an instance does with a queue, and how far it is.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -7,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::cut;
 use super::history::{Figures, Recent};
-use super::lane::LaneStatus;
+use super::lane::{HeldBack, LaneStatus};
 use super::summary::QueueFacts;
 use crate::config::{self, Delivery, QueueKind};
 use crate::metrics::{Metric, QueueMetrics};
@@ -178,6 +181,58 @@ impl QueueStatus {
         self.metrics.dead_letters.set(letters as f64);
     }
 
+    /// What a lane holds back, since MongoDB refuses to write it for something else than its content.
+    pub fn holds_back(&self, lane: usize, held_back: Vec<HeldBack>) {
+        self.lanes[lane].holds_back(held_back);
+        self.metrics.held_back.set(self.held_back().map(|held| held.documents).sum::<usize>() as f64);
+    }
+
+    fn held_back(&self) -> impl Iterator<Item = HeldBack> {
+        self.lanes.iter().flat_map(LaneStatus::held_back)
+    }
+
+    /// Documents that are held back.
+    #[must_use]
+    pub fn held_back_documents(&self) -> usize {
+        self.held_back().map(|held| held.documents).sum()
+    }
+
+    /// For how long something has been held back.
+    pub(super) fn held_back_for(&self) -> Duration {
+        self.held_back().map(|held| held.since.elapsed()).max().unwrap_or_default()
+    }
+
+    /// What is held back, by collection, for people.
+    pub(super) fn held_back_json(&self) -> Vec<Value> {
+        let all = self.held_back_by_collection().into_values().map(|held| {
+            json!({
+                "queue": self.key,
+                "collection": &*held.collection,
+                "documents": held.documents,
+                "events": held.events,
+                "for_seconds": held.since.elapsed().as_secs(),
+                "error": cut(&held.error, 500),
+            })
+        });
+        all.collect()
+    }
+
+    fn held_back_by_collection(&self) -> BTreeMap<Arc<str>, HeldBack> {
+        let mut by_collection: BTreeMap<Arc<str>, HeldBack> = BTreeMap::new();
+        for held in self.held_back() {
+            match by_collection.entry(Arc::clone(&held.collection)) {
+                Entry::Vacant(entry) => drop(entry.insert(held)),
+                Entry::Occupied(mut entry) => {
+                    let all = entry.get_mut();
+                    all.documents += held.documents;
+                    all.events += held.events;
+                    all.since = all.since.min(held.since);
+                }
+            }
+        }
+        by_collection
+    }
+
     /// Age of the oldest event that is not settled.
     pub fn set_oldest_age(&self, age: Duration) {
         *self.oldest_age.lock() = age;
@@ -232,6 +287,7 @@ impl QueueStatus {
             lanes: self.lanes.len(),
             lanes_writing: self.lanes.iter().filter(|lane| lane.is_writing()).count(),
             retrying: self.lanes.iter().filter_map(LaneStatus::retrying).max(),
+            held_back: self.held_back_by_collection().into_values().max_by_key(|held| held.documents),
         }
     }
 
@@ -270,6 +326,7 @@ impl QueueStatus {
                 "foreign_pops": metrics.foreign_pops.total(),
             },
             "held": self.held(),
+            "held_back": self.held_back_json(),
             "recent": {
                 "seconds": recent.seconds,
                 "arrived_per_second": rate(recent.arrived),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::dependency::Health;
+use super::lane::HeldBack;
 use super::{Obstacle, Phase};
 use crate::words::{events, number, rate, span};
 
@@ -44,6 +45,8 @@ pub(super) struct QueueFacts {
     pub(super) lanes_writing: usize,
     /// For how long a lane's batch has failed.
     pub(super) retrying: Option<Duration>,
+    /// The collection of which the most documents are held back.
+    pub(super) held_back: Option<HeldBack>,
 }
 
 /// How bad it is.
@@ -88,6 +91,7 @@ impl Facts {
             .or_else(|| self.starting())
             .or_else(|| self.obstructed())
             .or_else(|| self.refused())
+            .or_else(|| self.held_back())
             .or_else(|| self.not_drained())
             .or_else(|| self.late())
             .or_else(|| self.taking_over())
@@ -193,6 +197,27 @@ impl Facts {
         let text = format!("MongoDB answers, but writes of {} have failed for {}.", queue.key, span(time));
         let advice = "The last error is told below, under MongoDB. Usual causes: rights on one collection, a write concern that cannot be met.";
         Some(summary(Level::Bad, "refused", text, advice))
+    }
+
+    fn held_back(&self) -> Option<Summary> {
+        let held = self.queues.iter().filter_map(|queue| Some((queue, queue.held_back.as_ref()?)));
+        let (queue, held) = held.max_by_key(|(_, held)| held.documents)?;
+        let documents = match held.documents {
+            1 => "1 document".to_owned(),
+            documents => format!("{} documents", number(documents as u64)),
+        };
+        let text = format!(
+            "MongoDB refuses to write {documents} of {} from {}: {} for {}. Other documents are written.",
+            held.collection,
+            queue.key,
+            events(held.events, "waits", "wait"),
+            span(held.since.elapsed())
+        );
+        let advice = "See what MongoDB says. Rights, quotas and the like are waited for; what nobody knows becomes a dead letter after dead_letter.patience.";
+        Some(Summary {
+            error: Some(held.error.clone()),
+            ..summary(Level::Warning, "held-back", text, advice)
+        })
     }
 
     fn not_drained(&self) -> Option<Summary> {

@@ -19,6 +19,7 @@ fn queue() -> QueueFacts {
         lanes: 4,
         lanes_writing: 0,
         retrying: None,
+        held_back: None,
     }
 }
 

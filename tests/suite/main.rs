@@ -12,6 +12,7 @@ mod deaths;
 mod delivery;
 mod ending;
 mod exposition;
+mod held_back;
 mod history;
 mod hostile;
 mod hot_state;

@@ -272,7 +272,14 @@ impl Court {
         let collection = self.collections.find("folded").expect("it is configured");
         let entity = EntityRef { collection, id: id.get(), shard_key: &[] };
         let unsettled: Unsettled = self.ledger.receive(0);
-        Write { entity: entity.into(), hash: at as u64, segment, unsettled }
+        Write {
+            entity: entity.into(),
+            hash: at as u64,
+            segment,
+            unsettled,
+            refused_since: None,
+            doubtful_refusals: 0,
+        }
     }
 
     async fn send(&self, writes: &[Write]) -> anyhow::Result<Vec<Verdict>> {

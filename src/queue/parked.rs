@@ -1,0 +1,115 @@
+//! Events that are kept beside the queue, since MongoDB does not take them now: the queue goes on without them.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+use super::Owned;
+use crate::source::SourceError;
+
+/// The most events that are parked, and their bytes: they are in Redis a second time until they are committed.
+const MAX_EVENTS: usize = 100_000;
+const MAX_BYTES: usize = 64 << 20;
+
+/// Which events of a queue are parked.
+#[derive(Debug, Default)]
+pub struct Parked(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Offsets, and each event's bytes.
+    events: BTreeMap<i64, usize>,
+    bytes: usize,
+}
+
+impl Parked {
+    /// Those that former owners parked. Their sizes are known once they are read.
+    #[must_use]
+    pub fn new(offsets: Vec<i64>) -> Self {
+        Parked(Mutex::new(Known {
+            events: offsets.into_iter().map(|offset| (offset, 0)).collect(),
+            bytes: 0,
+        }))
+    }
+
+    /// Whether one more may be parked.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let known = self.0.lock();
+        known.events.len() < MAX_EVENTS && known.bytes < MAX_BYTES
+    }
+
+    /// Whether the event at an offset is parked.
+    #[must_use]
+    pub fn has(&self, offset: i64) -> bool {
+        self.0.lock().events.contains_key(&offset)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lock().events.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The offsets of those from `first` to `last`.
+    #[must_use]
+    pub fn within(&self, first: i64, last: i64) -> Vec<i64> {
+        let known = self.0.lock();
+        if first > last {
+            Vec::new()
+        } else {
+            known.events.range(first..=last).map(|(offset, _)| *offset).collect()
+        }
+    }
+
+    pub(super) fn add(&self, offset: i64, bytes: usize) {
+        let mut known = self.0.lock();
+        let before = known.events.insert(offset, bytes).unwrap_or(0);
+        known.bytes = known.bytes + bytes - before;
+    }
+
+    fn remove(&self, offset: i64) {
+        let mut known = self.0.lock();
+        if let Some(bytes) = known.events.remove(&offset) {
+            known.bytes -= bytes;
+        }
+    }
+}
+
+impl Owned {
+    /// Parks events: from then on the queue may be trimmed beyond them.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn park(&self, events: &[(i64, &[u8])]) -> Result<(), SourceError> {
+        let Some(lease) = self.source.lease().filter(|_| !events.is_empty()) else { return Ok(()) };
+        lease.park(events).await?;
+        events.iter().for_each(|(offset, event)| self.parked.add(*offset, event.len()));
+        self.metrics.parked.set(self.parked.len() as f64);
+        Ok(())
+    }
+
+    /// Forgets parked events that are settled. Dead letters among them go to their list.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn unpark(&self, offsets: &[i64]) -> Result<(), SourceError> {
+        let Some(lease) = self.source.lease().filter(|_| !offsets.is_empty()) else { return Ok(()) };
+        for some in offsets.chunks(1000) {
+            lease.unpark(some).await?;
+            let mut buried = self.buried.lock();
+            for offset in some {
+                self.parked.remove(*offset);
+                buried.remove(offset);
+            }
+        }
+        self.metrics.parked.set(self.parked.len() as f64);
+        Ok(())
+    }
+}
