@@ -237,6 +237,18 @@ impl PendingUpdate {
         }
     }
 
+    /// Splits off what comes behind `offset`.
+    #[must_use]
+    pub fn split_off_behind(&mut self, offset: i64) -> Self {
+        let segments: Vec<Segment> = std::mem::replace(self, PendingUpdate::none()).into_segments().into();
+        let (before, behind): (Vec<_>, Vec<_>) =
+            segments.into_iter().partition(|segment| segment.first <= offset);
+        let mut rest = PendingUpdate::none();
+        self.put_back(before.into_iter());
+        rest.put_back(behind.into_iter());
+        rest
+    }
+
     /// Closes all segments: what is folded in from now on opens another.
     pub fn close(&mut self) {
         self.first.iter_mut().chain(&mut self.rest).for_each(|segment| segment.is_closed = true);

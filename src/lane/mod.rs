@@ -95,6 +95,8 @@ pub struct Lane {
     pending: Pending,
     /// Documents that MongoDB does not take now.
     quarantine: Quarantine,
+    /// The last batch came from there.
+    was_quarantine: bool,
     memory: Reserved,
     in_flight: Option<InFlight>,
     /// Pending updates are sent without delay until none is left.
@@ -133,6 +135,7 @@ impl Lane {
             away: queue.shared.sink.watch_away(),
             behind: false,
             quarantine: Quarantine::new(&queue.ledger),
+            was_quarantine: false,
             queue,
             input,
             pending,
@@ -333,7 +336,10 @@ impl Lane {
 
     /// Sends a batch, if the policy says so.
     fn send_if_due(&mut self, policy: Policy) {
-        if !self.quarantine.is_empty() && self.send_from_quarantine(policy) {
+        // In turns, so that neither waits for the other.
+        let was_quarantine = std::mem::take(&mut self.was_quarantine);
+        if !was_quarantine && !self.quarantine.is_empty() && self.send_from_quarantine(policy) {
+            self.was_quarantine = true;
             return;
         }
         let held = self.pending.held(Instant::now() + TICK);

@@ -275,6 +275,32 @@ impl Pending {
         spans.collect()
     }
 
+    /// Splits off the oldest entities, as [`split_off`](Self::split_off) does; of those that have parked events only these, which
+    /// have to be forgotten before anything behind them is written.
+    pub(super) fn split_off_parked_first(&mut self, max_ops: usize, max_bytes: usize) -> Pending {
+        let mut batch = self.split_off(max_ops, max_bytes);
+        for at in 0..batch.entries.len() {
+            let Some(entry) = batch.entries[at].as_mut() else { continue };
+            let Some(parked) = entry.parked.last().copied() else { continue };
+            let before = entry.bytes();
+            let update = entry.update.split_off_behind(parked);
+            let behind = entry.records.partition_point(|record| record.offset <= parked);
+            let records = entry.records.split_off(behind);
+            if update.first().is_none() && records.is_empty() {
+                continue;
+            }
+            let record_bytes = records.iter().map(Record::bytes).sum();
+            entry.record_bytes -= record_bytes;
+            let (hash, entity, since, refused_since) =
+                (entry.hash, entry.entity.clone(), entry.since, entry.refused_since);
+            batch.bytes = batch.bytes + entry.bytes() - before;
+            self.unsettled.absorb(batch.unsettled.split(update.events()));
+            let parked = Vec::new();
+            self.insert(Entry { hash, entity, since, update, records, record_bytes, refused_since, parked });
+        }
+        batch
+    }
+
     /// Notes that these events of an entity are parked. What is pending stays as it is from then on.
     pub(super) fn parked(&mut self, hash: u64, entity: EntityRef<'_>, offsets: Vec<i64>) {
         if let Some(entry) = self.find(hash, entity).and_then(|at| self.entries[at].as_mut()) {

@@ -24,6 +24,9 @@ const TRIED_OF: usize = 8;
 /// But no fewer than these.
 const TRIED: usize = 16;
 
+/// How often what comes for documents that wait is parked.
+const PARKED_EVERY: Duration = Duration::from_secs(1);
+
 /// A document that cannot be written now, with all of its writes that were on their way.
 #[derive(Debug)]
 pub(super) struct Withheld {
@@ -111,11 +114,13 @@ struct Group {
 pub(super) struct Quarantine {
     ledger: Arc<Ledger>,
     groups: Vec<Group>,
+    /// When events were last parked.
+    parked: Option<Instant>,
 }
 
 impl Quarantine {
     pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
-        Quarantine { ledger: Arc::clone(ledger), groups: Vec::new() }
+        Quarantine { ledger: Arc::clone(ledger), groups: Vec::new(), parked: None }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -149,7 +154,7 @@ impl Quarantine {
     }
 
     /// Takes documents on. Those that MongoDB took meanwhile are a reason to try the next ones of their group at once.
-    pub(super) fn withhold(&mut self, withheld: Vec<Withheld>, tried: Option<(&Arc<str>, usize)>) {
+    pub(super) fn withhold(&mut self, mut withheld: Vec<Withheld>, tried: Option<(&Arc<str>, usize)>) {
         let now = Instant::now();
         if let Some((collection, tried)) = tried
             && let Some(group) = self.groups.iter_mut().find(|group| group.collection == *collection)
@@ -162,6 +167,7 @@ impl Quarantine {
                 group.next = now + group.backoff.wait();
             }
         }
+        self.groups.iter_mut().for_each(|group| group.pending.give_way(&mut withheld));
         for withheld in withheld {
             let group = self.group(&withheld, now);
             group.error = withheld.error.clone();
@@ -241,7 +247,7 @@ impl Quarantine {
         let group =
             self.groups.iter_mut().filter(|group| group.next <= now).min_by_key(|group| group.next)?;
         let some = (group.pending.entities() / TRIED_OF).max(TRIED).min(max_ops);
-        Some((Arc::clone(&group.collection), group.pending.split_off(some, max_bytes)))
+        Some((Arc::clone(&group.collection), group.pending.split_off_parked_first(some, max_bytes)))
     }
 
     /// The oldest offset that the queue must keep.
@@ -259,18 +265,25 @@ impl Quarantine {
 
     /// What is not parked, of groups that have waited for so long.
     pub(super) fn unparked(&self, waited: Duration) -> Vec<Unparked> {
-        let long =
-            self.groups.iter().filter(|group| group.first.is_some() && group.since.elapsed() >= waited);
-        long.flat_map(|group| group.pending.unparked()).collect()
+        let now = Instant::now();
+        let is_due = |group: &&Group| self.group_parks_at(group, waited).is_some_and(|at| at <= now);
+        self.groups.iter().filter(is_due).flat_map(|group| group.pending.unparked()).collect()
+    }
+
+    /// When a group is to be parked that waits for so long before it is: then what has come for it once a second.
+    fn group_parks_at(&self, group: &Group, waited: Duration) -> Option<Instant> {
+        let again = self.parked.filter(|_| !waited.is_zero()).map(|parked| parked + PARKED_EVERY);
+        group.first.map(|_| (group.since + waited).max(again.unwrap_or(group.since)))
     }
 
     /// When the first group that is not parked will have waited for so long.
     pub(super) fn parks_at(&self, waited: Duration) -> Option<Instant> {
-        self.groups.iter().filter(|group| group.first.is_some()).map(|group| group.since + waited).min()
+        self.groups.iter().filter_map(|group| self.group_parks_at(group, waited)).min()
     }
 
     /// Notes that events are parked.
     pub(super) fn parked(&mut self, parked: Vec<(Unparked, Vec<i64>)>) {
+        self.parked = Some(Instant::now());
         for (span, offsets) in parked {
             if let Some(group) = self.group_of(span.hash, span.entity.get()) {
                 group.pending.parked(span.hash, span.entity.get(), offsets);
@@ -295,4 +308,123 @@ impl Quarantine {
 /// The name of a collection, to be shared.
 pub(super) fn shared_name(collections: &crate::event::Collections, collection: CollectionId) -> Arc<str> {
     Arc::from(collections.name(collection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Buffer;
+    use crate::change::{Change, Effect, FieldOp, FieldOps, Op, write_field_op};
+    use crate::metrics::QueueMetrics;
+    use crate::raw::{Number, Value};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn ledger() -> Arc<Ledger> {
+        Ledger::new(Arc::new(QueueMetrics::new("q", &[])), Buffer::new(&crate::config::Buffer::default()))
+    }
+
+    /// Folds an increment of one of a few documents, as a lane does.
+    fn fold(quarantine: &mut Quarantine, pending: &mut Pending, offset: i64, id: i64) {
+        let (id, one) = (Value::from(Number::int(id)), Value::from(Number::int(1)));
+        let mut body = Vec::new();
+        write_field_op(&mut body, FieldOp { op: Op::Inc, path: "a", value: one.get() });
+        let entity = EntityRef { collection: CollectionId(0), id: id.get(), shard_key: &[] };
+        let effect = Effect::Update(FieldOps::new(&body));
+        let change = Change { entity, effect, ts: None, traceparent: None };
+        let placed = Placed { offset, hash: u64::from(id.get().bytes[0] % 3), change };
+        pending.take_on(quarantine.ledger.receive(1));
+        if quarantine.fold(&placed, Instant::now(), 1 << 20, pending).is_none() {
+            pending.fold(&placed, Instant::now(), 1 << 20);
+        }
+    }
+
+    fn id_of(entity: &Entity) -> i64 {
+        match entity.get().id.number() {
+            Some(Number::Int32(n)) => n.into(),
+            Some(Number::Int64(n)) => n,
+            _ => panic!("an integer"),
+        }
+    }
+
+    proptest! {
+        /// Whatever is refused, parked and tried again: each event is written once, those of a document in order, what the
+        /// queue must keep is never forgotten, and nothing is written behind a parked event that is not forgotten.
+        #[test]
+        fn nothing_is_lost_in_quarantine(steps in prop::collection::vec((0_u8..6, 0_i64..5, any::<u8>()), 1..150)) {
+            let ledger = ledger();
+            let (mut quarantine, mut pending) = (Quarantine::new(&ledger), Pending::new(&ledger));
+            let name: Arc<str> = Arc::from("documents");
+            let mut left: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+            let mut parked: BTreeSet<i64> = BTreeSet::new();
+            for (offset, (step, id, refused)) in (0_i64..).zip(steps) {
+                match step {
+                    0..3 => {
+                        left.entry(id).or_default().push(offset);
+                        fold(&mut quarantine, &mut pending, offset, id);
+                    }
+                    3 => {
+                        let spans = quarantine.unparked(Duration::ZERO);
+                        let offsets = |span: &Unparked| -> Vec<i64> {
+                            let of_document = &left[&id_of(&span.entity)];
+                            of_document.iter().copied().filter(|at| (span.first..=span.last).contains(at)).collect()
+                        };
+                        let spans: Vec<_> = spans.into_iter().map(|span| { let all = offsets(&span); (span, all) }).collect();
+                        parked.extend(spans.iter().flat_map(|(_, offsets)| offsets));
+                        quarantine.parked(spans);
+                        prop_assert_eq!(quarantine.first(), None);
+                    }
+                    _ => {
+                        let from_quarantine = step == 5 && !quarantine.is_empty();
+                        let (tried, mut batch) = if from_quarantine {
+                            quarantine.groups.iter_mut().for_each(|group| group.next = Instant::now());
+                            let Some((name, batch)) = quarantine.take_due(Instant::now(), 3, 1 << 20) else { continue };
+                            (Some((name, batch.entities())), batch)
+                        } else {
+                            (None, pending.split_off(3, 1 << 20))
+                        };
+                        let forgotten = batch.take_parked();
+                        let (mut withheld, mut nth) = (Vec::new(), 0);
+                        loop {
+                            let writes = batch.next_segments();
+                            if writes.is_empty() {
+                                break;
+                            }
+                            let mut round = Vec::new();
+                            for write in writes {
+                                nth += 1;
+                                if (refused >> (nth % 8)) & 1 == 1 {
+                                    round.push(Withheld::new(write, SinkError::transient("no"), Arc::clone(&name)));
+                                    continue;
+                                }
+                                let id = id_of(&write.entity);
+                                let Segment { first, last, .. } = write.segment;
+                                let of_document = left.get_mut(&id).unwrap();
+                                prop_assert_eq!(of_document.first(), Some(&first));
+                                let own: BTreeSet<i64> = forgotten.iter().filter(|(e, _)| id_of(e) == id).flat_map(|(_, all)| all.clone()).collect();
+                                prop_assert!(own.is_empty() || own.contains(&last), "{} is behind what is parked", last);
+                                let before = of_document.len();
+                                of_document.retain(|at| *at > last);
+                                prop_assert_eq!(before - of_document.len(), usize::try_from(write.unsettled.events()).unwrap());
+                                drop(write.unsettled);
+                            }
+                            batch.give_way(&mut round);
+                            withheld.append(&mut round);
+                        }
+                        for (entity, offsets) in forgotten {
+                            match withheld.iter_mut().find(|withheld| withheld.entity == entity) {
+                                Some(withheld) => withheld.parked = offsets,
+                                None => offsets.iter().for_each(|offset| { parked.remove(offset); }),
+                            }
+                        }
+                        pending.give_way(&mut withheld);
+                        quarantine.withhold(withheld, tried.as_ref().map(|(name, tried)| (name, *tried)));
+                    }
+                }
+                let oldest = left.values().flatten().filter(|offset| !parked.contains(offset)).min().copied();
+                let kept = pending.first().into_iter().chain(quarantine.first()).min();
+                prop_assert!(kept <= oldest && kept.is_some() == oldest.is_some(), "{:?} is kept of {:?}", kept, oldest);
+            }
+        }
+    }
 }
