@@ -12,6 +12,9 @@ use crate::history::{Record, Records};
 use crate::queue::Owned;
 use crate::sink::SinkError;
 
+/// MongoDB's code of a duplicate key.
+const DUPLICATE_KEY: i32 = 11000;
+
 /// Appends the events of a batch that is settled to their histories, however long MongoDB is away. Dead letters are left
 /// out. Only then may the events be committed: a next owner reads them again until both are durable. Those that a history
 /// does not take now are answered, to be tried again.
@@ -81,6 +84,10 @@ async fn one(
     let (offset, into) = (record.offset, Arc::clone(&record.into));
     let mut kept = [Records { entity: entity.clone(), hash, records: vec![record], refused_since }];
     let Err(error) = attempt(queue, &kept).await else { return Ok(()) };
+    // Servers that do not say which index a duplicate key is of: it may be there already.
+    if error.code() == Some(DUPLICATE_KEY) && is_kept(queue, offset, &into).await {
+        return Ok(());
+    }
     let patience = queue.shared.config.dead_letter.patience.limit();
     let waited_enough =
         || refused_since.zip(patience).is_some_and(|(since, patience)| since.elapsed() >= patience);
@@ -93,6 +100,11 @@ async fn one(
         Some(record) => Err((record, error)),
         None => Ok(()),
     }
+}
+
+/// Whether a history has the event already, as far as MongoDB tells.
+async fn is_kept(queue: &Owned, offset: i64, into: &str) -> bool {
+    queue.shared.sink.has_record(&queue.id, offset, into).await.unwrap_or(false)
 }
 
 /// Tries until MongoDB answers.

@@ -76,6 +76,23 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether a history has an event of a queue.
+    ///
+    /// # Errors
+    /// MongoDB does not answer, or refuses.
+    pub async fn has_record(&self, queue: &str, offset: i64, into: &str) -> Result<bool, SinkError> {
+        let find = doc! {
+            "find": into,
+            "filter": {"_id": {"queue": queue, "offset": offset}},
+            "projection": {"_id": 1},
+            "limit": 1,
+            "singleBatch": true,
+        };
+        let reply = self.ask(&find).await?;
+        let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        Ok(batch.is_ok_and(|batch| !batch.is_empty()))
+    }
+
     fn insert(&self, collection: &str) -> Insert {
         let mut body = Vec::new();
         let start = begin_document(&mut body);
