@@ -8,9 +8,11 @@
 # Not the slim one: it lacks make, which the allocator is built with.
 FROM rust:1-bookworm AS build
 WORKDIR /build
-# Only what the binary is made of, so that a change to tests or docs does not build it again.
+# Only what cargo wants for the binary, so that a change to tests or docs does not build it again. It refuses a manifest that
+# names benches which are not there.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
+COPY benches ./benches
 COPY src ./src
 RUN cargo build --release --locked --bin tidegate
 

@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law fuzz model chaos overload lint microbench instructions bench dashboards build servers screenshots clean
+.PHONY: help demo test law fuzz model chaos overload lint microbench instructions bench dashboards build image servers screenshots clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ dashboards: ## check the dashboards against Grafana's schema; needs npm
 
 build: ## build the release binary
 	$(CARGO) build --release --locked
+
+image: ## build the Dockerfile's image without a registry, as root on Debian, and try it
+	@scripts/image.sh
 
 servers: ## make sure that Redis, a MongoDB server, Prometheus and Chromium are installed (as root, or it says what to install)
 	@scripts/servers.sh

@@ -16,6 +16,7 @@ mod held_back;
 mod history;
 mod hostile;
 mod hot_state;
+mod image;
 mod main_path;
 mod new_documents;
 mod node;

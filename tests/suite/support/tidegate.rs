@@ -30,6 +30,8 @@ pub(crate) struct Launch {
     args: Vec<String>,
     /// Bytes of memory it may have.
     memory: Option<u64>,
+    /// Another program than the one that was built, and its first arguments.
+    program: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -65,7 +67,7 @@ impl Launch {
     }
 
     fn new(config: Config) -> Self {
-        Self { config, env: Vec::new(), args: Vec::new(), memory: None }
+        Self { config, env: Vec::new(), args: Vec::new(), memory: None, program: Vec::new() }
             .env("TIDEGATE_HTTP__LISTEN", "127.0.0.1:0")
     }
 
@@ -84,6 +86,12 @@ impl Launch {
     /// Lets it have no more memory than this, by `prlimit`: it ends when it needs more.
     pub(crate) fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
+        self
+    }
+
+    /// Runs this in place of the binary that was built.
+    pub(crate) fn program(mut self, program: Vec<String>) -> Self {
+        self.program = program;
         self
     }
 
@@ -139,6 +147,11 @@ impl Launch {
             }
         };
         let mut command = match self.memory {
+            _ if !self.program.is_empty() => {
+                let mut command = without_test_variables(command(&self.program[0]));
+                command.args(&self.program[1..]);
+                command
+            }
             None => tidegate_command()?,
             Some(bytes) => {
                 let mut command = without_test_variables(command("prlimit"));
