@@ -239,6 +239,9 @@ mod tests {
                   },
                   "_tidegate.q%2E1": 1
                 },
+                "$unset": {
+                  "_tidegateDeleted": null
+                },
                 "$inc": {
                   "total": 1
                 }

@@ -6,7 +6,7 @@
 
 use bson::spec::ElementType;
 
-use super::operator::operator;
+use super::operator::{REVIVE, operator};
 use super::{Tombstones, fresh};
 use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update};
@@ -213,7 +213,7 @@ impl Encoder<'_> {
         match &segment.update {
             Update::Fields(fields) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, "u");
-                self.update(out, fields, segment.last, self.tombstones.may_be_in(entity.collection));
+                self.update(out, fields, segment.last);
                 raw::write_bool(out, "upsert", true);
             }
             Update::Replace(document) => {
@@ -247,9 +247,10 @@ impl Encoder<'_> {
         end_document(out, start);
     }
 
-    /// `{$set: {...}, $unset: {...}, $inc: {...}, $push: {...}}`, with the watermark in `$set`. Where the
-    /// document may be a tombstone, it is none afterwards.
-    fn update(&self, out: &mut Vec<u8>, fields: &Fields, watermark: i64, revive: bool) {
+    /// `{$set: {...}, $unset: {...}, $inc: {...}, $push: {...}}`, with the watermark in `$set`. If the document is a
+    /// tombstone, it is none afterwards. Any document may be: another instance, or one before, may leave tombstones
+    /// where this one knows of none, and MongoDB would remove the live document with what is left of them.
+    fn update(&self, out: &mut Vec<u8>, fields: &Fields, watermark: i64) {
         let start = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "$set");
         let set = begin_document(out);
@@ -269,14 +270,10 @@ impl Encoder<'_> {
         } else {
             end_document(out, set);
         }
-        if others || revive {
-            Op::OPERATORS[1..].iter().for_each(|name| operator(out, name, fields, revive));
-        }
-        if out.len() == start + 4 {
-            // A merge of nothing still makes the document.
-            raw::write_key(out, ElementType::EmbeddedDocument, "$setOnInsert");
-            let empty = begin_document(out);
-            end_document(out, empty);
+        if others {
+            Op::OPERATORS[1..].iter().for_each(|name| operator(out, name, fields));
+        } else {
+            out.extend_from_slice(REVIVE);
         }
         end_document(out, start);
     }

@@ -8,8 +8,12 @@ use crate::event::path::DELETED_FIELD;
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::yjs;
 
-/// Writes an operator with its fields, or nothing if it has none.
-pub(super) fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields, revive: bool) {
+/// `$unset: {_tidegateDeleted: null}`, as an element of an update.
+pub(super) const REVIVE: &[u8] = b"\x03$unset\0\x17\0\0\0\x0a_tidegateDeleted\0\0";
+
+/// Writes an operator with its fields, or nothing if it has none. What is written over a tombstone is none any more, and
+/// must not be removed as one: `$unset` always has that field.
+pub(super) fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
     let at = out.len();
     raw::write_key(out, ElementType::EmbeddedDocument, name);
     let start = begin_document(out);
@@ -32,7 +36,7 @@ pub(super) fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields, revive: b
             FieldUpdate::RenameTarget => {}
         }
     }
-    if revive && name == Op::Unset.operator() {
+    if name == Op::Unset.operator() {
         raw::write(out, DELETED_FIELD, ValueRef::NULL);
     }
     if out.len() == start + 4 {
@@ -52,4 +56,21 @@ fn each(out: &mut Vec<u8>, path: &str, elements: &Elements, modifiers: Option<Va
         raw::write(out, key, value);
     }
     end_document(out, operand);
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Bson, Document, doc};
+
+    use super::*;
+
+    #[test]
+    fn what_revives_is_what_the_operator_writes_of_no_fields() {
+        let mut update = Vec::new();
+        let start = begin_document(&mut update);
+        update.extend_from_slice(REVIVE);
+        end_document(&mut update, start);
+        let update: Document = bson::deserialize_from_slice(&update).unwrap();
+        assert_eq!(update, doc! {"$unset": {DELETED_FIELD: Bson::Null}});
+    }
 }
