@@ -85,6 +85,7 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
     let away = shared.sink.watch_away();
     let gathering = tokio::spawn(peers.run(shared.redis.clone(), status, away, stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
+    background.spawn(make_indexes(Arc::clone(&shared)));
     let mut queues = JoinSet::new();
     for (at, metrics) in queue_metrics.into_iter().enumerate() {
         let status = Arc::clone(&shared.status.queues[at]);
@@ -144,21 +145,22 @@ async fn connect(
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Sink>> {
-    let database = sink::database(&config.mongodb).await.context("mongodb.uri cannot be used")?;
+    let mut database = None;
     let mut backoff = Backoff::default();
     loop {
-        let sink = Sink::connect(
-            database.clone(),
-            config,
-            Arc::clone(live),
-            Arc::clone(status),
-            Arc::clone(metrics),
-        );
-        match stop.run_until_cancelled(sink).await {
+        let attempt = async {
+            let database = match &database {
+                Some(database) => database,
+                None => database.insert(sink::database(&config.mongodb).await?),
+            };
+            let (live, status, metrics) = (Arc::clone(live), Arc::clone(status), Arc::clone(metrics));
+            Sink::connect(database.clone(), config, live, status, metrics).await
+        };
+        match stop.run_until_cancelled(attempt).await {
             None => return Ok(None),
             Some(Ok(sink)) => return Ok(Some(sink)),
             Some(Err(error)) if error.class() == Class::Fatal => return Err(error.into()),
-            Some(Err(_)) => {}
+            Some(Err(error)) => status.mongodb.down(&error),
         }
         stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
     }
@@ -184,6 +186,12 @@ async fn look(redis: &Redis, config: &Config, status: &Status) -> Result<(), Sou
         let seen = state(&mut connection, &keys, queue).await.map_err(|error| error.about(&queue.key))?;
         status.set_depth(seen.elements);
     }
+    Ok(())
+}
+
+/// Makes indexes beside everything else.
+async fn make_indexes(shared: Arc<Shared>) -> std::io::Result<()> {
+    shared.sink.make_indexes(&shared.config).await;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod queue;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,7 @@ pub use self::queue::{Obstacle, Phase, QueueStatus};
 use self::summary::{Facts, Summary};
 #[cfg(test)]
 pub(crate) use self::tests::Lines;
+pub use self::trouble::Troubles;
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::metrics::QueueMetrics;
@@ -38,6 +40,8 @@ pub struct Status {
     pub redis: Dependency,
     /// MongoDB.
     pub mongodb: Dependency,
+    /// What else fails.
+    pub troubles: Troubles,
     /// The queues, in the order of the configuration.
     pub queues: Vec<Arc<QueueStatus>>,
     /// The latest dead letters.
@@ -65,6 +69,7 @@ impl Status {
         Arc::new(Status {
             redis: Dependency::new("redis"),
             mongodb: Dependency::new("mongodb"),
+            troubles: Troubles::default(),
             queues: queues.map(|(queue, metrics)| QueueStatus::new(queue, config, metrics)).collect(),
             letters: Letters::new(config.http.show_payloads),
             instance: instance.to_owned(),
@@ -86,16 +91,13 @@ impl Status {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Whether the instance can do its work: its dependencies answer, nothing keeps it from draining a queue, and it is not
-    /// ending.
+    /// Whether the instance can do its work, all of it: its dependencies answer, nothing keeps it from draining a queue, nothing
+    /// else fails, and it is not ending.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        let servers = self.redis.is_up() && self.mongodb.is_up();
         let is_drained = self.queues.iter().all(|queue| queue.held_back_for() < HELD_BACK);
-        self.redis.is_up()
-            && self.mongodb.is_up()
-            && !self.is_stopping()
-            && !self.is_obstructed()
-            && is_drained
+        servers && is_drained && self.troubles.is_empty() && !self.is_stopping() && !self.is_obstructed()
     }
 
     fn is_obstructed(&self) -> bool {
@@ -125,6 +127,7 @@ impl Status {
             "stopping": self.is_stopping(),
             "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
             "held_back": self.queues.iter().flat_map(|queue| queue.held_back_json()).collect::<Vec<_>>(),
+            "troubles": self.troubles.to_json(),
         })
     }
 
@@ -155,6 +158,7 @@ impl Status {
             "stopping": self.is_stopping(),
             "summary": self.summary(&recent),
             "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
+            "troubles": self.troubles.to_json(),
             "buffer": self.buffer.to_json(),
             "queues": queues.map(|(queue, recent)| queue.to_json(recent)).collect::<Vec<_>>(),
             "latest_dead_letters": self.letters.to_json(),
@@ -172,6 +176,7 @@ impl Status {
             stopping: self.is_stopping(),
             redis: self.redis.health(),
             mongodb: self.mongodb.health(),
+            trouble: self.troubles.worst(),
             queues: self.queues.iter().zip(recent).map(|(queue, recent)| queue.facts(recent)).collect(),
             // A page that is looked at minutes later should still say it.
             dead_lately: self.letters.within(5 * 60),

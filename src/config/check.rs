@@ -71,6 +71,12 @@ impl Config {
             "tombstones.ttl",
             "must be at least 1s: they guard against requests that are late",
         );
+        // TTL indexes count in seconds, and in 32 bits.
+        found.require(
+            self.tombstones.ttl.as_secs() <= u64::from(i32::MAX.unsigned_abs()),
+            "tombstones.ttl",
+            "must be at most 68 years: MongoDB cannot count further",
+        );
         self.check_deletes(&mut found);
         self.check_histories(&mut found);
         self.check_hot_states(&mut found);
@@ -316,6 +322,20 @@ mod tests {
         `queues`: at least one queue is needed
         `routes`: no routes, and `native.collections` is empty too: no event could be accepted
         ");
+    }
+
+    #[test]
+    fn tombstones_stay_as_long_as_mongodb_can_count() {
+        let ttl = |ttl: &str| {
+            violations(&format!(
+                "queues = [{{ key = 'a' }}]\nnative.collections = ['c']\ntombstones.ttl = '{ttl}'"
+            ))
+        };
+        assert_eq!(ttl("68years"), "");
+        assert_eq!(
+            ttl("69years"),
+            "`tombstones.ttl`: must be at most 68 years: MongoDB cannot count further"
+        );
     }
 
     #[test]

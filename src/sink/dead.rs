@@ -15,21 +15,7 @@ use crate::dead_letter::{Dead, Reason, Rejection};
 /// The collection that holds the records.
 pub const DEAD: &str = "tidegate_dead";
 
-/// How long a record is kept. Redis does not fall back by more than this.
-const KEPT_SECONDS: i64 = 7 * 24 * 3600;
-
 impl Sink {
-    /// Makes the index by which MongoDB removes old records.
-    pub(super) async fn ensure_dead_index(&self) {
-        let create = doc! {
-            "createIndexes": DEAD,
-            "indexes": [{"key": {"at": 1}, "name": "at", "expireAfterSeconds": KEPT_SECONDS}],
-        };
-        if let Err(error) = self.ask(&create).await {
-            tracing::warn!("records in the collection {DEAD} will not be removed by themselves: {error}");
-        }
-    }
-
     /// Records that an event can never be applied.
     ///
     /// # Errors

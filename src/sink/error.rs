@@ -2,6 +2,7 @@
 
 use mongodb::error::{Error, ErrorKind};
 
+use super::cause::cause;
 use super::code::{Blame, blame, is_away};
 use crate::class::Class;
 use crate::dead_letter::{Reason, Rejection};
@@ -89,11 +90,7 @@ impl SinkError {
 
 impl From<Error> for SinkError {
     fn from(error: Error) -> Self {
-        let text = match &*error.kind {
-            // The driver's text repeats the whole topology.
-            ErrorKind::ServerSelection { .. } => "no MongoDB server can be reached".to_owned(),
-            kind => kind.to_string(),
-        };
+        let text = cause(&error.kind);
         let (class, code) = match &*error.kind {
             ErrorKind::Command(command) => (command_class(command.code), Some(command.code)),
             ErrorKind::Authentication { .. } | ErrorKind::InvalidArgument { .. } => (Class::Fatal, None),

@@ -1,47 +1,21 @@
-//! Appending events to their histories, and having MongoDB remove old ones.
+//! Appending events to their histories. `expiry.rs` has MongoDB remove old ones.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bson::doc;
 use bson::spec::ElementType;
 
 use super::command::COMMAND_BYTES;
 use super::reply::write_error;
-use super::{Sink, SinkError, UNAUTHORIZED};
+use super::{Sink, SinkError};
 use crate::event::Collections;
 use crate::history::{Record, Records};
 use crate::raw::{self, ValueRef, begin_document, end_document};
-
-/// The name of the index by which MongoDB removes old events.
-const INDEX: &str = "tidegate_history";
 
 /// The longest event that is kept whole; its document must not pass 16 MiB.
 const LONGEST: usize = 15 << 20;
 
 impl Sink {
-    /// Makes the indexes by which MongoDB removes old events, and drops those of histories that are kept for ever now.
-    pub(super) async fn ensure_history_indexes(
-        &self,
-        histories: &BTreeMap<&str, Option<Duration>>,
-    ) -> Result<(), SinkError> {
-        for (name, ttl) in histories {
-            let Some(ttl) = ttl else {
-                // Mostly there is none, or no collection.
-                let _ = self.ask(&doc! {"dropIndexes": *name, "index": INDEX}).await;
-                continue;
-            };
-            let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::from(i32::MAX));
-            self.ensure_ttl_index(name, "at", INDEX, seconds).await.map_err(|error| match error.code() {
-                Some(UNAUTHORIZED) => SinkError::fatal(format!(
-                    "history_ttl needs the right to create an index of {name:?}: {error}"
-                )),
-                _ => error,
-            })?;
-        }
-        Ok(())
-    }
-
     /// Appends events of a queue to their histories. Those that are there already stay as they are.
     ///
     /// # Errors

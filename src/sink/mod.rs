@@ -1,11 +1,13 @@
 //! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
 
+mod cause;
 mod code;
 mod command;
 mod compact;
 mod dead;
 mod epoch;
 mod error;
+mod expiry;
 mod fresh;
 mod history;
 #[cfg(test)]
@@ -27,10 +29,12 @@ use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
+use mongodb::error::ErrorKind;
 use mongodb::options::ClientOptions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use self::cause::cause;
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
 pub use self::compact::{Compaction, Grown};
 pub use self::dead::DEAD;
@@ -44,7 +48,6 @@ pub use self::watermark::Found;
 use crate::change::CollectionId;
 use crate::class::Class;
 use crate::config;
-use crate::history::Histories;
 use crate::live::Live;
 use crate::metrics::WriteMetrics;
 use crate::raw::{self, begin_document, end_document};
@@ -80,20 +83,39 @@ pub struct Sink {
     metrics: Arc<WriteMetrics>,
 }
 
-/// Opens a client. Nothing is sent yet.
+/// Opens a client. Of a `mongodb+srv` URI, the servers' names are looked up; else nothing is sent yet.
 ///
 /// # Errors
-/// The connection string cannot be used.
+/// The connection string cannot be used; or the names cannot be looked up now, which is no more fatal than a server that
+/// does not answer.
 pub async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
-    let mut options = ClientOptions::parse(config.uri.expose()).await?;
+    let unusable = |error: mongodb::error::Error| {
+        SinkError::fatal(format!("mongodb.uri cannot be used: {}", cause(&error.kind)))
+    };
+    let parse = timeout(config.timeout, ClientOptions::parse(config.uri.expose()));
+    let mut options = match parse.await {
+        Ok(Ok(options)) => options,
+        Ok(Err(error)) if matches!(&*error.kind, ErrorKind::DnsResolve { .. } | ErrorKind::Io(_)) => {
+            return Err(SinkError::transient(format!("mongodb.uri: {}", cause(&error.kind))));
+        }
+        Ok(Err(error)) => return Err(unusable(error)),
+        Err(_) => {
+            let text = format!("mongodb.uri: no answer of the DNS within {:?}", config.timeout);
+            return Err(SinkError::transient(text));
+        }
+    };
     options.app_name.get_or_insert_with(|| "tidegate".to_owned());
-    options.server_selection_timeout = Some(config.timeout.min(Duration::from_secs(5)));
-    options.connect_timeout.get_or_insert(config.timeout.min(Duration::from_secs(5)));
-    Ok(mongodb::Client::with_options(options)?.database(&config.database))
+    // The search for a server has to end before `timeout` does: only its error says what ails them. A connection has to
+    // fail before the search ends.
+    let selection = (config.timeout / 2).min(Duration::from_secs(5));
+    options.server_selection_timeout = Some(selection);
+    options.connect_timeout.get_or_insert(selection * 4 / 5);
+    Ok(mongodb::Client::with_options(options).map_err(unusable)?.database(&config.database))
 }
 
 impl Sink {
-    /// Asks the server what it is and accepts.
+    /// Asks the server what it is and accepts. Whoever asked tells of a failure: else one that comes after a good answer
+    /// would be another outage each time.
     ///
     /// # Errors
     /// It cannot be reached, or is too old.
@@ -105,7 +127,6 @@ impl Sink {
         metrics: Arc<WriteMetrics>,
     ) -> Result<Self, SinkError> {
         let tombstones = Tombstones::new(config, &live.mapping().collections);
-        let histories = Histories::kept_for(config);
         let config = &config.mongodb;
         let mut sink = Sink {
             database,
@@ -123,7 +144,7 @@ impl Sink {
             status,
             metrics,
         };
-        let hello = sink.run(bson::serialize_to_vec(&doc! {"hello": 1}).unwrap_or_default()).await?;
+        let hello = sink.ask(&doc! {"hello": 1}).await?;
         let wire = hello.get_i32("maxWireVersion").unwrap_or(0);
         if wire < MIN_WIRE_VERSION {
             return Err(SinkError::fatal(format!(
@@ -144,7 +165,7 @@ impl Sink {
             "writeConcern": raw_to_document(&sink.write_concern),
         };
         let unusable = |text: &str| SinkError::fatal(format!("mongodb.write_concern cannot be used: {text}"));
-        match sink.run_document(&nothing).await {
+        match sink.ask(&nothing).await {
             Err(error) if error.class() == Class::Data => Err(unusable(&error.to_string())),
             Err(error) => Err(error),
             Ok(reply) => match reply.get_document("writeConcernError") {
@@ -153,10 +174,7 @@ impl Sink {
                     Err(unusable(error.get_str("errmsg").unwrap_or_default()))
                 }
                 _ => {
-                    sink.ensure_tombstone_indexes().await?;
-                    sink.find_former_tombstones().await?;
-                    sink.ensure_history_indexes(&histories).await?;
-                    sink.ensure_dead_index().await;
+                    sink.status.mongodb.up();
                     Ok(sink)
                 }
             },

@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub(super) stopping: bool,
     pub(super) redis: Health,
     pub(super) mongodb: Health,
+    /// How many tasks fail; of one, what it is and what it met.
+    pub(super) trouble: Option<(usize, String, String)>,
     pub(super) queues: Vec<QueueFacts>,
     pub(super) dead_lately: usize,
     pub(super) buffer_is_full: bool,
@@ -94,6 +96,7 @@ impl Facts {
             .or_else(|| self.held_back())
             .or_else(|| self.not_drained())
             .or_else(|| self.late())
+            .or_else(|| self.trouble())
             .or_else(|| self.taking_over())
             .or_else(|| self.recovering())
             .or_else(|| self.foreign_pops())
@@ -268,6 +271,18 @@ impl Facts {
             "MongoDB keeps up; look at the processors of tidegate and Redis.".to_owned()
         };
         Some(summary(Level::Warning, "late", text, format!("{outlook}. {advice}")))
+    }
+
+    fn trouble(&self) -> Option<Summary> {
+        let (count, task, error) = self.trouble.as_ref()?;
+        let also = match count - 1 {
+            0 => String::new(),
+            1 => " Another task fails, too.".to_owned(),
+            more => format!(" {more} more tasks fail, too."),
+        };
+        let text = format!("Events are written, but {task} fails.{also}");
+        let advice = "What MongoDB says is below. tidegate tries again until it works, without a restart.";
+        Some(Summary { error: Some(error.clone()), ..summary(Level::Warning, "trouble", text, advice) })
     }
 
     fn taking_over(&self) -> Option<Summary> {

@@ -28,6 +28,7 @@ fn facts(queue: QueueFacts) -> Facts {
         stopping: false,
         redis: Health::Up(Duration::from_secs(60)),
         mongodb: Health::Up(Duration::from_secs(60)),
+        trouble: None,
         queues: vec![queue],
         dead_lately: 0,
         buffer_is_full: false,
@@ -186,4 +187,20 @@ fn what_goes_by_itself() {
     Another client removes or inserts elements of edits: some events may be lost to it or applied twice.
     Found so far: 2. This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list.
     ");
+}
+
+#[test]
+fn a_task_that_fails_beside_the_draining() {
+    let fails = |tasks| Some((tasks, "making the index i of \"c\"".to_owned(), "it is a view".to_owned()));
+    insta::assert_snapshot!(told(&Facts { trouble: fails(1), ..facts(queue()) }), @r#"
+    Warning, trouble
+    Events are written, but making the index i of "c" fails.
+    What MongoDB says is below. tidegate tries again until it works, without a restart.
+    it is a view
+    "#);
+    let several = Facts { trouble: fails(3), ..facts(queue()) };
+    assert!(told(&several).contains("fails. 2 more tasks fail, too."));
+    // What is late is worse.
+    let late = QueueFacts { oldest_age: Duration::from_secs(60), ..queue() };
+    assert!(told(&Facts { trouble: fails(1), ..facts(late) }).contains("Warning, late"));
 }

@@ -1,0 +1,109 @@
+//! Why MongoDB cannot be asked, in one line: of what the driver says, the part that people can act on.
+
+use mongodb::error::ErrorKind;
+
+/// Servers of which it is told; what ails one usually ails all.
+const SERVERS: usize = 3;
+
+/// What an error of the driver says.
+pub(super) fn cause(kind: &ErrorKind) -> String {
+    match kind {
+        ErrorKind::ServerSelection { message, .. } => selection(message),
+        kind => kind.to_string(),
+    }
+}
+
+/// Of a search for a server that found none: what each server answered last. The driver has it in its text alone:
+/// `...Topology: { Type: T, Set Name: N, Servers: [ { Address: A, Type: T, ..., Error: E }, ... ] }`
+fn selection(message: &str) -> String {
+    let Some((_, topology)) = message.split_once("Topology: ") else {
+        return format!("no MongoDB server can be reached: {message}");
+    };
+    let (of_all, servers) = topology.split_once("Servers: [ ").unwrap_or((topology, ""));
+    let told: Vec<_> = servers.split("{ Address: ").skip(1).map(server).collect();
+    let set = of_all.split_once("Set Name: ").map(|(_, rest)| rest.split([',', ' ']).next().unwrap_or(rest));
+    let why = match (told.as_slice(), set) {
+        ([], Some(set)) => {
+            format!("none of the servers named is a member of the replica set \"{set}\" (replicaSet)")
+        }
+        ([], None) => "none is known".to_owned(),
+        (told, _) => {
+            let more = told.len().saturating_sub(SERVERS);
+            let told = told[..told.len() - more].join("; ");
+            if more > 0 { format!("{told}; and {more} more") } else { told }
+        }
+    };
+    format!("no MongoDB server can be reached: {why}")
+}
+
+/// `A, Type: T, ..., Error: E }, `
+fn server(text: &str) -> String {
+    let (address, rest) = text.split_once(", Type: ").unwrap_or((text, ""));
+    let field = |name: &str| rest.split_once(name).map(|(_, value)| value);
+    let end = |value: &str| -> String {
+        let value = value.split(", labels: {").next().unwrap_or(value);
+        value.trim_end_matches([' ', '}', ']', ',']).to_owned()
+    };
+    if let Some(error) = field(", Error: ").or(field(", Compatiblity Error: ")) {
+        let error = end(error);
+        let error = error.strip_prefix("Kind: ").unwrap_or(&error);
+        return format!("{address}: {error}{}", advice(error));
+    }
+    match rest.split([',', ' ']).next().unwrap_or_default() {
+        "Unknown" | "" => format!("{address}: has not answered yet"),
+        kind => format!("{address}: is no primary ({kind})"),
+    }
+}
+
+/// What the reader of an error might not think of.
+fn advice(error: &str) -> &'static str {
+    let says = |text: &str| error.contains(text);
+    if says("InvalidContentType") || says("corrupt message") || says("handshake eof") {
+        " (no TLS is spoken there; is it right that the URI asks for it?)"
+    } else if says("UnknownIssuer") || says("BadSignature") {
+        " (its certificate is of an authority that is not trusted here; tlsCAFile names one)"
+    } else if says("CaUsedAsEndEntity") {
+        " (it shows an authority's certificate in place of one of its own)"
+    } else if says("NotValidForName") || says("not valid for name") {
+        " (its certificate is for another name than the URI's)"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_topology_each_servers_last_error_is_told() {
+        let text = "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Set Name: rs0, \
+            Servers: [ { Address: a:1, Type: Unknown, Error: Kind: I/O error: Connection refused (os error 111), labels: {}, \
+            source: None, server response: None }, { Address: b:2, Type: RsSecondary, Average RTT: 1ms, Max Wire Version: \
+            25 }, { Address: c:3, Type: Unknown } ] }";
+        assert_eq!(
+            selection(text),
+            "no MongoDB server can be reached: a:1: I/O error: Connection refused (os error 111); \
+             b:2: is no primary (RsSecondary); c:3: has not answered yet"
+        );
+        let text = "Server selection timeout: No available servers. Topology: { Type: ReplicaSetNoPrimary, Set Name: rs1 }";
+        assert_eq!(
+            selection(text),
+            "no MongoDB server can be reached: none of the servers named is a member of the replica set \"rs1\" (replicaSet)"
+        );
+    }
+
+    #[test]
+    fn of_many_servers_a_few_are_told() {
+        let server =
+            "{ Address: a:1, Type: Unknown, Error: Kind: I/O error: refused, labels: {}, source: None }";
+        let text = format!("Topology: {{ Type: Unknown, Servers: [ {} ] }}", [server; 7].join(", "));
+        assert_eq!(selection(&text).matches("a:1").count(), SERVERS);
+        assert!(selection(&text).ends_with("; and 4 more"));
+    }
+
+    #[test]
+    fn a_text_that_is_none_of_the_drivers_of_today_is_still_told() {
+        assert_eq!(selection("something else"), "no MongoDB server can be reached: something else");
+    }
+}

@@ -1,0 +1,71 @@
+//! What keeps a part of the work from being done while the rest goes on: one line in the log when it comes and one when it
+//! goes, and in the status for as long as it is there.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::cut;
+
+/// Bytes of an error that are kept.
+const ERROR: usize = 500;
+
+/// The troubles that there are, by the task that fails. Tasks come from the configuration, so that there are few.
+#[derive(Debug, Default)]
+pub struct Troubles(Mutex<BTreeMap<String, Trouble>>);
+
+#[derive(Debug)]
+struct Trouble {
+    since: Instant,
+    error: String,
+}
+
+impl Troubles {
+    /// A task failed. Only the first time is logged.
+    pub fn met(&self, task: &str, error: &dyn Display) {
+        let mut all = self.0.lock();
+        let error = cut(&error.to_string(), ERROR);
+        match all.get_mut(task) {
+            Some(trouble) => trouble.error = error,
+            None => {
+                tracing::warn!("{task} failed: {error}; trying again until it works");
+                all.insert(task.to_owned(), Trouble { since: Instant::now(), error });
+            }
+        }
+    }
+
+    /// A task is done, or has become needless.
+    pub fn over(&self, task: &str) {
+        if let Some(trouble) = self.0.lock().remove(task) {
+            tracing::info!("{task} works after {:.1} s", trouble.since.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// How many there are; of the one that is there for longest, the task and what it met.
+    pub(super) fn worst(&self) -> Option<(usize, String, String)> {
+        let all = self.0.lock();
+        let (task, trouble) = all.iter().min_by_key(|(_, trouble)| trouble.since)?;
+        Some((all.len(), task.clone(), trouble.error.clone()))
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let all = self.0.lock();
+        let told = all.iter().map(|(task, trouble)| {
+            json!({
+                "task": task,
+                "error": trouble.error,
+                "for_seconds": trouble.since.elapsed().as_secs(),
+            })
+        });
+        told.collect()
+    }
+}
