@@ -42,10 +42,14 @@ pub enum Op {
     CurrentDate,
     /// The binary is merged into the field, a Yjs document.
     Yjs,
+    /// The object, a merge patch (RFC 7396), is merged into the field, one of the document's own.
+    Merge,
+    /// The operations of the value, an array, are done to the document (RFC 6902); there is no path.
+    Patch,
 }
 
 impl Op {
-    const ALL: [Op; 17] = [
+    const ALL: [Op; 19] = [
         Op::Set,
         Op::Unset,
         Op::Inc,
@@ -63,6 +67,8 @@ impl Op {
         Op::SetOnInsert,
         Op::CurrentDate,
         Op::Yjs,
+        Op::Merge,
+        Op::Patch,
     ];
 
     /// MongoDB's operators, in the order in which they are written.
@@ -83,11 +89,17 @@ impl Op {
         "$currentDate",
     ];
 
+    /// Whether only an update pipeline can do it: what it does depends on what the document holds.
+    #[must_use]
+    pub const fn needs_pipeline(self) -> bool {
+        matches!(self, Op::Merge | Op::Patch)
+    }
+
     /// MongoDB's name of it.
     #[must_use]
     pub const fn operator(self) -> &'static str {
         match self {
-            Op::Set => "$set",
+            Op::Set | Op::Merge | Op::Patch => "$set",
             Op::Unset => "$unset",
             Op::Inc => "$inc",
             Op::Push | Op::PushEach | Op::PushWith | Op::Yjs => "$push",

@@ -54,6 +54,14 @@ impl<T> ByPath<T> {
         }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            ByPath::Few(few) => few.len(),
+            ByPath::Many(many) => many.len(),
+        }
+    }
+
     pub(super) fn contains(&self, path: &str) -> bool {
         self.get(path).is_some()
     }

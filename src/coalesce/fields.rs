@@ -9,9 +9,12 @@ use smallvec::SmallVec;
 use super::by_path::ByPath;
 use super::elements::Elements;
 use super::known::Known;
+use super::merge::Merge;
 use super::number;
+use super::piped::{Steps, can_be_piped, is_piped};
 use crate::change::{EncodedOp, FieldOp, FieldOps, Op};
 use crate::event::path::ancestors;
+use crate::event::pointer;
 use crate::raw::{self, Value, ValueRef};
 use crate::yjs;
 
@@ -30,6 +33,8 @@ pub enum FieldUpdate {
     PullAll(Elements),
     /// `$push` of updates to a Yjs document, and `$inc` of their count.
     Yjs(Elements),
+    /// A merge patch, into a field of the document's own.
+    Merge(Box<Merge>),
     /// Any other operator, with its operand.
     Other(Op, Value),
     /// The place that a `$rename` of another path fills.
@@ -49,6 +54,7 @@ impl FieldUpdate {
             Op::AddToSet => FieldUpdate::AddToSet(Elements::of(op)),
             Op::PullAll => FieldUpdate::PullAll(Elements::of(op)),
             Op::Yjs => FieldUpdate::Yjs(Elements::of(op)),
+            Op::Merge => FieldUpdate::Merge(Box::new(Merge::of(op.value, op.path.len()))),
             other => FieldUpdate::Other(other, op.value.into()),
         }
     }
@@ -58,7 +64,7 @@ impl FieldUpdate {
     pub fn operator(&self) -> Option<&'static str> {
         Some(match self {
             FieldUpdate::Known(Known::Missing) => Op::Unset.operator(),
-            FieldUpdate::Known(_) => Op::Set.operator(),
+            FieldUpdate::Known(_) | FieldUpdate::Merge(_) => Op::Set.operator(),
             FieldUpdate::Push(_) | FieldUpdate::PushWith(_) | FieldUpdate::Yjs(_) => Op::Push.operator(),
             FieldUpdate::AddToSet(_) => Op::AddToSet.operator(),
             FieldUpdate::PullAll(_) => Op::PullAll.operator(),
@@ -70,6 +76,7 @@ impl FieldUpdate {
     fn bytes(&self) -> usize {
         match self {
             FieldUpdate::Known(known) => known.bytes(),
+            FieldUpdate::Merge(merge) => merge.bytes(),
             FieldUpdate::Other(_, value) => value.len(),
             FieldUpdate::RenameTarget => 0,
             FieldUpdate::PushWith(with) => with.0.bytes() + with.1.len(),
@@ -86,6 +93,7 @@ impl FieldUpdate {
         match self {
             FieldUpdate::Known(Known::Missing) | FieldUpdate::Other(Op::SetOnInsert, _) => true,
             FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate, _) => is_top(path),
+            FieldUpdate::Merge(_) => true,
             _ => false,
         }
     }
@@ -101,6 +109,9 @@ impl FieldUpdate {
             (FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate, _), Op::Set | Op::CurrentDate)
             | (FieldUpdate::Other(Op::SetOnInsert, _), Op::Set | Op::CurrentDate) => true,
             (FieldUpdate::Known(Known::Missing), Op::Unset) => true,
+            (FieldUpdate::Merge(_), Op::Set | Op::Unset | Op::Merge | Op::CurrentDate) => true,
+            // Of a field that has no parent they are refused; removing it is not.
+            (FieldUpdate::Known(Known::Missing), _) if may_be_refused(op.path, op) => false,
             // Setting a.b makes an a; removing a.b does not. Only at the top is that no difference.
             (FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate | Op::SetOnInsert, _), Op::Unset) => {
                 is_top(op.path)
@@ -131,6 +142,8 @@ impl FieldUpdate {
                 return Some((op.value.text()?, std::mem::replace(known, Known::Missing)));
             }
             (_, Op::CurrentDate) => *self = FieldUpdate::new(op),
+            (FieldUpdate::Merge(merge), Op::Merge) => merge.add(op.value, op.path.len()),
+            (FieldUpdate::Merge(_), _) => *self = FieldUpdate::new(op),
             (FieldUpdate::Known(known), _) => known.apply("", op, false),
             (FieldUpdate::Push(elements), Op::PushWith) => {
                 elements.push_op(op);
@@ -171,16 +184,24 @@ fn is_top(path: &str) -> bool {
 pub struct Fields {
     by_path: ByPath<FieldUpdate>,
     bytes: usize,
+    /// The update is written as a pipeline, in which these are.
+    piped: Option<Box<Steps>>,
 }
+
+/// Fields and steps of an update that is written as a pipeline: servers take a thousand stages.
+const MOST_PIPED: usize = 200;
 
 impl Fields {
     /// Folds in the operations of a later change; none of them, if one is not accepted.
     pub fn fold(&mut self, ops: FieldOps<'_>) -> bool {
+        if self.piped.is_some() {
+            return self.fold_anywhere(ops);
+        }
         // Mostly all paths are there, and in the same order as the time before.
         let mut placed: SmallVec<[(EncodedOp<'_>, usize); 8]> = SmallVec::new();
         let (mut rest, mut near) = (ops, 0);
         while let Some(op) = rest.next_encoded() {
-            let is_in_place = !matches!(op.op, Op::Rename | Op::SetOnInsert);
+            let is_in_place = !matches!(op.op, Op::Rename | Op::SetOnInsert | Op::Merge | Op::Patch);
             let place = self.by_path.place(op.path, near).filter(|_| is_in_place);
             let Some(at) = place else { return self.fold_anywhere(ops) };
             if !self.by_path.at(at).is_some_and(|(path, update)| update.accepts(op.on(path))) {
@@ -199,19 +220,44 @@ impl Fields {
     }
 
     fn fold_anywhere(&mut self, ops: FieldOps<'_>) -> bool {
-        if !ops.into_iter().all(|op| self.accepts(op)) {
+        let is_piped = self.piped.is_some() || ops.clone().any(|op| op.op.needs_pipeline());
+        if is_piped && !self.accepts_piped(ops) || !ops.clone().all(|op| self.accepts(op)) {
             return false;
         }
         ops.for_each(|op| self.apply(op));
         true
     }
 
+    /// Whether a pipeline can do all of it. Steps see what is before them, so what else there is has other fields.
+    fn accepts_piped(&self, ops: FieldOps<'_>) -> bool {
+        let steps = |ops: FieldOps<'_>| {
+            let all = ops.filter(|op| op.op == Op::Patch);
+            all.map(|op| raw::elements(op.value.bytes).count()).sum::<usize>()
+        };
+        let before = self.by_path.len() + self.piped.as_ref().map_or(0, |steps| steps.len());
+        before + ops.clone().count() + steps(ops.clone()) <= MOST_PIPED
+            && (self.piped.is_some() || self.iter().all(|(path, update)| is_piped(path, update)))
+            && ops
+                .into_iter()
+                .all(|op| op.op == Op::SetOnInsert || (can_be_piped(op) && self.is_apart_from_steps(op)))
+    }
+
+    fn is_apart_from_steps(&self, op: FieldOp<'_>) -> bool {
+        let top = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+        if op.op != Op::Patch {
+            return self.piped.as_ref().is_none_or(|steps| !steps.touch(&top(op.path)));
+        }
+        let written: Vec<String> = self.iter().map(|(path, _)| top(path)).collect();
+        raw::elements(op.value.bytes)
+            .all(|(_, step)| pointer::fields(step).all(|field| !written.iter().any(|own| *own == field)))
+    }
+
     /// Whether an operation can be folded in. The operations of one change do not overlap, so each may be
     /// asked about before any is applied.
     #[must_use]
     pub fn accepts(&self, op: FieldOp<'_>) -> bool {
-        // The document is there once anything before it was applied.
-        if op.op == Op::SetOnInsert {
+        // The document is there once anything before it was applied. Steps are apart from all else.
+        if matches!(op.op, Op::SetOnInsert | Op::Patch) {
             return true;
         }
         if op.op == Op::Rename {
@@ -224,6 +270,7 @@ impl Fields {
             return match update {
                 // As above.
                 FieldUpdate::Known(Known::Missing) if may_be_index(parent) => false,
+                FieldUpdate::Known(Known::Missing) if may_be_refused(parent, op) => false,
                 FieldUpdate::Known(known) => known.accepts(&op.path[parent.len() + 1..], op),
                 _ => false,
             };
@@ -284,11 +331,20 @@ impl Fields {
 
     /// Whether no document makes MongoDB refuse any of them.
     pub(super) fn are_infallible(&self) -> bool {
-        self.iter().all(|(path, update)| update.is_infallible(path))
+        self.iter().all(|(path, update)| update.is_infallible(path)) && self.steps().next().is_none()
     }
 
     /// Adds an operation of the change that comes first.
     pub fn add(&mut self, op: FieldOp<'_>) {
+        if op.op.needs_pipeline() {
+            let steps = self.piped.get_or_insert_default();
+            if op.op == Op::Patch {
+                self.bytes -= steps.bytes();
+                steps.add(op.value);
+                self.bytes += steps.bytes();
+                return;
+            }
+        }
         if op.op == Op::Rename
             && let Some(target) = op.value.text()
         {
@@ -301,6 +357,9 @@ impl Fields {
     pub fn apply(&mut self, op: FieldOp<'_>) {
         if op.op == Op::SetOnInsert {
             return;
+        }
+        if op.op.needs_pipeline() {
+            self.piped.get_or_insert_default();
         }
         if let Some(update) = self.by_path.get_mut(op.path) {
             let before = update.bytes();
@@ -365,6 +424,17 @@ impl Fields {
         self.by_path.iter()
     }
 
+    /// Whether they are written as a pipeline.
+    #[must_use]
+    pub fn are_piped(&self) -> bool {
+        self.piped.is_some()
+    }
+
+    /// The operations of JSON Patches, in their order, for a pipeline behind all else.
+    pub fn steps(&self) -> impl Iterator<Item = ValueRef<'_>> {
+        self.piped.iter().flat_map(|steps| steps.iter())
+    }
+
     /// Bytes, about as many as they take in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -379,6 +449,12 @@ fn merged(updates: &Elements) -> Elements {
         merged.push(Value::binary(&update).get());
     }
     merged
+}
+
+/// Whether MongoDB may refuse an operation that does nothing to what is missing: where a parent is a scalar, say. What
+/// has no parent is not so.
+fn may_be_refused(missing: &str, op: FieldOp<'_>) -> bool {
+    !is_top(missing) && matches!(op.op, Op::PullAll | Op::Pull | Op::Pop)
 }
 
 fn may_be_index(path: &str) -> bool {

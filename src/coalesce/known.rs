@@ -55,9 +55,14 @@ impl Known {
             Known::Value(value) => value_accepts(value.get(), path, op),
             Known::Array(_) => {
                 path.is_empty()
-                    && matches!(op.op, Op::Set | Op::Unset | Op::Push | Op::PushEach | Op::SetOnInsert)
+                    && matches!(
+                        op.op,
+                        Op::Set | Op::Unset | Op::Merge | Op::Push | Op::PushEach | Op::SetOnInsert
+                    )
             }
-            Known::Object(_) if path.is_empty() => matches!(op.op, Op::Set | Op::Unset | Op::SetOnInsert),
+            Known::Object(_) if path.is_empty() => {
+                matches!(op.op, Op::Set | Op::Unset | Op::Merge | Op::SetOnInsert)
+            }
             Known::Object(object) => {
                 object.fields.get(key).map_or_else(|| nothing_accepts(op), |field| field.accepts(rest, op))
             }
@@ -85,6 +90,7 @@ impl Known {
         match (&mut *self, op.op) {
             (Known::Value(value), Op::Set) => value.set(op.value),
             (_, Op::Set) => *self = Known::Value(op.value.into()),
+            (_, Op::Merge) => self.merge(op.value),
             (_, Op::SetOnInsert) if inserts => *self = Known::Value(op.value.into()),
             (_, Op::Unset) => *self = Known::Missing,
             (Known::Missing, Op::Inc | Op::Min | Op::Max) => *self = Known::Value(op.value.into()),
@@ -104,6 +110,25 @@ impl Known {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Merges a merge patch (RFC 7396).
+    pub(super) fn merge(&mut self, patch: ValueRef<'_>) {
+        match patch.kind {
+            ElementType::Null => return *self = Known::Missing,
+            ElementType::EmbeddedDocument => {}
+            _ => return *self = Known::Value(patch.into()),
+        }
+        match self {
+            Known::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {
+                *self = Known::Object(Box::new(Object::of(value.get())));
+            }
+            Known::Object(_) => {}
+            _ => *self = Known::empty(),
+        }
+        if let Known::Object(object) = self {
+            object.merge(patch);
         }
     }
 
@@ -175,6 +200,24 @@ impl Object {
     }
 }
 
+impl Object {
+    fn merge(&mut self, patch: ValueRef<'_>) {
+        for (key, value) in raw::elements(patch.bytes) {
+            let field = match self.fields.get_mut(key) {
+                Some(field) => field,
+                None if value.kind == ElementType::Null => continue,
+                None => {
+                    self.bytes += key.len() + FIELD_OVERHEAD;
+                    self.fields.entry(key.into()).or_insert(Known::Missing)
+                }
+            };
+            let before = field.bytes();
+            field.merge(value);
+            self.bytes = self.bytes - before + field.bytes();
+        }
+    }
+}
+
 /// A path's first component and the rest.
 fn step(path: &str) -> (&str, &str) {
     path.split_once('.').unwrap_or((path, ""))
@@ -194,7 +237,7 @@ fn nothing_accepts(op: FieldOp<'_>) -> bool {
     match op.op {
         // Among several there may be equal ones.
         Op::AddToSet => raw::elements(op.value.bytes).nth(1).is_none(),
-        Op::PushWith | Op::Rename | Op::CurrentDate | Op::Yjs => false,
+        Op::PushWith | Op::Rename | Op::CurrentDate | Op::Yjs | Op::Patch => false,
         _ => true,
     }
 }
@@ -202,7 +245,7 @@ fn nothing_accepts(op: FieldOp<'_>) -> bool {
 fn value_accepts(value: ValueRef<'_>, path: &str, op: FieldOp<'_>) -> bool {
     if path.is_empty() {
         return match op.op {
-            Op::Set | Op::Unset | Op::SetOnInsert => true,
+            Op::Set | Op::Unset | Op::Merge | Op::SetOnInsert => true,
             Op::Push | Op::PushEach => value.kind == ElementType::Array,
             _ => number::result(value, op).is_some(),
         };

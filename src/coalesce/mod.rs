@@ -13,14 +13,19 @@ mod by_path;
 mod elements;
 mod fields;
 mod known;
+mod merge;
 mod number;
+mod piped;
 #[cfg(test)]
 mod wrong;
 
 pub use elements::Elements;
 pub use fields::{FieldUpdate, Fields};
 pub use known::Known;
+pub(crate) use merge::merge_bytes;
+pub use merge::{Merge, Merged};
 pub(crate) use number::zero;
+pub(crate) use piped::{can_be_piped, step_bytes};
 #[cfg(test)]
 pub(crate) use wrong::{Wrong, with_wrong_rule};
 

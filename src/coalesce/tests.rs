@@ -89,11 +89,110 @@ fn told(update: &Update) -> String {
                     FieldUpdate::PushWith(with) => {
                         format!("{} {}", array(&with.0), json(&|out| write(out, "v", with.1.get())))
                     }
+                    FieldUpdate::Merge(merge) => return Some(format!("merge {path} {}", patch(merge))),
                     FieldUpdate::RenameTarget => return None,
                 };
                 Some(format!("{} {path} {operand}", &update.operator()?[1..]))
             });
-            told.collect::<Vec<_>>().join(", ")
+            let steps = fields.steps().map(|step| format!("patch {}", json(&|out| write(out, "v", step))));
+            told.chain(steps).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+/// A pending merge patch; `=` before what takes the place of whatever is there.
+fn patch(merge: &Merge) -> String {
+    let fields = merge.fields().map(|(key, field)| match field {
+        Merged::Known(Known::Missing) => format!("{key}: null"),
+        Merged::Known(known) => {
+            let mut out = Vec::new();
+            let start = begin_document(&mut out);
+            known.write(&mut out, "v");
+            end_document(&mut out, start);
+            let document: bson::Document = bson::deserialize_from_slice(&out).unwrap();
+            format!("{key} = {}", document.get("v").unwrap().clone().into_relaxed_extjson())
+        }
+        Merged::Merge(merge) => format!("{key}: {}", patch(merge)),
+    });
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+}
+
+fn merge(path: &'static str, patch: Bson) -> Make {
+    Make::Ops(vec![(Op::Merge, path, patch)])
+}
+
+fn replace_at(pointer: &'static str, value: i32) -> Make {
+    Make::Ops(vec![(Op::Patch, "", bson::bson!([{"op": "replace", "path": pointer, "value": value}]))])
+}
+
+#[test]
+fn merges_of_one_field_become_one() {
+    let object = |value: Bson| merge("a", value);
+    let scalar_then_object = [
+        object(bson::bson!({"x": 1, "y": {"z": null}})),
+        object(bson::bson!({"x": {"p": null, "q": 2}})),
+        object(bson::bson!({"y": {"w": {}}})),
+    ];
+    assert_eq!(fold(&scalar_then_object), [r#"1-3: merge a {x = {"q":2}, y: {z: null, w: {}}}"#]);
+    // What is known is merged into at once, and what is merged is superseded.
+    assert_eq!(
+        fold(&[set("a", bson::bson!({"k": 1})), object(bson::bson!({"k": null, "n": {"m": null}}))]),
+        [r#"1-2: set a {"n":{}}"#]
+    );
+    assert_eq!(fold(&[set("a", "text"), object(bson::bson!({"k": 1}))]), [r#"1-2: set a {"k":1}"#]);
+    assert_eq!(fold(&[unset("a"), object(bson::bson!({"k": null}))]), ["1-2: set a {}"]);
+    assert_eq!(fold(&[object(bson::bson!({"k": 1})), set("a", 5)]), ["1-2: set a 5"]);
+    assert_eq!(fold(&[object(bson::bson!({"k": 1})), unset("a")]), ["1-2: unset a null"]);
+    assert_eq!(
+        fold(&[Make::Replace(bson::doc! {"a": [1]}), object(bson::bson!({"k": 1}))]),
+        [r#"1-2: replace {"a":{"k":1}}"#]
+    );
+    assert_eq!(fold(&[Make::Delete, object(bson::bson!({"k": {}}))]), [r#"1-2: replace {"a":{"k":{}}}"#]);
+    assert_eq!(fold(&[object(bson::bson!({})), Make::Delete]), ["1-2: delete"]);
+}
+
+#[test]
+fn a_merge_folds_with_what_a_pipeline_can_do() {
+    let object = || merge("a", bson::bson!({"k": 1}));
+    let others = [set("b", 1), inc("n", 1), set("c.d", 1), push("l", 1), unset("e.f")];
+    for other in others {
+        assert_eq!(fold(&[object(), other.clone()]).len(), 1);
+        assert_eq!(fold(&[other, object()]).len(), 1);
+    }
+    let rename = Make::Ops(vec![(Op::Rename, "b", "c".into())]);
+    for other in [set("c.0", 1), rename, set("a.k", 2), inc("a.k", 2), unset("a.k")] {
+        assert_eq!(fold(&[object(), other.clone()]).len(), 2);
+        assert_eq!(fold(&[other, object()]).len(), 2);
+    }
+    let many: Vec<_> = (0..600).map(|n| &*Box::leak(format!("f{n}").into_boxed_str())).collect();
+    let many: Vec<_> = std::iter::once(object()).chain(many.iter().map(|path| set(path, 1))).collect();
+    assert_eq!(fold(&many).len(), 2);
+}
+
+#[test]
+fn patches_go_one_behind_the_other_apart_from_all_else() {
+    let both = fold(&[replace_at("/a/b", 1), replace_at("/a/b", 2)]);
+    assert_eq!(both.len(), 1);
+    assert_eq!(both[0].matches("patch").count(), 2);
+    assert_eq!(fold(&[replace_at("/a/b", 1), inc("n", 1), replace_at("/c", 2)]).len(), 1);
+    for other in [set("a", 1), set("a.c", 1), unset("a"), merge("a", bson::bson!({})), Make::Delete] {
+        assert_eq!(fold(&[replace_at("/a/b", 1), other.clone()]).len(), 2);
+        assert_eq!(fold(&[other, replace_at("/a/b", 1)]).len(), 2);
+    }
+}
+
+#[test]
+fn removing_hides_no_refusal_of_what_removes_elements() {
+    for (op, value) in [(Op::PullAll, bson::bson!([1])), (Op::Pull, 1.into()), (Op::Pop, 1.into())] {
+        for path in ["a.b", "a.b.c"] {
+            // Where `a` is a number, MongoDB takes the first and refuses the second.
+            let remove = Make::Ops(vec![(op, path, value.clone())]);
+            assert_eq!(fold(&[unset("a.b"), remove]).len(), 2, "{op:?} {path}");
+        }
+        // What has no parent is missing then, and so is all below it.
+        for path in ["a", "a.b"] {
+            let remove = Make::Ops(vec![(op, path, value.clone())]);
+            assert_eq!(fold(&[unset("a"), remove]).len(), 1, "{op:?} {path}");
         }
     }
 }
@@ -283,6 +382,8 @@ fn kinds() -> Vec<(&'static str, Make)> {
             "yjs",
             op(Op::Yjs, Bson::Binary(bson::Binary { subtype: BinarySubtype::Generic, bytes: vec![0, 0] })),
         ),
+        ("merge", op(Op::Merge, bson::bson!({"x": {"y": null}}))),
+        ("patch", replace_at("/f", 1)),
         ("replace", Make::Replace(bson::doc! {"f": 1})),
         ("delete", Make::Delete),
     ]
@@ -294,6 +395,12 @@ fn why(first: &str, second: &str) -> &'static str {
         matches!(second, "$push" | "$push modified" | "$addToSet" | "$pullAll" | "$pull" | "$pop");
     let on_numbers = matches!(second, "$inc" | "$mul");
     match (first, second) {
+        ("replace" | "delete", "patch") => "work",
+        ("patch", "replace" | "delete") => "refusal",
+        ("patch", _) | (_, "patch") => "patch",
+        ("merge", _) if on_arrays || on_numbers => "wrong",
+        ("merge", "$min" | "$max") => "work",
+        (_, "merge") => "two",
         ("replace" | "delete", "$currentDate") => "two",
         ("$set number" | "$set array" | "$set other" | "replace", "yjs") => "wrong",
         ("$set number" | "replace", _) if on_arrays => "wrong",

@@ -14,6 +14,7 @@ mod patch;
 pub mod path;
 mod paths;
 mod plan;
+pub(crate) mod pointer;
 mod route;
 mod source;
 mod trace;
@@ -294,6 +295,7 @@ impl<'a> Decoded<'a> {
     /// The change, whose operations, shard key and perhaps id are kept elsewhere.
     fn finish(self, ops: &'a Ops, made_id: &'a Value) -> Result<Change<'a>, Rejection> {
         ops.check_disjoint()?;
+        ops.check_piped()?;
         let mut entity = self.entity;
         if self.has_made_id {
             entity.id = made_id.get();

@@ -1,8 +1,10 @@
 //! The operations of the update that an event is decoded to.
 
-use super::path;
+use super::{path, pointer};
 use crate::change::{FieldOp, FieldOps, Op, write_field_op, write_text_op};
+use crate::coalesce::can_be_piped;
 use crate::dead_letter::{Reason, Rejection};
+use crate::raw::{self, ValueRef};
 
 /// The operations of one update.
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub(super) struct Ops {
     pub(super) shard_key: Vec<u8>,
     /// Some paths came from the event, so nobody has compared them yet.
     from_event: bool,
+    /// Some can only be done by a pipeline, so all must be.
+    needs_pipeline: bool,
 }
 
 impl Ops {
@@ -21,6 +25,7 @@ impl Ops {
         self.shard_key.clear();
         self.count = 0;
         self.from_event = false;
+        self.needs_pipeline = false;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,7 +58,31 @@ impl Ops {
     pub(super) fn add_from_event(&mut self, op: FieldOp<'_>) -> Result<(), Rejection> {
         path::check(op.path)?;
         self.from_event = true;
+        self.needs_pipeline |= op.op.needs_pipeline();
         self.add(op)
+    }
+
+    /// Adds a checked JSON Patch.
+    pub(super) fn add_patch(&mut self, patch: ValueRef<'_>) -> Result<(), Rejection> {
+        self.from_event = true;
+        self.needs_pipeline = true;
+        self.add(FieldOp { op: Op::Patch, path: "", value: patch })
+    }
+
+    /// MongoDB takes a pipeline or operators in one update, and not all that operators do can be said in a pipeline.
+    pub(super) fn check_piped(&self) -> Result<(), Rejection> {
+        if !self.needs_pipeline {
+            return Ok(());
+        }
+        match FieldOps::new(&self.bytes).find(|op| !can_be_piped(*op)) {
+            None => Ok(()),
+            Some(op) => {
+                let what = format!("{} of {:?}", op.op.operator(), op.path);
+                let text =
+                    format!("one update cannot do {what} along with a merge into an object or a patch");
+                Err(Rejection::new(Reason::BadEvent, text))
+            }
+        }
     }
 
     pub(super) fn check_disjoint(&self) -> Result<(), Rejection> {
@@ -61,12 +90,26 @@ impl Ops {
             return Ok(());
         }
         let mut paths = Vec::with_capacity(self.count);
-        for op in FieldOps::new(&self.bytes) {
+        let patched: Vec<String> = self.patched();
+        paths.extend(patched.iter().map(String::as_str));
+        for op in FieldOps::new(&self.bytes).filter(|op| op.op != Op::Patch) {
             paths.push(op.path);
             if op.op == Op::Rename {
                 paths.extend(op.value.text());
             }
         }
         path::check_disjoint(&paths)
+    }
+
+    /// The document's own fields that a patch reads or writes, each once.
+    fn patched(&self) -> Vec<String> {
+        let mut fields = Vec::new();
+        let patches = FieldOps::new(&self.bytes).filter(|op| self.needs_pipeline && op.op == Op::Patch);
+        for (_, step) in patches.flat_map(|patch| raw::elements(patch.value.bytes)) {
+            fields.extend(pointer::fields(step).map(String::from));
+        }
+        fields.sort();
+        fields.dedup();
+        fields
     }
 }

@@ -11,6 +11,9 @@ pub const WATERMARK_FIELD: &str = "_tidegate";
 /// The field that a tombstone has: when its document was deleted.
 pub const DELETED_FIELD: &str = "_tidegateDeleted";
 
+/// The field that a document which is just being made has, for as long as that takes.
+pub const NEW_FIELD: &str = "_tidegateNew";
+
 /// Checks a path that an event wants to write to.
 ///
 /// # Errors
@@ -18,7 +21,7 @@ pub const DELETED_FIELD: &str = "_tidegateDeleted";
 pub fn check(path: &str) -> Result<(), Rejection> {
     let mut components = path.split('.');
     let first = components.clone().next().unwrap_or_default();
-    if matches!(first, "_id" | WATERMARK_FIELD | DELETED_FIELD) {
+    if matches!(first, "_id" | WATERMARK_FIELD | DELETED_FIELD | NEW_FIELD) {
         return Err(Rejection::new(
             Reason::ProtectedField,
             format!("{first:?} must not be written by events"),
@@ -89,7 +92,7 @@ mod tests {
     #[test]
     fn protected_and_malformed_paths_are_refused() {
         let reason = |path| check(path).unwrap_err().reason;
-        for path in ["_id", "_id.x", "_tidegate", "_tidegate.q", "_tidegateDeleted"] {
+        for path in ["_id", "_id.x", "_tidegate", "_tidegate.q", "_tidegateDeleted", "_tidegateNew"] {
             assert_eq!(reason(path), Reason::ProtectedField, "{path}");
         }
         for path in ["", ".", "a.", ".a", "a..b", "a.$", "a.$[].b", "$a", "a\0"] {

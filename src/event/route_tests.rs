@@ -95,7 +95,7 @@ fn a_routes_rules_are_for_its_own_events() {
         (r#"{"collection":"n","id":1,"update":{"$inc":{"a.b":1}}}"#, "n/1: Inc a.b 1"),
         (r#"{"t":"typed","id":1,"update":{"a":1}}"#, r#"c/1: Set u {"a":1}"#),
         (r#"{"t":"set","id":1,"value":{"a.b":1}}"#, r#"c/1: Set v {"a.b":1}"#),
-        (r#"{"t":"merged","id":1,"value":{"a":{"b":1}}}"#, "c/1: Set a.b 1"),
+        (r#"{"t":"merged","id":1,"value":{"a":{"b":1}}}"#, r#"c/1: Merge a {"b":1}"#),
         (r#"{"t":"typed","id":1,"update":{"$inc":1}}"#, r#"bad-key: the key "$inc" starts with "$""#),
         (
             r#"{"t":"merged","id":1,"value":{"a.b":1}}"#,

@@ -143,12 +143,19 @@ fn every_kind_of_route_makes_its_change() {
     );
     assert_eq!(
         told(r#"{"type":"merge","p":{"id":"d","changes":{"a":{"b":1,"c":null},"d":[1]}}}"#),
-        r#"documents/"d": Set a.b 1, Unset a.c null, Set d [1]"#
+        r#"documents/"d": Merge a {"b":1,"c":null}, Set d [1]"#
     );
     assert!(
         told(r#"{"type":"merge","p":{"id":"d","changes":{"_id":"e"}}}"#).starts_with("protected-field: ")
     );
-    assert!(told(r#"{"type":"merge","p":{"id":"d","changes":{"a":{}}}}"#).starts_with("bad-event: "));
+    assert_eq!(
+        told(r#"{"type":"merge","p":{"id":"d","changes":{"a":{},"b":null}}}"#),
+        r#"documents/"d": Merge a {}, Unset b null"#
+    );
+    let long = "k".repeat(40_000);
+    let many = (0..500).map(|n| format!(r#""{n}":1"#)).collect::<Vec<_>>().join(",");
+    let event = format!(r#"{{"type":"merge","p":{{"id":"d","changes":{{"{long}":{{{many}}}}}}}}}"#);
+    assert!(told(&event).starts_with("too-large: merging into "));
     assert!(told(r#"{"type":"merge","p":{"id":"d","changes":{"a.b":1}}}"#).starts_with("bad-key: "));
     assert_eq!(
         told(r#"{"type":"replace","p":{"id":"d","state":{"a":{"_id":1}}}}"#),
@@ -356,32 +363,38 @@ fn a_json_patch_becomes_operations_on_fields() {
         told(
             r#"[{"op":"add","path":"/a/b","value":1},{"op":"replace","path":"/c~1d","value":{"x":1}},{"op":"remove","path":"/e"}]"#
         ),
-        r#"documents/1: Set a.b 1, Set c/d {"x":1}, Unset e null"#
+        r#"documents/1: Patch  [{"op":"add","path":"/a/b","value":1},{"op":"replace","path":"/c~1d","value":{"x":1}},{"op":"remove","path":"/e"}]"#
     );
+    // What fits every document needs not be looked at by a pipeline.
     assert_eq!(
-        told(
-            r#"[{"op":"add","path":"/l/-","value":1},{"op":"add","path":"/m/2","value":"x"},{"op":"move","from":"/n","path":"/o/p"}]"#
-        ),
-        r#"documents/1: Push l 1, PushWith m {"$each":["x"],"$position":2}, Rename n "o.p""#
+        told(r#"[{"op":"add","path":"/a","value":1},{"op":"add","path":"/c~1d","value":{"x":1}}]"#),
+        r#"documents/1: Set a 1, Set c/d {"x":1}"#
     );
+    for patch in [
+        r#"[{"op":"add","path":"/a","value":1},{"op":"add","path":"/a","value":2}]"#,
+        r#"[{"op":"add","path":"/a","value":{}},{"op":"add","path":"/a/b","value":1}]"#,
+        r#"[{"op":"remove","path":"/a/0"},{"from":"/b","op":"copy","path":"/a"},{"op":"add","path":"/l/-","value":1}]"#,
+        r#"[{"op":"move","from":"/n","path":"/o/p"}]"#,
+    ] {
+        assert_eq!(told(patch), format!("documents/1: Patch  {patch}"));
+    }
+    assert_eq!(told("[]"), "documents/1: ");
     for (patch, reason) in [
         (
             r#"[{"op":"test","path":"/a","value":1}]"#,
-            "bad-event: operation 0 of the patch cannot be done without reading",
+            "bad-event: operation 0 of the patch is \"test\", which tidegate does not do",
         ),
         (
-            r#"[{"op":"remove","path":"/a/0"}]"#,
-            "bad-event: operation 0 of the patch cannot be done without reading",
+            r#"[{"op":"move","from":"/a","path":"/a/b"}]"#,
+            "bad-event: operation 0 of the patch moves \"/a\" into itself",
         ),
-        (
-            r#"[{"op":"copy","path":"/a","from":"/b"}]"#,
-            "bad-event: operation 0 of the patch cannot be done without reading",
-        ),
+        (r#"[{"op":"copy","path":"/a"}]"#, "bad-event: operation 0 of the patch has no \"from\""),
+        (r#"[{"op":"copy","path":"/a","from":"/_tidegate/q"}]"#, "protected-field: "),
+        (r#"[{"op":"remove","path":"/1/2/3/4/5/6/7/8/9/10/11"}]"#, "too-deep: "),
         (r#"[{"op":"add","path":"","value":{}}]"#, "bad-event: a patch's path \"\" is the whole document"),
         (r#"[{"op":"add","path":"/a.b","value":1}]"#, "bad-key: "),
         (r#"[{"op":"add","path":"/a/$b","value":1}]"#, "bad-key: "),
         (r#"[{"op":"add","path":"/_id","value":1}]"#, "protected-field: "),
-        (r#"[{"op":"add","path":"/a","value":1},{"op":"remove","path":"/a/b"}]"#, "path-conflict: "),
         (r#"[{"op":"add","path":"/a"}]"#, "bad-event: operation 0 of the patch has no \"value\""),
         (r#"[{"op":"grow","path":"/a"}]"#, "bad-event: operation 0 of the patch is \"grow\""),
         (r#"{"op":"add"}"#, "bad-event: \"patch\" must be an array"),
@@ -445,6 +458,49 @@ fn routes_have_mongodbs_operators_and_patches() {
     assert!(told(&mut decoder, r#"{"type":"all","id":1,"n":"2"}"#).starts_with("bad-number: "));
     assert_eq!(
         told(&mut decoder, r#"{"type":"patch","id":1,"ops":[{"op":"add","path":"/l/-","value":1}]}"#),
-        "documents/1: Push l 1"
+        r#"documents/1: Patch  [{"op":"add","path":"/l/-","value":1}]"#
     );
+}
+
+/// MongoDB takes a pipeline or operators.
+#[test]
+fn what_goes_along_with_a_merge_or_a_patch_can_be_said_in_a_pipeline() {
+    let told = |route: &str, event: &str| {
+        let toml =
+            format!("[[routes]]\ncollection = 'documents'\nid = 'id'\nmerge = 'm'\npatch = 'p'\n{route}");
+        let config: Config = toml::from_str(&format!("queues = [{{ key = 'q' }}]\n{toml}")).unwrap();
+        told(&mut Decoder::new(&config), event)
+    };
+    let nested = r#"{"id":1,"v":1,"m":{"a":{"b":1}}}"#;
+    let patch = r#"{"id":1,"v":1,"p":[{"op":"remove","path":"/a"}]}"#;
+    let flat = r#"{"id":1,"v":1,"m":{"a":1}}"#;
+    for piped in [
+        "set = { 'x.y' = 'v' }",
+        "unset = ['x']",
+        "inc = { n = 1 }",
+        "mul = { n = 'v' }",
+        "min = { n = 'v' }",
+        "push = { l = { path = 'v', slice = -9 } }",
+        "add_to_set = { l = 'v' }",
+        "pull = { l = 'v' }",
+        "set_on_insert = { made = 'v' }",
+        "current_date = ['at']",
+    ] {
+        for event in [nested, patch, flat] {
+            assert!(told(piped, event).starts_with("documents/1: "), "{piped} {event}");
+        }
+    }
+    for other in [
+        "set = { 'x.0' = 'v' }",
+        "pop = { l = 1 }",
+        "rename = { x = 'y' }",
+        "push = { l = { path = 'v', sort = 1 } }",
+    ] {
+        for event in [nested, patch] {
+            assert!(told(other, event).starts_with("bad-event: one update cannot do "), "{other} {event}");
+        }
+        assert!(told(other, flat).starts_with("documents/1: "), "{other}");
+    }
+    assert!(told("set = { a = 'v' }", patch).starts_with("path-conflict: "));
+    assert!(told("set = { 'a.c' = 'v' }", nested).starts_with("path-conflict: "));
 }

@@ -6,7 +6,7 @@
 use super::flat::{self, Leaf};
 use super::json;
 use crate::change::Op;
-use crate::coalesce::{FieldUpdate, Known, Update};
+use crate::coalesce::{FieldUpdate, Known, Merge, Merged, Update};
 use crate::raw::{self, Number};
 
 /// More fields than these, or bytes, are not sent to Redis, which does nothing else meanwhile.
@@ -21,8 +21,10 @@ pub fn is_exact(update: &Update) -> bool {
     match update {
         Update::Delete => false,
         Update::Replace(_) => true,
+        // What a JSON Patch makes of arrays is not followed.
+        Update::Fields(fields) if fields.steps().next().is_some() => false,
         Update::Fields(fields) => fields.iter().all(|(_, field)| match field {
-            FieldUpdate::Known(_) | FieldUpdate::Push(_) => true,
+            FieldUpdate::Known(_) | FieldUpdate::Push(_) | FieldUpdate::Merge(_) => true,
             FieldUpdate::Other(Op::Inc, by) => {
                 matches!(by.get().number(), Some(Number::Int32(_) | Number::Int64(_)))
             }
@@ -41,6 +43,7 @@ pub fn is_exact(update: &Update) -> bool {
 /// | `U` | path: nothing is there any more |
 /// | `I` | path, integer to add |
 /// | `P` | path, elements to append, without brackets around them |
+/// | `M` | path: what is there is an object now, an empty one if it was none |
 /// | `R` | number of leaves, and each as above: all of the document |
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Program {
@@ -76,18 +79,37 @@ impl Program {
 
     fn field(&mut self, path: &str, field: &FieldUpdate) -> Option<()> {
         match field {
-            FieldUpdate::Known(Known::Missing) => self.add(["U", path]),
-            FieldUpdate::Known(known) => {
-                let mut out = Vec::new();
-                known.write(&mut out, "");
-                let (_, value) = raw::bare_elements(&out).next()?;
-                self.add(["S", path])?;
-                self.leaves(flat::value(path, value)?)
-            }
+            FieldUpdate::Known(known) => self.known(path, known),
+            FieldUpdate::Merge(merge) => self.merge(path, merge),
             FieldUpdate::Push(elements) => self.add(["P", path, &json::elements(elements.iter())]),
             FieldUpdate::Other(Op::Inc, by) => self.add(["I", path, &json::relaxed(by.get())]),
             _ => Some(()),
         }
+    }
+
+    fn known(&mut self, path: &str, known: &Known) -> Option<()> {
+        if *known == Known::Missing {
+            return self.add(["U", path]);
+        }
+        let mut out = Vec::new();
+        known.write(&mut out, "");
+        let (_, value) = raw::bare_elements(&out).next()?;
+        self.add(["S", path])?;
+        self.leaves(flat::value(path, value)?)
+    }
+
+    fn merge(&mut self, path: &str, merge: &Merge) -> Option<()> {
+        // Where anything is set below it, it is an object, or the script gives up.
+        if !merge.sets() {
+            self.add(["M", path])?;
+        }
+        merge.fields().try_for_each(|(key, field)| {
+            let path = format!("{path}.{key}");
+            match field {
+                Merged::Known(known) => self.known(&path, known),
+                Merged::Merge(merge) => self.merge(&path, merge),
+            }
+        })
     }
 
     fn leaves(&mut self, leaves: Vec<Leaf>) -> Option<()> {

@@ -7,11 +7,12 @@
 use bson::spec::ElementType;
 
 use super::operator::{REVIVE, operator};
+use super::pipeline::asks_whether_new;
 use super::{Tombstones, fresh};
 use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update};
 use crate::event::Collections;
-use crate::event::path::{DELETED_FIELD, WATERMARK_FIELD};
+use crate::event::path::{DELETED_FIELD, NEW_FIELD, WATERMARK_FIELD};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::write::Write;
 
@@ -211,6 +212,11 @@ impl Encoder<'_> {
         raw::write_key(out, ElementType::EmbeddedDocument, "q");
         self.filter(out, entity, segment);
         match &segment.update {
+            Update::Fields(fields) if fields.are_piped() => {
+                raw::write_key(out, ElementType::Array, "u");
+                self.pipeline(out, fields, segment.last);
+                raw::write_bool(out, "upsert", true);
+            }
             Update::Fields(fields) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, "u");
                 self.update(out, fields, segment.last);
@@ -243,6 +249,11 @@ impl Encoder<'_> {
             raw::write_i64(out, "$gte", segment.guard());
             end_document(out, gte);
             end_document(out, not);
+        }
+        if let Update::Fields(fields) = &segment.update
+            && asks_whether_new(fields)
+        {
+            raw::write(out, NEW_FIELD, ValueRef::NULL);
         }
         end_document(out, start);
     }

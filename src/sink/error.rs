@@ -115,8 +115,19 @@ fn command_class(code: i32) -> Class {
 pub(super) fn rejection(code: i32, text: &str) -> Option<Rejection> {
     match blame(code) {
         Blame::Content(reason, what) => {
-            Some(Rejection { reason, text: format!("{what}: {text}"), code: Some(code) })
+            let own = misfit(code, text).map(str::to_owned);
+            let text = own.unwrap_or_else(|| format!("{what}: {text}"));
+            Some(Rejection { reason, text, code: Some(code) })
         }
         Blame::Server | Blame::Unknown => None,
     }
 }
+
+/// What a pipeline of tidegate's own has said of a document that does not fit, by having it converted to a number, out of
+/// MongoDB's message of that failure.
+fn misfit(code: i32, text: &str) -> Option<&str> {
+    let (_, said) = text.split_once("parse number '").filter(|_| code == CONVERSION_FAILURE)?;
+    said.rsplit_once("' in $convert").map(|(said, _)| said)
+}
+
+const CONVERSION_FAILURE: i32 = 241;

@@ -54,13 +54,17 @@ fn watermark(out: &mut Vec<u8>, segment: &Segment, guard: Option<&Guard>) {
 fn write_fields(out: &mut Vec<u8>, fields: &Fields) -> bool {
     // Those come one behind the other that have a parent in common, and no path is another's parent.
     let mut parents: Vec<(&str, usize)> = Vec::new();
+    // They are refused of nothing, nearly all.
+    if fields.steps().next().is_some() {
+        return false;
+    }
     for (path, update) in fields.iter() {
         match update {
             // They remove something, where there is something.
             FieldUpdate::Known(Known::Missing) | FieldUpdate::PullAll(_) | FieldUpdate::Other(Op::Pop, _) => {
                 continue;
             }
-            FieldUpdate::Known(_) | FieldUpdate::Push(_) => {}
+            FieldUpdate::Known(_) | FieldUpdate::Push(_) | FieldUpdate::Merge(_) => {}
             FieldUpdate::AddToSet(elements) if elements.count() <= 1 => {}
             FieldUpdate::Other(Op::Inc | Op::Mul | Op::Min | Op::Max | Op::SetOnInsert, _) => {}
             // Among them `$pull`, whose condition MongoDB may refuse.
@@ -80,6 +84,7 @@ fn write_fields(out: &mut Vec<u8>, fields: &Fields) -> bool {
         }
         match update {
             FieldUpdate::Known(known) => known.write(out, key),
+            FieldUpdate::Merge(merge) => merge.write(out, key),
             FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => {
                 raw::write_key(out, ElementType::Array, key);
                 elements.write(out);

@@ -8,12 +8,15 @@ mod dead;
 mod epoch;
 mod error;
 mod expiry;
+mod expr;
 mod fresh;
 mod history;
+mod json_patch;
 #[cfg(test)]
 mod law;
 mod novelty;
 mod operator;
+mod pipeline;
 mod preview;
 mod reply;
 mod tombstone;

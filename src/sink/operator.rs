@@ -33,7 +33,8 @@ pub(super) fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
             }
             FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => each(out, path, elements, None),
             FieldUpdate::PushWith(with) => each(out, path, &with.0, Some(with.1.get())),
-            FieldUpdate::RenameTarget => {}
+            // What is merged is in a pipeline.
+            FieldUpdate::RenameTarget | FieldUpdate::Merge(_) => {}
         }
     }
     if name == Op::Unset.operator() {

@@ -158,6 +158,17 @@ local function refresh(key, first, last, ttl, at, stop)
         if not open(path) or #below(path) > 0 then return end
         set(path, by)
       end
+    elseif op == 'M' then
+      local path = take()
+      local leaf = redis.call('HGET', key, path)
+      if leaf then
+        -- An object that is kept as one leaf is one already, and cannot be looked into.
+        if leaf ~= '{}' and starts(leaf, '{') then return end
+        set(path, '{}')
+      else
+        if not open(path) then return end
+        if #below(path) == 0 then set(path, '{}') end
+      end
     elseif op == 'P' then
       local path, elements = take(), take()
       local array = redis.call('HGET', key, path)

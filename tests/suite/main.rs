@@ -26,6 +26,7 @@ mod outages;
 mod overload;
 mod ownership;
 mod page;
+mod patches;
 mod producers;
 mod reaching_mongodb;
 mod receipts;

@@ -87,15 +87,16 @@ impl Generator {
     }
 
     fn change(&mut self) -> Json {
-        match self.rng.u8(0..20) {
+        match self.rng.u8(0..24) {
             0 => json!({"delete": true}),
             1 => {
                 let (a, b) = (self.value(), self.value());
                 json!({"replace": {"a": a, "d": b}})
             }
-            2 => {
-                let a = self.scalar();
-                json!({"merge": {"a": {"x": a, "y": null}, "c": 1}})
+            2..=4 => json!({ "merge": self.merge(2) }),
+            5 | 6 => {
+                let operations: Vec<_> = (0..self.rng.usize(1..4)).map(|_| self.patch_operation()).collect();
+                json!({ "patch": operations })
             }
             _ => {
                 let mut update = json!({});
@@ -111,6 +112,45 @@ impl Generator {
                 }
                 json!({ "update": update })
             }
+        }
+    }
+
+    /// A merge patch of any shape: nulls, empty objects and objects where arrays and texts may be.
+    fn merge(&mut self, depth: usize) -> Json {
+        const KEYS: [&str; 7] = ["a", "b", "c", "x", "y", "z", "0"];
+        let keys = if depth == 2 { &KEYS[..3] } else { &KEYS[3..] };
+        let mut patch = json!({});
+        for key in keys {
+            if self.rng.u8(0..3) == 0 {
+                patch[*key] = match self.rng.u8(0..6) {
+                    0 => Json::Null,
+                    1 => self.value(),
+                    2 => self.scalar(),
+                    3 => json!({}),
+                    _ if depth > 0 => self.merge(depth - 1),
+                    _ => json!({"z": null}),
+                };
+                // A key that becomes a path has no dot.
+                if patch[*key] == json!({"x.y": 1}) {
+                    patch[*key] = json!([7]);
+                }
+            }
+        }
+        patch
+    }
+
+    fn patch_operation(&mut self) -> Json {
+        const POINTERS: [&str; 16] = [
+            "/a", "/b", "/c", "/d", "/a/x", "/a/0", "/a/x/z", "/a/y", "/a/y/0", "/b/0", "/b/1", "/b/2",
+            "/b/01", "/b/-", "/b/1/x", "/b/0/x/z",
+        ];
+        let [path, from] = [(); 2].map(|()| POINTERS[self.rng.usize(0..POINTERS.len())]);
+        match self.rng.u8(0..8) {
+            0 | 1 => json!({"op": "replace", "path": path, "value": self.value()}),
+            2 => json!({"op": "remove", "path": path}),
+            3 if !path.starts_with(&format!("{from}/")) => json!({"op": "move", "from": from, "path": path}),
+            4 => json!({"op": "copy", "from": from, "path": path}),
+            _ => json!({"op": "add", "path": path, "value": self.value()}),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod generate;
 mod plain;
+mod rfc;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -333,6 +334,13 @@ impl Court {
     }
 
     async fn finish(&self, collection: &str, refused: Vec<BTreeSet<usize>>) -> anyhow::Result<Vec<Outcome>> {
+        let mut documents = self.documents(collection).await?;
+        let outcome = |(at, refused)| Outcome { document: documents.remove(&at), refused };
+        Ok(refused.into_iter().enumerate().map(outcome).collect())
+    }
+
+    /// The cases' documents, as they are.
+    async fn documents(&self, collection: &str) -> anyhow::Result<BTreeMap<usize, Document>> {
         let mut cursor = self.database.collection::<Document>(collection).find(doc! {}).await?;
         let mut documents = BTreeMap::new();
         while cursor.advance().await? {
@@ -340,8 +348,7 @@ impl Court {
             document.remove("_tidegate");
             documents.insert(document.get_i32("_id")? as usize, document);
         }
-        let outcome = |(at, refused)| Outcome { document: documents.remove(&at), refused };
-        Ok(refused.into_iter().enumerate().map(outcome).collect())
+        Ok(documents)
     }
 }
 

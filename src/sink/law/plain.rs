@@ -1,11 +1,11 @@
-//! The changes applied one by one by the plain server, knowing nothing of tidegate.
+//! The changes applied one by one by the plain server, knowing nothing of tidegate. Patches are done to what is read.
 
 use std::collections::BTreeSet;
 
 use bson::{Bson, Document, doc};
 use serde_json::Value as Json;
 
-use super::{Case, Court, Outcome};
+use super::{Case, Court, Outcome, rfc};
 
 impl Court {
     pub(super) async fn plain(&self, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
@@ -14,9 +14,21 @@ impl Court {
         let rounds = cases.iter().map(|case| case.changes.len()).max().unwrap_or(0);
         for round in 0..rounds {
             let (mut updates, mut places, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
+            let documents = self.documents("plain").await?;
             for (at, case) in cases.iter().enumerate() {
                 let Some(change) = case.changes.get(round) else { continue };
                 let id = doc! {"_id": at as i32};
+                if let Some(patched) = patched(change, documents.get(&at)) {
+                    match patched {
+                        Some(mut u) => {
+                            u.remove("_id");
+                            updates.push(doc! {"q": id, "u": u, "upsert": true});
+                            places.push(at);
+                        }
+                        None => drop(refused[at].insert(round)),
+                    }
+                    continue;
+                }
                 match update(change) {
                     Some(u) => {
                         updates.push(doc! {"q": id, "u": u, "upsert": true});
@@ -52,27 +64,19 @@ fn update(change: &Json) -> Option<Document> {
     if let Some(replace) = change.get("replace") {
         return Some(document(replace));
     }
-    let patch = change.get("merge")?;
-    let (mut set, mut unset) = (doc! {}, doc! {});
-    merge(patch, "", &mut set, &mut unset);
-    let mut update = doc! {};
-    if !set.is_empty() {
-        update.insert("$set", set);
-    }
-    if !unset.is_empty() {
-        update.insert("$unset", unset);
-    }
-    Some(update)
+    None
 }
 
-fn merge(patch: &Json, above: &str, set: &mut Document, unset: &mut Document) {
-    for (key, value) in patch.as_object().into_iter().flatten() {
-        let path = if above.is_empty() { key.clone() } else { format!("{above}.{key}") };
-        match value {
-            Json::Null => drop(unset.insert(path, "")),
-            Json::Object(_) => merge(value, &path, set, unset),
-            other => drop(set.insert(path, plain(other))),
-        }
+/// What a merge patch or a JSON Patch makes of a document; nothing, where it is refused.
+fn patched(change: &Json, before: Option<&Document>) -> Option<Option<Document>> {
+    let before = before.cloned().unwrap_or_default();
+    if let Some(patch) = change.get("patch") {
+        return Some(rfc::patched(before, patch));
+    }
+    let patch = change.get("merge")?;
+    match rfc::merged(Some(Bson::Document(before)), patch) {
+        Bson::Document(document) => Some(Some(document)),
+        other => panic!("{other} is no document"),
     }
 }
 
@@ -81,7 +85,7 @@ fn document(json: &Json) -> Document {
 }
 
 /// JSON as drivers store it: nothing in it is special, integers take 32 bits where they fit.
-fn plain(json: &Json) -> Bson {
+pub(super) fn plain(json: &Json) -> Bson {
     match json {
         Json::Null => Bson::Null,
         Json::Bool(b) => Bson::Boolean(*b),
