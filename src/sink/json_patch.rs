@@ -128,7 +128,7 @@ impl<'a> Way<'a> {
             Act::Remove => without(object, key.clone()),
             Act::Get => text(field.clone()),
         };
-        cond(is(&field, "missing"), refuse(&self.why, &field), done)
+        cond(lacks(object, key), refuse(&self.why, object), done)
     }
 
     fn element(&self, array: &str, index: i32) -> Expr<'a> {
@@ -146,19 +146,17 @@ impl<'a> Way<'a> {
 
     fn through_member(&self, object: &str, at: usize) -> Expr<'a> {
         let key = &self.below[at];
-        let (name, variable) = variable(at);
-        let inner = self.go(variable, at + 1);
-        let changed = match self.act {
+        let inner = self.go(format!("{object}.{key}"), at + 1);
+        match self.act {
             Act::Get => inner,
             _ => call("$mergeObjects", [text(object.to_owned()), Expr::Object(vec![(key.clone(), inner)])]),
-        };
-        with(name, text(format!("{object}.{key}")), changed)
+        }
     }
 
     fn through_element(&self, array: &str, index: i32, at: usize) -> Expr<'a> {
         let is_there = call("$gt", [op("$size", text(array.to_owned())), Expr::Int(index)]);
-        let (name, variable) = variable(at);
-        let inner = self.go(variable, at + 1);
+        let name = format!("at{at}");
+        let inner = self.go(format!("$${name}"), at + 1);
         let changed = match self.act {
             Act::Get => inner,
             _ => spliced(array, index, Some(Expr::Array(vec![inner])), index + 1),
@@ -168,9 +166,17 @@ impl<'a> Way<'a> {
     }
 }
 
-/// The name of the variable for what the token of that number leads to, and what stands for it.
-fn variable(at: usize) -> (String, String) {
-    (format!("at{at}"), format!("$$at{at}"))
+/// Whether an object has no such member.
+fn lacks<'a>(object: &str, key: &Cow<'a, str>) -> Expr<'a> {
+    if !object.starts_with("$$") {
+        return is(&format!("{object}.{key}"), "missing");
+    }
+    // Below a variable some servers take what is missing for null.
+    let keys = Expr::Object(vec![
+        ("input".into(), op("$objectToArray", text(object.to_owned()))),
+        ("in".into(), text("$$this.k")),
+    ]);
+    call("$not", [call("$in", [op("$literal", text(key.clone())), op("$map", keys)])])
 }
 
 /// An array up to an index, with something put behind it, and what follows from another index on.
