@@ -52,10 +52,12 @@ pub enum Reason {
     Crash,
     /// Another consumer of its stream held it while later ones took effect.
     OutOfOrder,
+    /// None: a route skips the event. It makes no change, and no dead letter.
+    Skipped,
 }
 
 impl Reason {
-    /// All reasons.
+    /// All reasons for dead letters.
     pub const ALL: [Reason; 20] = [
         Reason::NotUtf8,
         Reason::NotJson,
@@ -103,6 +105,7 @@ impl Reason {
             Reason::Refused => "refused",
             Reason::Crash => "crash",
             Reason::OutOfOrder => "out-of-order",
+            Reason::Skipped => "skipped",
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::change::Placed;
 use crate::config::{Config, Delivery};
+use crate::dead_letter::Reason;
 use crate::event::{Collections, Decoder};
 use crate::raw::{self, begin_document, end_document};
 use crate::sink::{Guard, preview};
@@ -66,6 +67,7 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
         let decoded = decoder.decode_routed(event, &mut route);
         writeln!(out, "event {}: {}", number + 1, by(config, route, decoded.is_ok()))?;
         match decoded {
+            Err(rejection) if rejection.reason == Reason::Skipped => writeln!(out, "  skipped")?,
             Err(rejection) => {
                 all_routed = false;
                 writeln!(out, "  dead letter: {}: {}", rejection.reason.label(), rejection.text)?;
@@ -108,6 +110,7 @@ fn by(config: &Config, route: Option<usize>, decoded: bool) -> String {
         return if decoded { "a native event" } else { "matches nothing" }.to_owned();
     };
     match toml::Value::try_from(&route.when) {
+        _ if route.skips_empty() => format!("routes[{number}], which takes empty events"),
         Ok(when) if !route.when.is_empty() => format!("routes[{number}], when = {when}"),
         _ => format!("routes[{number}], which matches any event with an id"),
     }

@@ -23,6 +23,8 @@ pub enum Outcome {
     Persisted(CollectionId),
     /// Applied before, by this process or another.
     Deduplicated,
+    /// Nothing: a route skips it.
+    Skipped,
     /// A dead letter, recorded.
     Dead(Reason),
 }
@@ -83,6 +85,10 @@ impl Unsettled {
         match outcome {
             Outcome::Persisted(collection) => metrics.persisted(collection, events),
             Outcome::Deduplicated => metrics.deduplicated.increment(events),
+            Outcome::Skipped => {
+                metrics.deduplicated.increment(events);
+                metrics.skipped.increment(events);
+            }
             Outcome::Dead(reason) => metrics.dead_lettered(reason, events),
         }
         self.ledger.buffer.remove_events(events);

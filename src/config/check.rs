@@ -104,7 +104,9 @@ impl Config {
         }
         for (number, route) in self.routes.iter().enumerate() {
             let shadows = |earlier: &super::Route| {
-                earlier.id == route.id
+                (earlier.id == route.id || earlier.skips_matching())
+                    && !earlier.skips_empty()
+                    && !route.skips_empty()
                     && earlier.when.iter().all(|(path, value)| route.when.get(path) == Some(value))
             };
             if let Some(earlier) = self.routes[..number].iter().position(shadows) {

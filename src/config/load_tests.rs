@@ -158,8 +158,7 @@ fn unknown_keys() {
     config.toml: unknown key `queues[0].deliver`; did you mean `queues[0].delivery`?
     config.toml: unknown key `redis_url`; did you mean `redis.url`?
     config.toml: unknown key `routes[1].idd`; did you mean `routes[1].id`?
-    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `id`, `id_separator`, `shard_key`, `ts`, `traceparent`, `set`, `unset`, `inc`, `push`, `add_to_set`, `min`, `max`, `mul`, `set_on_insert`, `pull`, `pull_all`, `pop`, `rename`, `current_date`, `yjs`, `merge`, `patch`, `replace`, `delete`, `deletes`, `history`, `history_ttl`, `hot_state`
-    config.toml: `routes[1].id`: missing
+    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `skip`, `id`, `id_separator`, `shard_key`, `ts`, `traceparent`, `set`, `unset`, `inc`, `push`, `add_to_set`, `min`, `max`, `mul`, `set_on_insert`, `pull`, `pull_all`, `pop`, `rename`, `current_date`, `yjs`, `merge`, `patch`, `replace`, `delete`, `deletes`, `history`, `history_ttl`, `hot_state`
     config.toml: unknown key `zebra`; known here: `redis`, `mongodb`, `queues`, `batch`, `buffer`, `lanes`, `native`, `routes`, `tombstones`, `dead_letter`, `receipts`, `lease`, `http`, `log`, `shutdown`
     "#);
 }
@@ -217,7 +216,8 @@ fn unknown_keys_of_sources() {
 #[test]
 fn missing_keys() {
     insta::assert_snapshot!(error("[[queues]]\nkind = \"list\"", &[], &[]), @"config.toml: `queues[0].key`: missing");
-    insta::assert_snapshot!(error(ENOUGH, &[], &[("routes", "[{ collection = \"a\" }]")]), @"--set: `routes[0].id`: missing");
+    let route = "[{ collection = \"a\", delete = true }]";
+    insta::assert_snapshot!(error(ENOUGH, &[], &[("routes", route)]), @"--set: `routes[0].id`: is missing, or empty: which document is it?");
 }
 
 #[test]

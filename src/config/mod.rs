@@ -176,7 +176,11 @@ pub struct Route {
     /// What `collection_from` may name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collections: Vec<String>,
+    /// Its events have no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<Skip>,
     /// The document's `_id`. An event without it is not this route's.
+    #[serde(default, skip_serializing_if = "Id::is_none")]
     pub id: Id,
     /// Between the parts of an `id` that has several; `:` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -261,6 +265,24 @@ pub struct Route {
     pub hot_state: Option<HotState>,
 }
 
+/// Which events a route skips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "true, or \"empty\"")]
+pub enum Skip {
+    /// Those that `when` matches.
+    Matching(bool),
+    /// Those that are empty or `null`.
+    Empty(Empty),
+}
+
+/// The word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Empty {
+    /// No text but blanks, or JSON's null.
+    Empty,
+}
+
 /// What a deletion leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -293,14 +315,27 @@ impl Route {
     pub fn without_effect(&self) -> Self {
         Route {
             when: self.when.clone(),
+            skip: self.skip,
             collection: self.collection.clone(),
             collection_from: self.collection_from.clone(),
             collections: self.collections.clone(),
             id: self.id.clone(),
             id_separator: self.id_separator.clone(),
-            delete: true,
+            delete: self.skip.is_none(),
             ..Route::default()
         }
+    }
+
+    /// Whether it skips the events that `when` matches.
+    #[must_use]
+    pub fn skips_matching(&self) -> bool {
+        self.skip == Some(Skip::Matching(true))
+    }
+
+    /// Whether it skips events that are empty or `null`.
+    #[must_use]
+    pub fn skips_empty(&self) -> bool {
+        self.skip == Some(Skip::Empty(Empty::Empty))
     }
 
     /// The keys that give fields a value from a source, and what they hold.

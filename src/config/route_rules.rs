@@ -1,15 +1,51 @@
 //! What a route must be: one collection, one kind of effect, fields that can be written together.
 
 use super::check::{Violations, check_collection};
-use super::{Deletes, Id, KeyPath, Route};
+use super::{Deletes, Id, KeyPath, Route, Skip};
 
 impl Route {
     /// Reports what is wrong with the route at `path`.
     pub(super) fn check(&self, path: &KeyPath, found: &mut Violations) {
+        if self.skip.is_some() {
+            return self.check_skip(path, found);
+        }
+        let key = path.join("id");
+        found.require(!self.id.is_none(), key, "is missing, or empty: which document is it?");
         self.check_collection(path, found);
         self.check_effect(path, found);
         self.check_sources(path, found);
         self.check_targets(path, found);
+    }
+
+    /// A route that skips does nothing else.
+    fn check_skip(&self, path: &KeyPath, found: &mut Violations) {
+        let key = path.join("skip");
+        let alone = Route { when: self.when.clone(), skip: self.skip, ..Route::default() };
+        found.require(*self == alone, path.clone(), "`skip` goes with `when` only: nothing is written");
+        found.require(self.skip != Some(Skip::Matching(false)), key.clone(), "must be true, or \"empty\"");
+        let is_empty = self.skips_empty();
+        found.require(
+            !is_empty || self.when.is_empty(),
+            key.clone(),
+            "an empty event has nothing for `when`",
+        );
+        found.require(
+            is_empty || !self.when.is_empty(),
+            key,
+            "needs a `when`: without, every event would be thrown away",
+        );
+        self.check_paths(self.when_sources(path), found);
+    }
+
+    fn when_sources<'a>(&'a self, path: &KeyPath) -> Vec<(KeyPath, &'a str)> {
+        self.when.keys().map(|source| (path.join("when").join(source), source.as_str())).collect()
+    }
+
+    fn check_paths(&self, sources: Vec<(KeyPath, &str)>, found: &mut Violations) {
+        for (key, source) in sources {
+            let is_path = source.split('.').all(|component| !component.is_empty());
+            found.require(is_path, key, format!("{source:?} is no path: a component is empty"));
+        }
     }
 
     fn check_collection(&self, path: &KeyPath, found: &mut Violations) {
@@ -55,7 +91,7 @@ impl Route {
         found.require(
             kinds > 0,
             path.clone(),
-            "has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`",
+            "has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`, or `skip`",
         );
         found.require(
             self.delete || self.deletes == Deletes::Hard,
@@ -84,7 +120,10 @@ impl Route {
             .iter()
             .filter_map(|(field, amount)| amount.check(&path.join("inc").join(field), found))
             .collect();
-        let mut sources = self.id.check(&path.join("id"), found);
+        let mut sources = Vec::new();
+        if !self.id.is_none() {
+            sources = self.id.check(&path.join("id"), found);
+        }
         if let Some(separator) = &self.id_separator {
             let key = path.join("id_separator");
             let joins = matches!(self.id, Id::Parts(_));
@@ -94,7 +133,7 @@ impl Route {
         sources.extend(
             single.into_iter().filter_map(|(key, source)| Some((path.join(key), source.as_deref()?))),
         );
-        sources.extend(self.when.keys().map(|source| (path.join("when").join(source), source.as_str())));
+        sources.extend(self.when_sources(path));
         for (key, fields) in self.sourced_fields() {
             for (field, source) in fields {
                 sources.extend(source.check_for(key, &path.join(key).join(field), found));
@@ -113,10 +152,7 @@ impl Route {
             let key = path.join("pop").join(field);
             found.require(matches!(end, 1 | -1), key, "must be -1 for the first element or 1 for the last");
         }
-        for (key, source) in sources {
-            let is_path = source.split('.').all(|component| !component.is_empty());
-            found.require(is_path, key, format!("{source:?} is no path: a component is empty"));
-        }
+        self.check_paths(sources, found);
     }
 
     /// Fields of the document.
@@ -256,7 +292,7 @@ mod tests {
             push = { f = "f" }
             merge = "changes"
         "#), @"
-        `routes[0]`: has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`
+        `routes[0]`: has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`, or `skip`
         `routes[1]`: `replace` and `delete` go neither together nor with operators, `merge` or `patch`
         `routes[2]`: `replace` and `delete` go neither together nor with operators, `merge` or `patch`
         ");
@@ -281,8 +317,8 @@ mod tests {
             collection = "a"
             replace = "a..b"
         "#), @r#"
+        `routes[0].id`: is missing, or empty: which document is it?
         `routes[0].inc.d`: must be a finite number
-        `routes[0].id`: "" is no path: a component is empty
         `routes[0].collection_from`: ".kind" is no path: a component is empty
         `routes[0].ts`: "ts." is no path: a component is empty
         `routes[0].traceparent`: "a..b" is no path: a component is empty

@@ -101,7 +101,8 @@ fn it_shows_every_key() {
         collection: path(),
         collection_from: path(),
         collections: vec![String::new()],
-        id: Id::default(),
+        skip: Some(Skip::Matching(true)),
+        id: Id::One(Source::Path("id".into())),
         id_separator: path(),
         ts: path(),
         traceparent: path(),
@@ -147,10 +148,10 @@ fn its_examples_work() {
             _ => examples.push(std::mem::take(&mut block).join("\n")),
         }
     }
-    assert_eq!(examples.len(), 11, "{examples:?}");
+    assert_eq!(examples.len(), 12, "{examples:?}");
     let all = format!("{SHIPPED}\n{}", examples.join("\n"));
     let config: Config = toml::from_str(&all).unwrap();
     assert_eq!(config.violations(), []);
     assert_eq!(config.warnings(), [""; 0]);
-    assert_eq!((config.queues.len(), config.routes.len()), (3, 11));
+    assert_eq!((config.queues.len(), config.routes.len()), (3, 12));
 }

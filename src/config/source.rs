@@ -49,6 +49,11 @@ impl Default for Id {
 }
 
 impl Id {
+    /// Whether none was given.
+    pub(super) fn is_none(&self) -> bool {
+        self.is_path("")
+    }
+
     /// Whether it is what is at `path`, as it is.
     pub(super) fn is_path(&self, path: &str) -> bool {
         matches!(self, Id::One(Source::Path(own)) if own == path)

@@ -29,6 +29,9 @@ fn line(decoder: &mut Decoder, collections: &Collections, event: &[u8]) -> Strin
     let mut route = None;
     let change = match decoder.decode_routed(event, &mut route) {
         Ok(change) => change,
+        Err(rejection) if rejection.reason == Reason::Skipped => {
+            return format!("routes[{}] skipped", route.unwrap());
+        }
         Err(rejection) => return format!("{}: {}", rejection.reason.label(), rejection.text),
     };
     let effect = match change.effect {

@@ -11,6 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::paths::{Node, Paths, Slot};
+use super::surrogates::{self, REPLACEMENT};
 use super::transcode::{Keys, Output, Transcode, has_wide_integer};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
@@ -23,6 +24,8 @@ pub(super) struct Extracted {
     slots: Vec<Option<Place>>,
     /// Nodes that were come across, by number.
     seen: Vec<bool>,
+    /// The event had halves of surrogate pairs, which were replaced.
+    is_mended: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +41,29 @@ impl Extracted {
     /// # Errors
     /// The event is not JSON, is not of an event's shape, or a value named by a path breaks a rule for data.
     pub(super) fn extract(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
+        self.is_mended = false;
+        let refused = match self.extract_as_it_is(paths, event) {
+            Err(rejection) if rejection.reason == Reason::NotJson => rejection,
+            done => return done,
+        };
+        let mended = surrogates::mended(event).ok_or(refused)?;
+        self.is_mended = true;
+        self.extract_as_it_is(paths, &mended)?;
+        // Where texts differ in what was replaced, they are the same now: keys must not be.
+        let mut values = self.slots.iter().flatten().map(|place| self.value(*place));
+        if values.any(has_mended_key) {
+            return Err(Rejection::new(Reason::BadKey, "a key has half of a surrogate pair"));
+        }
+        Ok(())
+    }
+
+    /// Whether the event had halves of surrogate pairs, which were replaced.
+    #[must_use]
+    pub(super) fn is_mended(&self) -> bool {
+        self.is_mended
+    }
+
+    fn extract_as_it_is(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
         self.out.clear();
         self.slots.clear();
         self.slots.resize(paths.slots, None);
@@ -128,6 +154,13 @@ impl Extracted {
         }
         Ok(())
     }
+}
+
+fn has_mended_key(value: ValueRef<'_>) -> bool {
+    let nests =
+        |value: ValueRef<'_>| matches!(value.kind, ElementType::EmbeddedDocument | ElementType::Array);
+    nests(value)
+        && raw::elements(value.bytes).any(|(key, value)| key.contains(REPLACEMENT) || has_mended_key(value))
 }
 
 fn not_json(error: &serde_json::Error) -> Rejection {

@@ -17,9 +17,12 @@ mod plan;
 pub(crate) mod pointer;
 mod route;
 mod source;
+mod surrogates;
 mod trace;
 mod transcode;
 mod whose;
+
+use std::sync::atomic::Ordering;
 
 use bson::spec::ElementType;
 
@@ -29,7 +32,7 @@ use self::native::Native;
 use self::ops::Ops;
 use self::paths::Paths;
 use self::plan::Plans;
-use self::route::{Match, Route};
+use self::route::{Match, Route, skipped};
 use self::trace::Places;
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOps};
 use crate::config::{self, Config};
@@ -106,6 +109,8 @@ pub struct Decoder {
     /// The id of the last event, where it was made from parts or converted.
     id: Value,
     plans: Plans,
+    /// The route that skips what is empty.
+    skips_empty: Option<usize>,
 }
 
 impl Decoder {
@@ -150,6 +155,7 @@ impl Decoder {
             ops: Ops::default(),
             id: ValueRef::NULL.into(),
             plans: Plans::default(),
+            skips_empty: config.routes.iter().position(config::Route::skips_empty),
         }
     }
 
@@ -182,8 +188,18 @@ impl Decoder {
             Err(rejection) if rejection.reason == Reason::BadKey => {
                 self.decode_in_parts(event, rejection, route)
             }
+            Err(_) if self.skips_empty.is_some() && matches!(event.trim(), "" | "null") => {
+                *route = self.skips_empty;
+                Err(skipped())
+            }
             Err(rejection) => Err(rejection),
         }
+    }
+
+    /// How many events had halves of surrogate pairs in their values, since this was asked before.
+    pub fn take_mended(&mut self) -> u64 {
+        let of_parts = self.parts.iter_mut().map(|part| part.whole.take_mended());
+        of_parts.sum::<u64>() + self.ops.mended.swap(0, Ordering::Relaxed)
     }
 
     /// The trace of an event that was refused, by `route` where one took it; none where it cannot be read.
@@ -220,9 +236,12 @@ impl Decoder {
             collections, paths, routes, native, extracted, extracted_native, ops, id, plans, ..
         } = self;
         ops.clear();
+        ops.is_mended = extracted.is_mended();
         let decoded = match (by_route(routes, extracted, ops, id, route), native) {
             (Ok(decoded), _) => {
-                if let Some(number) = *route {
+                if let Some(number) = *route
+                    && !extracted.is_mended()
+                {
                     plans.learn(paths, event, extracted, routes, number);
                 }
                 decoded
@@ -308,6 +327,10 @@ impl<'a> Decoded<'a> {
         };
         let change = Change { entity, effect, ts: self.ts, traceparent: self.traceparent };
         check_size(&change)?;
+        if ops.is_mended {
+            check_id(change.entity)?;
+            ops.mended.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(change)
     }
 
@@ -354,6 +377,17 @@ fn entity_id<'a>(id: ValueRef<'a>, at: &str) -> Result<ValueRef<'a>, Rejection> 
         // Only a route's conversion makes these.
         ElementType::ObjectId | ElementType::Binary => Ok(id),
         _ => Err(Rejection::new(Reason::BadId, format!("the id at {at:?} is neither text nor an integer"))),
+    }
+}
+
+/// Checks the id of an event that had halves of surrogate pairs. Those that were different would be the same.
+fn check_id(entity: EntityRef<'_>) -> Result<(), Rejection> {
+    let is_mended =
+        |value: ValueRef<'_>| value.text().is_some_and(|text| text.contains(surrogates::REPLACEMENT));
+    let mut values = raw::bare_elements(entity.shard_key).map(|(_, value)| value).chain([entity.id]);
+    match values.any(is_mended) {
+        true => Err(Rejection::new(Reason::BadId, "the id, or the shard key, has half of a surrogate pair")),
+        false => Ok(()),
     }
 }
 

@@ -61,6 +61,7 @@ impl Native {
     ) -> Result<Decoded<'a>, Rejection> {
         extracted.extract(&self.paths, event)?;
         let extracted: &'a Extracted = extracted;
+        ops.is_mended = extracted.is_mended();
         let bad = |text: &str| Rejection::new(Reason::BadEvent, text);
         let name = extracted
             .get(self.collection)

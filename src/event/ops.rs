@@ -1,5 +1,8 @@
 //! The operations of the update that an event is decoded to.
 
+use std::sync::atomic::AtomicU64;
+
+use super::surrogates::REPLACEMENT;
 use super::{path, pointer};
 use crate::change::{FieldOp, FieldOps, Op, write_field_op, write_text_op};
 use crate::coalesce::can_be_piped;
@@ -17,6 +20,10 @@ pub(super) struct Ops {
     from_event: bool,
     /// Some can only be done by a pipeline, so all must be.
     needs_pipeline: bool,
+    /// The event had halves of surrogate pairs, which were replaced. Paths must not have any.
+    pub(super) is_mended: bool,
+    /// How many such events were decoded.
+    pub(super) mended: AtomicU64,
 }
 
 impl Ops {
@@ -26,6 +33,7 @@ impl Ops {
         self.count = 0;
         self.from_event = false;
         self.needs_pipeline = false;
+        self.is_mended = false;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -57,13 +65,31 @@ impl Ops {
     /// Adds an operation whose path is the event's.
     pub(super) fn add_from_event(&mut self, op: FieldOp<'_>) -> Result<(), Rejection> {
         path::check(op.path)?;
+        if op.op == Op::Rename {
+            self.check_mended(op.value.text().unwrap_or_default())?;
+        }
+        self.check_mended(op.path)?;
         self.from_event = true;
         self.needs_pipeline |= op.op.needs_pipeline();
         self.add(op)
     }
 
+    fn check_mended(&self, path: &str) -> Result<(), Rejection> {
+        match self.is_mended && path.contains(REPLACEMENT) {
+            true => {
+                Err(Rejection::new(Reason::BadKey, format!("the path {path:?} has half of a surrogate pair")))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Adds a checked JSON Patch.
     pub(super) fn add_patch(&mut self, patch: ValueRef<'_>) -> Result<(), Rejection> {
+        for (_, step) in raw::elements(patch.bytes) {
+            let pointers =
+                ["path", "from"].into_iter().filter_map(|name| raw::find(step.bytes, name)?.text());
+            pointers.into_iter().try_for_each(|pointer| self.check_mended(pointer))?;
+        }
         self.from_event = true;
         self.needs_pipeline = true;
         self.add(FieldOp { op: Op::Patch, path: "", value: patch })

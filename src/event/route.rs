@@ -37,9 +37,17 @@ pub(super) enum Target {
 
 #[derive(Debug)]
 pub(super) enum RouteEffect {
-    Update { fields: Vec<Field>, yjs: Option<Yjs>, merge: Option<At>, patch: Option<At> },
+    Update {
+        fields: Vec<Field>,
+        yjs: Option<Yjs>,
+        merge: Option<At>,
+        patch: Option<At>,
+    },
     Replace(At),
     Delete,
+    Skip,
+    /// Of what is no event: nothing that can be read is this route's.
+    SkipEmpty,
 }
 
 /// What a route says of an event for which every `when` holds.
@@ -57,6 +65,18 @@ impl Route {
             .iter()
             .map(|(path, value)| (At::new(paths, path, Keys::Data), value.clone()))
             .collect();
+        if route.skip.is_some() {
+            let effect = if route.skips_empty() { RouteEffect::SkipEmpty } else { RouteEffect::Skip };
+            return Some(Route {
+                when,
+                collection: Target::Fixed(CollectionId(0)),
+                id: Id::Joined(Vec::new(), String::new()),
+                shard_key: Vec::new(),
+                ts: None,
+                traceparent: None,
+                effect,
+            });
+        }
         let collection = match (&route.collection, &route.collection_from) {
             (Some(name), _) => Target::Fixed(collections.find(name)?),
             (None, Some(path)) => {
@@ -95,7 +115,8 @@ impl Route {
     /// Whether every `when` holds.
     #[inline]
     pub(super) fn holds(&self, extracted: &Extracted) -> bool {
-        self.when.iter().all(|(source, value)| equals(source.get(extracted), value))
+        !matches!(self.effect, RouteEffect::SkipEmpty)
+            && self.when.iter().all(|(source, value)| equals(source.get(extracted), value))
     }
 
     pub(super) fn decode<'a>(
@@ -104,6 +125,9 @@ impl Route {
         ops: &mut Ops,
         made_id: &mut Value,
     ) -> Result<Match<'a>, Rejection> {
+        if matches!(self.effect, RouteEffect::Skip) {
+            return Err(skipped());
+        }
         let (id, has_made_id) = match self.id.take(extracted, made_id)? {
             Taken::Borrowed(id) => (id, false),
             // Until the decoder has put it there is no reference to it.
@@ -117,6 +141,7 @@ impl Route {
         let entity = EntityRef { collection: self.target(extracted)?, id, shard_key: &[] };
         let ts = self.ts.as_ref().and_then(|source| source.get(extracted)).and_then(event_time);
         let decoded = match &self.effect {
+            RouteEffect::Skip | RouteEffect::SkipEmpty => return Err(skipped()),
             RouteEffect::Delete => Decoded::delete(entity, ts),
             RouteEffect::Replace(source) => {
                 let document = source.get(extracted).ok_or_else(|| nothing_at(&source.path))?;
@@ -189,6 +214,10 @@ fn write_shard_key(
             Err(Rejection::new(Reason::MissingId, text))
         }
     })
+}
+
+pub(super) fn skipped() -> Rejection {
+    Rejection::new(Reason::Skipped, "a route skips the event")
 }
 
 fn nothing_at(path: &str) -> Rejection {

@@ -81,6 +81,102 @@ fn yjs_updates_are_bytes() {
     }
 }
 
+#[test]
+fn routes_skip_what_they_are_told_to() {
+    let toml = "queues = [{ key = 'q' }]\nnative.collections = ['n']\n\
+        [[routes]]\nwhen = { t = 'PING' }\nskip = true\n[[routes]]\nskip = 'empty'\n\
+        [[routes]]\nwhen = { t = 'set' }\ncollection = 'c'\nid = 'id'\nset = { v = 'value' }\n";
+    let config: Config = toml::from_str(toml).unwrap();
+    assert_eq!((config.violations(), config.warnings()), (vec![], vec![]));
+    let mut decoder = Decoder::new(&config);
+    let by = |decoder: &mut Decoder, event: &str| {
+        let mut route = None;
+        let reason =
+            decoder.decode_routed(event.as_bytes(), &mut route).err().map(|rejection| rejection.reason);
+        (route, reason)
+    };
+    for event in ["{\"t\":\"PING\"}", "{\"t\":\"PING\",\"id\":1,\"value\":{\"$x\":1}}"] {
+        assert_eq!(by(&mut decoder, event), (Some(0), Some(Reason::Skipped)), "{event}");
+    }
+    for event in ["", " ", "null", "\n null\t"] {
+        assert_eq!(by(&mut decoder, event), (Some(1), Some(Reason::Skipped)), "{event:?}");
+    }
+    for event in ["nul", "[]", "0", "{}", "\"null\"", "{\"t\":null}"] {
+        assert_ne!(by(&mut decoder, event).1, Some(Reason::Skipped), "{event}");
+    }
+    for _ in 0..100 {
+        assert_eq!(by(&mut decoder, "{\"t\":\"set\",\"id\":1,\"value\":2}"), (Some(2), None));
+    }
+    // Without a route that says so, what is empty is no event.
+    let mut other = Decoder::new(&Config { routes: config.routes[2..].to_vec(), ..Config::default() });
+    assert_eq!(by(&mut other, "null"), (None, Some(Reason::BadEvent)));
+    assert_eq!(by(&mut other, ""), (None, Some(Reason::NotJson)));
+}
+
+#[test]
+fn a_route_that_skips_does_nothing_else() {
+    let violations = |route: &str| {
+        let config: Config =
+            toml::from_str(&format!("queues = [{{ key = 'q' }}]\n[[routes]]\n{route}")).unwrap();
+        config.violations().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(violations("when = { a = 1 }\nskip = true"), "");
+    assert!(violations("skip = true").contains("needs a `when`"));
+    assert!(violations("when = { a = 1 }\nskip = 'empty'").contains("nothing for `when`"));
+    assert!(violations("when = { a = 1 }\nskip = false").contains("must be true"));
+    assert!(violations("when = { a = 1 }\nskip = true\nid = 'x'").contains("goes with `when` only"));
+    assert!(violations("when = { 'a..b' = 1 }\nskip = true").contains("is no path"));
+    assert!(violations("collection = 'c'\ndelete = true").contains("is missing, or empty"));
+    assert!(toml::from_str::<Config>("[[routes]]\nskip = 'all'").is_err());
+}
+
+#[test]
+fn halves_of_surrogate_pairs_are_replaced_in_values_only() {
+    let half = r"\ud83d";
+    let toml = "native.collections = ['n']\nqueues = [{ key = 'q' }]\n\
+        [[routes]]\nwhen = { t = 'set' }\ncollection = 'c'\nid = 'id'\nset = { v = 'value', w = 'deep.w' }\n\
+        [[routes]]\nwhen = { t = 'merge' }\ncollection = 'c'\nid = ['id', 'value']\nmerge = 'm'\npatch = 'p'\n";
+    let config: Config = toml::from_str(toml).unwrap();
+    let mut decoder = Decoder::new(&config);
+    // Learnt from one without.
+    assert_eq!(
+        told(&mut decoder, r#"{"t":"set","id":"a","value":"x","deep":{"w":"y"}}"#),
+        r#"c/"a": Set v "x", Set w "y""#
+    );
+    for (event, expected) in [
+        (
+            r#"{"t":"set","id":"a","value":"x H","deep":{"w":"H\ud83d\ude00"}}"#,
+            "c/\"a\": Set v \"x \u{fffd}\", Set w \"\u{fffd}\u{1f600}\"",
+        ),
+        (
+            r#"{"t":"set","id":"a","value":[{"k":"H"}],"not read":"H","H":1}"#,
+            "c/\"a\": Set v [{\"k\":\"\u{fffd}\"}]",
+        ),
+        (r#"{"t":"merge","id":"a","value":"b","m":{"x":"H"}}"#, "c/\"a:b\": Set x \"\u{fffd}\""),
+        (r#"{"collection":"n","id":1,"update":{"$set":{"x":"H"}}}"#, "n/1: Set x \"\u{fffd}\""),
+        (r#"{"t":"set","id":"H","value":"x"}"#, "bad-id: the id"),
+        (r#"{"t":"merge","id":"a","value":"H","m":{"x":1}}"#, "bad-id: the id"),
+        (r#"{"collection":"n","id":"H","delete":true}"#, "bad-id: the id"),
+        (r#"{"t":"set","id":"a","value":{"H":1}}"#, "bad-key: a key has half"),
+        (r#"{"t":"merge","id":"a","value":"b","m":{"x":[{"H":1}]}}"#, "bad-key: a key has half"),
+        (r#"{"collection":"n","id":1,"update":{"$set":{"H":1}}}"#, "bad-key: "),
+        (r#"{"collection":"n","id":1,"update":{"$rename":{"a":"H"}}}"#, "bad-key: the path"),
+        (r#"{"collection":"n","id":1,"patch":[{"op":"add","path":"/H","value":1}]}"#, "bad-key: the path"),
+        (r#"{"collection":"n","id":1,"patch":[{"op":"remove","path":"/a/H"}]}"#, "bad-key: the path"),
+        (r#"{"t":"set","id":"a","value":"H"#, "not-json: "),
+    ] {
+        let told = told(&mut decoder, &event.replace('H', half));
+        assert!(told.starts_with(expected), "{event}\n  {told}");
+    }
+    assert_eq!(decoder.take_mended(), 4);
+    // A whole one is nobody's concern, wherever it is.
+    assert_eq!(
+        told(&mut decoder, "{\"t\":\"set\",\"id\":\"\u{fffd}\",\"value\":1}"),
+        "c/\"\u{fffd}\": Set v 1"
+    );
+    assert_eq!(decoder.take_mended(), 0);
+}
+
 /// What one route takes for data may be paths or operators to another.
 #[test]
 fn a_routes_rules_are_for_its_own_events() {

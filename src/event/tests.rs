@@ -374,7 +374,7 @@ fn a_json_patch_becomes_operations_on_fields() {
         r#"[{"op":"add","path":"/a","value":1},{"op":"add","path":"/a","value":2}]"#,
         r#"[{"op":"add","path":"/a","value":{}},{"op":"add","path":"/a/b","value":1}]"#,
         r#"[{"op":"remove","path":"/a/0"},{"from":"/b","op":"copy","path":"/a"},{"op":"add","path":"/l/-","value":1}]"#,
-        r#"[{"op":"move","from":"/n","path":"/o/p"}]"#,
+        r#"[{"from":"/n","op":"move","path":"/o/p"}]"#,
     ] {
         assert_eq!(told(patch), format!("documents/1: Patch  {patch}"));
     }

@@ -34,6 +34,8 @@ pub enum Metric {
     EventsDeduplicated,
     EventsDeadLettered,
     EventsReleased,
+    EventsSkipped,
+    EventsMended,
     Writes,
     Batches,
     Retries,
@@ -104,7 +106,7 @@ const BYTES: &[f64] = &[
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Metric; 35] = [
+    pub const ALL: [Metric; 37] = [
         M::QueueDepth,
         M::QueueOldestAge,
         M::BufferEvents,
@@ -128,6 +130,8 @@ impl Metric {
         M::EventsDeduplicated,
         M::EventsDeadLettered,
         M::EventsReleased,
+        M::EventsSkipped,
+        M::EventsMended,
         M::Writes,
         M::Batches,
         M::Retries,
@@ -270,7 +274,7 @@ impl Metric {
                 Counter,
                 None,
                 QUEUE,
-                "Events read again that had been settled before.",
+                "Events that needed no write: read again and settled before, or skipped by a route.",
             ),
             M::EventsDeadLettered => (
                 "tidegate_events_dead_lettered_total",
@@ -285,6 +289,20 @@ impl Metric {
                 None,
                 QUEUE,
                 "Events handed back unsettled when the ownership of the queue ended; they are read again.",
+            ),
+            M::EventsSkipped => (
+                "tidegate_events_skipped_total",
+                Counter,
+                None,
+                QUEUE,
+                "Events that a route skips; they count among the deduplicated.",
+            ),
+            M::EventsMended => (
+                "tidegate_events_mended_total",
+                Counter,
+                None,
+                QUEUE,
+                "Events with half of a surrogate pair in a text, which became U+FFFD.",
             ),
             M::Writes => (
                 "tidegate_writes_total",

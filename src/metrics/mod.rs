@@ -92,6 +92,10 @@ pub struct QueueMetrics {
     pub deduplicated: Tally,
     /// `events_released_total`
     pub released: Tally,
+    /// `events_skipped_total`
+    pub skipped: Counter,
+    /// `events_mended_total`
+    pub mended: Counter,
     /// `takeovers_total`
     pub takeovers: Counter,
     /// `foreign_pops_total`
@@ -132,6 +136,8 @@ impl QueueMetrics {
             coalesced: tally(Metric::EventsCoalesced, &labels),
             deduplicated: tally(Metric::EventsDeduplicated, &labels),
             released: tally(Metric::EventsReleased, &labels),
+            skipped: counter(Metric::EventsSkipped, &labels),
+            mended: counter(Metric::EventsMended, &labels),
             takeovers: counter(Metric::Takeovers, &labels),
             foreign_pops: tally(Metric::ForeignPops, &labels),
             persisted: collections.iter().map(|name| persisted(queue, name)).collect::<Vec<_>>().into(),
@@ -157,7 +163,9 @@ impl QueueMetrics {
 
     /// Counts dead letters.
     pub fn dead_lettered(&self, reason: Reason, events: u64) {
-        self.dead_lettered[reason as usize].increment(events);
+        if let Some(tally) = self.dead_lettered.get(reason as usize) {
+            tally.increment(events);
+        }
     }
 
     /// Tells how long events took to become durable.

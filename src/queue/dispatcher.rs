@@ -151,7 +151,7 @@ struct Decoded<'w> {
     chunks: Vec<Chunk>,
     records: Vec<Vec<Record>>,
     rejected: Vec<Rejected<'w>>,
-    /// Offsets of those that were dead letters before.
+    /// Offsets of those that were dead letters before, or are parked and need not be.
     buried: Vec<i64>,
     unsettled: Unsettled,
 }
@@ -173,7 +173,7 @@ impl<'w> Decoded<'w> {
         let lanes = self.chunks.len();
         // Else nobody asks for the traces of writes.
         let keeps_traces = trace::is_logged();
-        let mut route = None;
+        let (mut route, mut skipped) = (None, 0);
         let buried = queue.buried.lock();
         // What is parked comes from there, and only from there.
         let may_be_parked = kept == Kept::InQueue && !queue.parked.is_empty();
@@ -209,6 +209,13 @@ impl<'w> Decoded<'w> {
                         self.records[lane].push(Record { offset, into, at, ts, event: event.into() });
                     }
                 }
+                Err(rejection) if rejection.reason == Reason::Skipped => {
+                    match kept {
+                        Kept::InQueue => skipped += 1,
+                        // The routes have changed since it was parked. It is to be parked no more.
+                        Kept::Parked => self.buried.push(offset),
+                    }
+                }
                 Err(rejection) => {
                     let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
                     // Else nobody asks whose it is.
@@ -216,6 +223,10 @@ impl<'w> Decoded<'w> {
                     self.rejected.push((offset, event, rejection, traceparent, entity));
                 }
             }
+        }
+        queue.metrics.mended.increment(decoder.take_mended());
+        if skipped > 0 {
+            self.unsettled.split(skipped).settle(Outcome::Skipped);
         }
         if !self.buried.is_empty() {
             self.unsettled.split(self.buried.len() as u64).settle(Outcome::Deduplicated);

@@ -22,6 +22,7 @@ mod main_path;
 mod new_documents;
 mod node;
 mod numbering;
+mod odd_events;
 mod outages;
 mod overload;
 mod ownership;
