@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -106,11 +107,14 @@ async fn each_reason_why_no_server_can_be_reached_is_told_once() -> Outcome {
         (format!("mongodb://app:sesame@127.0.0.1:{closed}/"), "Connection refused"),
     ];
     let launch = |uri: &str| stage.launch.clone().env("TIDEGATE_MONGODB__URI", uri);
-    for (uri, cause) in reasons {
-        let mut tidegate = launch(&uri).spawn().await?;
-        told(&mut tidegate, cause).await.context(uri)?;
-        assert!(tidegate.terminate().await?.status.success());
-    }
+    // All at once: each waits for the end of a search for a server.
+    let told = reasons.iter().map(async |(uri, cause)| {
+        let mut tidegate = launch(uri).spawn().await?;
+        told(&mut tidegate, cause).await.with_context(|| uri.clone())?;
+        anyhow::ensure!(tidegate.terminate().await?.status.success());
+        anyhow::Ok(())
+    });
+    join_all(told).await.into_iter().collect::<Result<(), _>>()?;
     // What is right works.
     let tidegate = launch(&tls.uri("localhost", &tls)).start().await?;
     stage.push((0..3).map(|n| logged("d", n))).await?;
