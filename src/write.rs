@@ -1,11 +1,12 @@
 //! What a lane hands to the sink: a segment, the entity it is for, and the duty to settle its events.
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::change::Entity;
 use crate::coalesce::Segment;
 use crate::settle::Unsettled;
-use crate::sink::Refusal;
+use crate::sink::{Refusal, Strange};
 
 /// Refusals in a row that leave open whether a race is behind them, until they are believed.
 const DOUBTFUL_REFUSALS: u8 = 3;
@@ -25,6 +26,9 @@ pub struct Write {
     pub refused_since: Option<Instant>,
     /// How often it was refused in doubt.
     pub doubtful_refusals: u8,
+    /// What the document has for a watermark, where that proves nothing: the write is made where it is exactly this, and
+    /// puts its own in its place. So of two such writes one is made.
+    pub instead_of: Mutex<Option<Box<Strange>>>,
 }
 
 impl Write {

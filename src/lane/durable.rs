@@ -45,7 +45,9 @@ impl Held {
     fn segment(&self) -> Option<&Segment> {
         match self {
             Held::Persisted(write) | Held::Found(write) => {
-                Some(&write.segment).filter(|segment| is_exact(&segment.update))
+                // A state that has the watermark of another numbering cannot tell what it has.
+                let is_told = write.instead_of.lock().is_none();
+                Some(&write.segment).filter(|segment| is_told && is_exact(&segment.update))
             }
             Held::InPart(_) => None,
         }
@@ -173,7 +175,8 @@ async fn refresh(queue: &Owned, lease: &Lease, places: &[Place<'_>]) -> Result<(
         if refreshes.is_empty() {
             return Ok(());
         }
-        let outcomes = lease.refresh_hot_states(watermark, &refreshes).await?;
+        let beyond = refreshes.first().and_then(|refresh| queue.source.beyond_numbering(refresh.last));
+        let outcomes = lease.refresh_hot_states((watermark, beyond), &refreshes).await?;
         for (collection, outcome) in collections.into_iter().zip(outcomes) {
             if let Some(outcome) = outcome {
                 metrics.hot_state(collection, outcome);

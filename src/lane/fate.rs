@@ -26,6 +26,8 @@ pub(super) enum Fate {
 /// dead letters on record.
 pub(super) fn fate(segment: &Segment, found: Found, refusal: Option<&Refusal>, has_dead: bool) -> Fate {
     match (found, refusal) {
+        // It is written over exactly that; then a refusal can be believed.
+        (Found::Strange, _) => Fate::Again,
         (Found::Watermark(w), _) if w >= segment.last && !has_dead => Fate::AppliedBefore,
         (Found::Watermark(w), _) if w >= segment.guard() => Fate::InPart(w),
         (_, Some(refusal)) if refusal.is_certain => Fate::Refused(refusal.rejection.clone()),
@@ -48,7 +50,7 @@ mod tests {
     use crate::coalesce::Fields;
     use crate::trace::Traces;
 
-    const FOUND: [Found; 7] = [
+    const FOUND: [Found; 8] = [
         Found::Nothing,
         Found::Unmarked,
         Found::Taken,
@@ -56,6 +58,7 @@ mod tests {
         Found::Watermark(10),
         Found::Watermark(15),
         Found::Watermark(20),
+        Found::Strange,
     ];
 
     fn segment(update: Update) -> Segment {
@@ -105,18 +108,20 @@ mod tests {
             "before",
             "again",
             "again",
+            "again",
             "unique-index",
             "again",
             "to 10",
             "to 15",
             "to 20",
+            "again",
         ];
         assert_eq!(fates(update, None), held_back);
         // A doubtful refusal is as good as none.
         assert_eq!(fates(update, Some(&refusal(false))), held_back);
         let refused = [
-            "refused", "refused", "refused", "refused", "to 10", "to 15", "before", "refused", "refused",
-            "refused", "refused", "to 10", "to 15", "to 20",
+            "refused", "refused", "refused", "refused", "to 10", "to 15", "before", "again", "refused",
+            "refused", "refused", "refused", "to 10", "to 15", "to 20", "again",
         ];
         assert_eq!(fates(update, Some(&refusal(true))), refused);
         // What makes the same of every document is only too late once its last event was applied.
@@ -130,11 +135,13 @@ mod tests {
             "before",
             "again",
             "again",
+            "again",
             "unique-index",
             "again",
             "again",
             "again",
             "to 20",
+            "again",
         ];
         assert_eq!(fates(replace, None), held_back);
         let deleted = [
@@ -145,6 +152,7 @@ mod tests {
             "again",
             "again",
             "before",
+            "again",
             "applied",
             "again",
             "unique-index",
@@ -152,6 +160,7 @@ mod tests {
             "again",
             "again",
             "to 20",
+            "again",
         ];
         assert_eq!(fates(delete, None), deleted);
     }

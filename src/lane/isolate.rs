@@ -60,7 +60,15 @@ impl Doubt {
             let unsettled = self.write.unsettled.split(1);
             let Write { ref entity, hash, refused_since, .. } = self.write;
             let entity = entity.clone();
-            writes.push(Write { entity, hash, segment, unsettled, refused_since, doubtful_refusals: 0 });
+            writes.push(Write {
+                entity,
+                hash,
+                segment,
+                unsettled,
+                refused_since,
+                doubtful_refusals: 0,
+                instead_of: Default::default(),
+            });
             events.push_back(event);
         }
         Ok((writes, events))

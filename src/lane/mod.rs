@@ -12,6 +12,7 @@ pub mod pending;
 mod quarantine;
 mod reread;
 mod settling;
+mod vouch;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -203,7 +203,15 @@ impl Pending {
             } else {
                 entry.entity
             };
-            writes.push(Write { entity, hash, segment, unsettled, refused_since, doubtful_refusals: 0 });
+            writes.push(Write {
+                entity,
+                hash,
+                segment,
+                unsettled,
+                refused_since,
+                doubtful_refusals: 0,
+                instead_of: Default::default(),
+            });
         }
         writes
     }

@@ -16,6 +16,7 @@ use super::fate::{Fate, fate};
 use super::isolate::{Doubt, isolate, refold};
 use super::pending::Pending;
 use super::quarantine::{Withheld, shared_name};
+use super::vouch;
 use crate::write::Write;
 
 /// Settles every event of a batch, but for documents that MongoDB refuses for something else than their content: these
@@ -202,7 +203,7 @@ pub(super) async fn look(
     queue: &Owned,
     writes: &[&Write],
 ) -> Result<(Vec<Found>, BTreeMap<i64, Rejection>), SinkError> {
-    let found = queue.shared.sink.watermarks(writes, queue.guard.as_ref()).await?;
+    let found = vouch::watermarks(queue, writes).await?;
     let applied = writes.iter().zip(&found).filter(|(write, found)| match found {
         Found::Watermark(w) => *w >= write.segment.guard(),
         _ => false,

@@ -3,10 +3,14 @@
 //! Redis alone cannot tell: it may be one that was cut off while another took its place, or one of two whose queues have
 //! the same id. What such an owner finds applied in a document may be another's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::sink::{Identity, Sink, SinkError};
-use crate::source::SourceError;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::sink::{EPOCHS, Identity, Sink, SinkError, Strange};
+use crate::source::{SourceError, epoch_of};
 
 /// An ownership, as it is on record in MongoDB.
 #[derive(Debug)]
@@ -15,6 +19,10 @@ pub struct Claim {
     pub(super) id: String,
     pub(super) epoch: i64,
     pub(super) identity: Identity,
+    /// That documents have watermarks which prove nothing was told.
+    told: AtomicBool,
+    /// MongoDB has denied it.
+    denied: Notify,
 }
 
 /// Why an ownership is not confirmed.
@@ -27,12 +35,38 @@ pub enum Unconfirmed {
 }
 
 impl Claim {
+    pub(super) fn new(id: &str, epoch: i64, identity: Identity) -> Self {
+        Claim { id: id.to_owned(), epoch, identity, told: AtomicBool::new(false), denied: Notify::new() }
+    }
+
+    /// Tells that documents have watermarks which prove nothing, once.
+    pub fn tell_of_strange_watermark(&self, queue: &str, found: &Strange) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let epoch = self.epoch;
+        match found.as_watermark() {
+            Some(watermark) => tracing::warn!(
+                queue,
+                epoch,
+                theirs = epoch_of(watermark),
+                "documents have watermarks of another numbering, as from a database that was restored or copied without \
+                 the collection {EPOCHS}, or from another Redis: they do not count, and what may have been written is \
+                 written again"
+            ),
+            None => tracing::warn!(
+                queue,
+                "documents have watermarks that are no whole numbers: they do not count, and are overwritten"
+            ),
+        }
+    }
+
     /// Puts the ownership on record. Before that nothing may be written.
     ///
     /// # Errors
     /// There is a later one, or MongoDB did not say.
-    pub(super) async fn record(&self, sink: &Sink) -> Result<(), Unconfirmed> {
-        told(sink.claim(&self.id, self.epoch, &self.identity).await)
+    pub(super) async fn record(&self, sink: &Sink, generation: i64) -> Result<(), Unconfirmed> {
+        told(sink.claim(&self.id, self.epoch, &self.identity, generation).await)
     }
 
     /// Has MongoDB confirm that the ownership is the latest, and give out no epoch up to `above` any more.
@@ -40,13 +74,19 @@ impl Claim {
     /// # Errors
     /// There is a later one, or MongoDB did not say.
     pub async fn confirm(&self, sink: &Sink, above: i64) -> Result<(), Unconfirmed> {
-        told(sink.confirm(&self.id, self.epoch, &self.identity, above.max(self.epoch)).await)
+        let confirmed = told(sink.confirm(&self.id, self.epoch, &self.identity, above.max(self.epoch)).await);
+        if matches!(confirmed, Err(Unconfirmed::Ended(_))) {
+            self.denied.notify_one();
+        }
+        confirmed
     }
 
     /// Looks every `period` whether there is a later ownership; answers when there is.
     pub(super) async fn until_ended(&self, sink: &Sink, period: Duration) -> SourceError {
         loop {
-            tokio::time::sleep(period).await;
+            if timeout(period, self.denied.notified()).await.is_ok() {
+                return SourceError::Deposed;
+            }
             // While MongoDB does not answer, nobody takes the queue over either.
             let Ok(known) = sink.claimed(&self.id).await else { continue };
             if known == Some((Some(self.identity.name.clone()), Some(self.epoch))) {

@@ -106,6 +106,8 @@ pub struct Owned {
     pub key: String,
     /// Its name in MongoDB, under which what is unsettled was read.
     pub id: String,
+    /// That is not the one which it has now.
+    pub has_former_id: bool,
     /// What MongoDB knows of this ownership, if its delivery has a guard.
     pub claim: Option<Claim>,
 }

@@ -116,7 +116,7 @@ impl Queue {
             ),
             SourceError::UsedUp => tracing::info!(queue, "the epoch's offsets are used up; taking another"),
             // The takeover that follows finds the same, counts it and says what was done about it.
-            SourceError::ForeignPop => {}
+            SourceError::ForeignPop | SourceError::OtherStream => {}
         }
     }
 
@@ -147,12 +147,14 @@ impl Queue {
             Some(lease) => lease.parked().await?,
             None => Vec::new(),
         };
+        let source_generation = source.generation();
+        let guard = Guard::new(&id).in_generation(source_generation);
         let from = unsettled.first().map_or(0, |range| range.start);
         let owned = Arc::new(Owned {
             source,
             mapping: Arc::clone(&self.mapping),
             recovered: CancellationToken::new(),
-            guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| Guard::new(&id)),
+            guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| guard.clone()),
             ledger: Ledger::new(Arc::clone(&self.metrics), Arc::clone(&self.shared.buffer)),
             metrics: Arc::clone(&self.metrics),
             status: Arc::clone(&self.status),
@@ -165,7 +167,9 @@ impl Queue {
             clock: parking_lot::Mutex::new(TailClock::default()),
             held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),
             key: self.config.key.clone(),
-            id,
+            has_former_id: id != self.config.id(),
+            // Offsets of another stream are no numbers of this one's.
+            id: if source_generation > 1 { guard.id().to_owned() } else { id },
             claim,
             shared: Arc::clone(&self.shared),
         });

@@ -71,7 +71,7 @@ impl Reader {
         if self.stop.is_cancelled() && queue.source.lease().is_some() {
             return Ok(());
         }
-        if queue.claim.as_ref().is_some_and(|claim| claim.id != queue.id) {
+        if queue.has_former_id {
             return Err(SourceError::OtherId);
         }
         let cursor = queue.source.recovered().await?;

@@ -12,7 +12,7 @@ use super::ownership::Queue;
 use crate::backoff::Backoff;
 use crate::config::{Delivery, QueueKind};
 use crate::peers::Share;
-use crate::sink::SinkError;
+use crate::sink::{Drawn, SinkError};
 use crate::source::{
     Known, List, Source, SourceError, State, Stream, check_version, deletes_at_once, identify, lives, state,
     version,
@@ -52,9 +52,9 @@ impl Queue {
         while let Some(seen) = self.until_free(&mut connection, stop).await? {
             let known = identify(&mut connection, &self.keys).await?;
             let taken = match self.draw(&seen, &known).await {
-                Ok(Some(epoch)) => {
+                Ok(Some(drawn)) => {
                     self.status.set_obstacle(None);
-                    self.take(&connection, version, (&seen, &known), epoch).await
+                    self.take(&connection, version, (&seen, &known), drawn).await
                 }
                 Ok(None) => {
                     self.is_elsewhere();
@@ -120,7 +120,7 @@ impl Queue {
     }
 
     /// Draws an epoch, above all that Redis knows of. None where the queue of this id is in another Redis.
-    async fn draw(&self, seen: &State, known: &Known) -> Result<Option<i64>, SinkError> {
+    async fn draw(&self, seen: &State, known: &Known) -> Result<Option<Drawn>, SinkError> {
         let (sink, id) = (&self.shared.sink, self.config.id());
         let former = known.id(&self.config.key);
         if self.is_guarded() && former != id && !seen.is_unsettled() {
@@ -153,20 +153,17 @@ impl Queue {
         connection: &MultiplexedConnection,
         version: (u32, u32),
         (seen, known): (&State, &Known),
-        epoch: i64,
+        drawn: Drawn,
     ) -> Result<Taken, Unconfirmed> {
+        let epoch = drawn.epoch;
         // What was read under another id is settled under that: its watermarks tell what was applied.
         let is_former = self.is_guarded() && seen.is_unsettled();
         let id = if is_former { known.id(&self.config.key) } else { self.config.id() }.to_owned();
-        let source = self.take_in_redis(connection, version, (seen, known), (epoch, &id)).await?;
+        let source = self.take_in_redis(connection, version, (seen, known), (drawn, &id)).await?;
         self.previous = Some(epoch);
-        let claim = self.is_guarded().then(|| Claim {
-            id: self.config.id().to_owned(),
-            epoch,
-            identity: known.identity.clone(),
-        });
+        let claim = self.is_guarded().then(|| Claim::new(self.config.id(), epoch, known.identity.clone()));
         if let Some(claim) = &claim {
-            claim.record(&self.shared.sink).await?;
+            claim.record(&self.shared.sink, source.generation()).await?;
         }
         self.shared.peers.has_epoch(self.at);
         self.metrics.takeovers.increment(1);
@@ -183,7 +180,7 @@ impl Queue {
         connection: &MultiplexedConnection,
         version: (u32, u32),
         found: (&State, &Known),
-        (epoch, id): (i64, &str),
+        (drawn, id): (Drawn, &str),
     ) -> Result<Source, SourceError> {
         let connections = (connection.clone(), self.shared.redis.wire().await?);
         let (keys, previous) = (self.keys.clone(), self.previous);
@@ -191,7 +188,7 @@ impl Queue {
         let lease = self.shared.config.lease.ttl * 7 / 8;
         Ok(match self.config.kind {
             QueueKind::List => {
-                let list = List::take(connections, keys, found, (epoch, id), previous, lease).await?;
+                let list = List::take(connections, keys, found, (drawn.epoch, id), previous, lease).await?;
                 if !list.is_intact() {
                     self.metrics.foreign_pops.increment(1);
                     tracing::error!(
@@ -205,7 +202,7 @@ impl Queue {
             QueueKind::Stream => {
                 let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));
                 let at_once = deletes_at_once(version);
-                let (what, number) = ((keys, &self.config), (epoch, id, previous));
+                let (what, number) = ((keys, &self.config), (drawn, id, previous));
                 let stream = Stream::take(connections, what, found, number, lease, at_once, watched).await?;
                 Source::Stream(Box::new(stream))
             }

@@ -8,7 +8,7 @@ use bson::spec::ElementType;
 
 use super::operator::{REVIVE, operator};
 use super::pipeline::asks_whether_new;
-use super::{Tombstones, fresh};
+use super::{Strange, Tombstones, fresh};
 use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update};
 use crate::event::Collections;
@@ -44,6 +44,17 @@ impl Guard {
                 c => id.push(c),
             }
         }
+        Guard { path: format!("{WATERMARK_FIELD}.{id}"), id }
+    }
+
+    /// The same for the n-th stream in the queue's place: the numbers of the former ones are not its own. No key has such an
+    /// ending, since a percent sign in it is encoded.
+    #[must_use]
+    pub fn in_generation(self, generation: i64) -> Self {
+        if generation <= 1 {
+            return self;
+        }
+        let id = format!("{}%n{generation}", self.id);
         Guard { path: format!("{WATERMARK_FIELD}.{id}"), id }
     }
 
@@ -130,7 +141,7 @@ impl Encoder<'_> {
     ) -> impl Iterator<Item = Command> + 'w {
         self.pack(writes, |out, write| {
             let entity = write.entity.get();
-            self.statement(out, entity, &write.segment);
+            self.statement(out, entity, &write.segment, write.instead_of.lock().as_deref());
             Some(self.kind(entity.collection, &write.segment))
         })
     }
@@ -142,7 +153,10 @@ impl Encoder<'_> {
         writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
     ) -> impl Iterator<Item = Command> + 'w {
         self.pack(writes, |out, write| {
-            fresh::document(out, write.entity.get(), &write.segment, self.guard).then_some(Kind::Insert)
+            // What has a watermark is not new.
+            let is_known = write.instead_of.lock().is_some();
+            (!is_known && fresh::document(out, write.entity.get(), &write.segment, self.guard))
+                .then_some(Kind::Insert)
         })
     }
 
@@ -180,7 +194,7 @@ impl Encoder<'_> {
     #[must_use]
     pub fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
         let mut statement = Vec::new();
-        self.statement(&mut statement, entity, segment);
+        self.statement(&mut statement, entity, segment, None);
         let mut open = self.open(entity.collection, self.kind(entity.collection, segment));
         open.add(0, &statement);
         open.close()
@@ -207,10 +221,16 @@ impl Encoder<'_> {
         Open { collection, kind, body, start, array, writes: Vec::new() }
     }
 
-    fn statement(&self, out: &mut Vec<u8>, entity: EntityRef<'_>, segment: &Segment) {
+    fn statement(
+        &self,
+        out: &mut Vec<u8>,
+        entity: EntityRef<'_>,
+        segment: &Segment,
+        instead_of: Option<&Strange>,
+    ) {
         let start = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "q");
-        self.filter(out, entity, segment);
+        self.filter(out, entity, segment, instead_of);
         match &segment.update {
             Update::Fields(fields) if fields.are_piped() => {
                 raw::write_key(out, ElementType::Array, "u");
@@ -237,11 +257,20 @@ impl Encoder<'_> {
         end_document(out, start);
     }
 
-    /// `{_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`; documents without watermark match.
-    fn filter(&self, out: &mut Vec<u8>, entity: EntityRef<'_>, segment: &Segment) {
+    /// `{_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`; documents without watermark match. Where the watermark is
+    /// one that proves nothing, exactly that: `{_id: X, "_tidegate.<queue id>": w}`.
+    fn filter(
+        &self,
+        out: &mut Vec<u8>,
+        entity: EntityRef<'_>,
+        segment: &Segment,
+        instead_of: Option<&Strange>,
+    ) {
         let start = begin_document(out);
         write_entity(out, entity);
-        if let Some(guard) = self.guard {
+        if let (Some(guard), Some(strange)) = (self.guard, instead_of) {
+            strange.filter(out, guard);
+        } else if let Some(guard) = self.guard {
             raw::write_key(out, ElementType::EmbeddedDocument, &guard.path);
             let not = begin_document(out);
             raw::write_key(out, ElementType::EmbeddedDocument, "$not");

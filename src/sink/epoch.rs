@@ -23,6 +23,15 @@ pub struct Identity {
     pub is_new: bool,
 }
 
+/// What an ownership gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    /// Its number.
+    pub epoch: i64,
+    /// Of a stream, the least generation that it may be of: its ids are its own, and may be below those of a former one.
+    pub generation: i64,
+}
+
 /// Whatever the writes' concern is, an epoch must never be taken twice.
 fn concern() -> Document {
     doc! {"w": "majority"}
@@ -39,7 +48,7 @@ impl Sink {
         queue: &str,
         least: i64,
         identity: Option<&Identity>,
-    ) -> Result<Option<i64>, SinkError> {
+    ) -> Result<Option<Drawn>, SinkError> {
         // Two steps, each atomic: whoever's increment comes later has the larger epoch.
         let raise = match least {
             ..1 => doc! {"$setOnInsert": {"epoch": fastrand::i64(0..FIRST_EPOCHS)}},
@@ -65,9 +74,13 @@ impl Sink {
             }
         }
         if let Some(taken) = self.change_epoch(query, update).await? {
-            let epoch = taken.get("epoch").and_then(Bson::as_i64);
+            let number = |field| taken.get(field).and_then(Bson::as_i64);
             let none = || SinkError::transient("no epoch could be taken: the reply has none");
-            return epoch.map(Some).ok_or_else(none);
+            let epoch = number("epoch").ok_or_else(none)?;
+            // A Redis that is new, or has lost everything, knows of no former stream.
+            let has_lost = identity.is_some_and(|identity| identity.is_new) && number("owner").is_some();
+            let generation = number("generation").unwrap_or(1) + i64::from(has_lost);
+            return Ok(Some(Drawn { epoch, generation }));
         }
         match self.claimed(queue).await? {
             Some(_) => Ok(None),
@@ -80,10 +93,20 @@ impl Sink {
     ///
     /// # Errors
     /// MongoDB's: nobody knows.
-    pub async fn claim(&self, queue: &str, epoch: i64, identity: &Identity) -> Result<bool, SinkError> {
+    pub async fn claim(
+        &self,
+        queue: &str,
+        epoch: i64,
+        identity: &Identity,
+        generation: i64,
+    ) -> Result<bool, SinkError> {
         // Without an owner, too.
         let query = doc! {"_id": queue, "identity": &identity.name, "owner": {"$not": {"$gt": epoch}}};
-        let claimed = self.change_epoch(query, doc! {"$set": {"owner": epoch}}).await?;
+        let mut update = doc! {"$set": {"owner": epoch}};
+        if generation > 1 {
+            update.insert("$max", doc! {"generation": generation});
+        }
+        let claimed = self.change_epoch(query, update).await?;
         Ok(claimed.is_some())
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bson::spec::ElementType;
-use bson::{Binary, Bson, Document};
+use bson::{Binary, Bson, Decimal128, Document, doc};
 
 use super::command::{Guard, write_entity};
 use super::{Sink, SinkError};
@@ -19,17 +19,52 @@ pub enum Found {
     Nothing,
     /// It has no watermark of the queue.
     Unmarked,
-    /// Its watermark of the queue.
+    /// Its watermark of the queue, by its value.
     Watermark(i64),
+    /// What is in the place of its watermark proves nothing.
+    Strange,
     /// Its `_id` is taken, by a document with another shard key.
     Taken,
+}
+
+/// What is in the place of a watermark, and is none. It proves nothing, but some of it keeps the guard from matching: an
+/// array, for one, is as large as its largest element.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Strange {
+    /// A value of the queue's field.
+    Value(Bson),
+    /// What holds the fields of all queues is an array.
+    Array,
+}
+
+impl Strange {
+    /// The number, if it is one.
+    #[must_use]
+    pub fn as_watermark(&self) -> Option<i64> {
+        match self {
+            Strange::Value(value) => whole(value),
+            Strange::Array => None,
+        }
+    }
+
+    /// Writes what a filter says of a document that has it.
+    pub(super) fn filter(&self, out: &mut Vec<u8>, guard: &Guard) {
+        let condition = match self {
+            Strange::Value(value) => doc! { guard.path(): value.clone() },
+            Strange::Array => doc! { WATERMARK_FIELD: { "$type": "array" } },
+        };
+        // What was read from BSON can be written again.
+        let bytes = bson::serialize_to_vec(&condition).unwrap_or_default();
+        out.extend_from_slice(bytes.get(4..bytes.len().saturating_sub(1)).unwrap_or_default());
+    }
 }
 
 /// Ids asked for at once; their documents' watermarks fit one reply.
 const IDS: usize = 1000;
 
 impl Sink {
-    /// Looks up the documents' watermarks of a queue, in the order of `writes`. Without a guard there are none.
+    /// Looks up the documents' watermarks of a queue, in the order of `writes`, each as it is stored. Without a guard there
+    /// are none.
     ///
     /// # Errors
     /// MongoDB's.
@@ -37,9 +72,9 @@ impl Sink {
         &self,
         writes: &[&Write],
         guard: Option<&Guard>,
-    ) -> Result<Vec<Found>, SinkError> {
+    ) -> Result<Vec<(Found, Option<Strange>)>, SinkError> {
         let projected = guard.map_or("_id", Guard::path);
-        let mut all = vec![Found::Nothing; writes.len()];
+        let mut all = vec![(Found::Nothing, None); writes.len()];
         let mut by_collection: HashMap<CollectionId, Vec<usize>> = HashMap::new();
         for (at, write) in writes.iter().enumerate() {
             let entity = write.entity.get();
@@ -59,7 +94,7 @@ impl Sink {
                 if !self.find(entity.collection, &by_id, projected, 1).await?.is_empty() {
                     // Unless it was made between the two looks, it is another's.
                     found = find().await?;
-                    all[at] = Found::Taken;
+                    all[at] = (Found::Taken, None);
                 }
             }
             if let Some(document) = found.first() {
@@ -70,13 +105,13 @@ impl Sink {
             for some in places.chunks(IDS) {
                 let filter = among(some.iter().map(|at| writes[*at].entity.get().id));
                 let documents = self.find(collection, &filter, projected, some.len()).await?;
-                let found: HashMap<Vec<u8>, Found> = documents
+                let found: HashMap<Vec<u8>, (Found, Option<Strange>)> = documents
                     .iter()
                     .filter_map(|document| Some((id_bytes(document.get("_id")?), watermark(document, guard))))
                     .collect();
                 for at in some {
-                    let found = found.get(&key(writes[*at].entity.get().id)).copied();
-                    all[*at] = found.unwrap_or(Found::Nothing);
+                    let found = found.get(&key(writes[*at].entity.get().id)).cloned();
+                    all[*at] = found.unwrap_or((Found::Nothing, None));
                 }
             }
         }
@@ -126,11 +161,43 @@ fn among<'a>(ids: impl Iterator<Item = ValueRef<'a>>) -> Vec<u8> {
     out
 }
 
-fn watermark(document: &Document, guard: Option<&Guard>) -> Found {
-    let Some(guard) = guard else { return Found::Unmarked };
-    let watermarks = document.get_document(WATERMARK_FIELD).ok();
-    let watermark = watermarks.and_then(|watermarks| watermarks.get(guard.id())).and_then(Bson::as_i64);
-    watermark.map_or(Found::Unmarked, Found::Watermark)
+fn watermark(document: &Document, guard: Option<&Guard>) -> (Found, Option<Strange>) {
+    let Some(guard) = guard else { return (Found::Unmarked, None) };
+    let watermarks = match document.get(WATERMARK_FIELD) {
+        Some(Bson::Document(watermarks)) => watermarks,
+        Some(Bson::Array(_)) => return (Found::Strange, Some(Strange::Array)),
+        // No field can be in it: the server refuses to make one.
+        _ => return (Found::Unmarked, None),
+    };
+    let Some(value) = watermarks.get(guard.id()) else { return (Found::Unmarked, None) };
+    (whole(value).map_or(Found::Strange, Found::Watermark), Some(Strange::Value(value.clone())))
+}
+
+/// A whole number of any type: to MongoDB they compare alike, and other programs store what they please.
+fn whole(value: &Bson) -> Option<i64> {
+    match value {
+        Bson::Int32(n) => Some((*n).into()),
+        Bson::Int64(n) => Some(*n),
+        // From 2^63 on they do not fit.
+        Bson::Double(n) if n.fract() == 0.0 && n.abs() < 9_223_372_036_854_775_808.0 => Some(*n as i64),
+        Bson::Decimal128(n) => whole_decimal(*n),
+        _ => None,
+    }
+}
+
+fn whole_decimal(n: Decimal128) -> Option<i64> {
+    let text = n.to_string();
+    let (digits, exponent) = text.split_once(['E', 'e']).unwrap_or((&text, "0"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let exponent = exponent.parse::<i32>().ok()? - i32::try_from(fraction.len()).ok()?;
+    let unscaled: i128 = format!("{whole}{fraction}").parse().ok()?;
+    let power = 10_i128.checked_pow(exponent.unsigned_abs())?;
+    let value = match exponent {
+        0.. => unscaled.checked_mul(power)?,
+        _ if unscaled % power == 0 => unscaled / power,
+        _ => return None,
+    };
+    i64::try_from(value).ok()
 }
 
 /// What finds an id again. To MongoDB, 7 is the same whatever number type it has.
@@ -165,5 +232,57 @@ fn id_bytes(id: &Bson) -> Vec<u8> {
         }
         // No event has such an id.
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(watermark: impl Into<Bson>) -> (Found, Option<Strange>) {
+        let document = doc! { "_id": 1, WATERMARK_FIELD: { "q": watermark.into() } };
+        super::watermark(&document, Some(&Guard::new("q")))
+    }
+
+    #[test]
+    fn numbers_count_by_their_value() {
+        let large = (40_i64 << 36) + 17;
+        assert_eq!(found(large).0, Found::Watermark(large));
+        // As it is stored: not every server finds it by the same number of another type.
+        let stored = Strange::Value(Bson::Double(large as f64));
+        assert_eq!(found(large as f64), (Found::Watermark(large), Some(stored)));
+        assert_eq!(found(7).0, Found::Watermark(7));
+        for (text, value) in
+            [("2748779069457", large), ("27487790694570E-1", large), ("17.00", 17), ("5E+3", 5000)]
+        {
+            assert_eq!(found(text.parse::<Decimal128>().unwrap()).0, Found::Watermark(value), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_number_is_told() {
+        let decimal = |text: &str| Bson::Decimal128(text.parse().unwrap());
+        for value in [
+            Bson::Double(1.5),
+            Bson::Double(f64::INFINITY),
+            Bson::Double(9.3e18),
+            decimal("1.5"),
+            decimal("NaN"),
+            decimal("1E+40"),
+            Bson::Null,
+            "7".into(),
+            Bson::Array(vec![Bson::Int64(i64::MAX)]),
+            Bson::Document(doc! {}),
+        ] {
+            assert_eq!(found(value.clone()), (Found::Strange, Some(Strange::Value(value))));
+        }
+        let guard = Guard::new("q");
+        let within = |value: Bson| super::watermark(&doc! { WATERMARK_FIELD: value }, Some(&guard));
+        assert_eq!(
+            within(Bson::Array(vec![Bson::Document(doc! {"q": 1})])),
+            (Found::Strange, Some(Strange::Array))
+        );
+        assert_eq!(within(Bson::Int32(5)).0, Found::Unmarked);
+        assert_eq!(within(Bson::Document(doc! {})).0, Found::Unmarked);
     }
 }

@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError};
 
+use super::stream::ANOTHER;
+
 /// Why a queue cannot be read or committed to by this owner any more.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -14,6 +16,9 @@ pub enum SourceError {
     /// Elements are not where they were: somebody else pops or inserts.
     #[error("another client removes or inserts elements")]
     ForeignPop,
+    /// Another stream is in the place of the one that was taken over.
+    #[error("another stream is in its place")]
+    OtherStream,
     /// MongoDB knows of a later owner, which is in another Redis, or in one that this one was copied to.
     #[error("MongoDB knows of a later owner of the queue")]
     Deposed,
@@ -70,6 +75,7 @@ impl From<RedisError> for SourceError {
                 Some("WRONGTYPE") => {
                     SourceError::Fatal(format!("a key has another type than its queue: {error}"))
                 }
+                Some(ANOTHER) => SourceError::OtherStream,
                 _ => SourceError::Lost(error.to_string()),
             },
         }

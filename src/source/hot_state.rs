@@ -36,12 +36,14 @@ return found";
 /// A hash never has both a leaf and something below it. So where a leaf is at the very path of a write, nothing is above
 /// or below, and it is all that has to be looked at.
 ///
-/// KEYS owner hash... · ARGV epoch ttl-ms watermark-field, and for each hash: the offsets that it must not and must have
+/// A watermark from `beyond` on is of another numbering, and does not say what the hash has.
+///
+/// KEYS owner hash... · ARGV epoch ttl-ms watermark-field beyond, and for each hash: the offsets that it must not and must have
 /// reached, its ttl in ms, the number of arguments, and those: see `Program`
 const APPLY: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1 } end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-local own = ARGV[3]
+local own, beyond = ARGV[3], ARGV[4]
 
 local function padded(offset) return string.rep('0', 19 - #offset) .. offset end
 local function starts(text, start) return string.sub(text, 1, #start) == start end
@@ -72,6 +74,7 @@ local function refresh(key, first, last, ttl, at, stop)
   if reached then
     if not string.find(reached, '^%d+$') or #reached > 19 then return end
     reached = padded(reached)
+    if beyond ~= '' and reached >= padded(beyond) then return end
     if reached >= padded(last) then return 3 end
     if reached >= padded(first) then return end
   end
@@ -197,7 +200,7 @@ local function refresh(key, first, last, ttl, at, stop)
   return 1
 end
 
-local outcomes, at = {}, 4
+local outcomes, at = {}, 5
 for i = 2, #KEYS do
   local key, stop = KEYS[i], at + 4 + tonumber(ARGV[at + 3])
   local kind = redis.call('TYPE', key)['ok']
@@ -301,17 +304,18 @@ impl Lease {
     }
 
     /// Applies writes to the hot states that are there, those of one document in order. `watermark` is the field of the
-    /// queue's own. Answers what became of each; nothing where there is none.
+    /// queue's own; those from `beyond` on are of another numbering. Answers what became of each; nothing where there is none.
     ///
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn refresh_hot_states(
         &self,
-        watermark: &str,
+        (watermark, beyond): (&str, Option<i64>),
         states: &[Refresh<'_>],
     ) -> Result<Vec<Option<Refreshed>>, SourceError> {
         let mut call = self.hot_states().apply.prepare_invoke();
         call.key(&self.keys().owner).arg(self.args()).arg(watermark);
+        call.arg(beyond.map(|beyond| beyond.to_string()).unwrap_or_default());
         for state in states {
             call.key(state.key).arg(state.first).arg(state.last).arg(state.ttl_ms);
             match &state.program {

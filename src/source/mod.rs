@@ -69,6 +69,27 @@ impl Source {
         }
     }
 
+    /// How many streams were in this place, one after another, with this one.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        match self {
+            Source::Stream(stream) => stream.generation(),
+            Source::List(_) | Source::Pop(_) => 1,
+        }
+    }
+
+    /// The numbering that an offset is of, where there are several: a later one follows when all of this is settled.
+    #[must_use]
+    pub fn numbering(&self, offset: i64) -> Option<i64> {
+        matches!(self, Source::List(_)).then(|| epoch_of(offset))
+    }
+
+    /// The first offset that is not of the numbering of this one, nor of an earlier one, where there are several.
+    #[must_use]
+    pub fn beyond_numbering(&self, offset: i64) -> Option<i64> {
+        list::first_offset(self.numbering(offset)? + 1).ok()
+    }
+
     /// How many of the events that are wanted may be asked for: no more than are `known` to be there, where elements
     /// are numbered by their place.
     #[must_use]

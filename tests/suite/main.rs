@@ -23,6 +23,7 @@ mod new_documents;
 mod node;
 mod numbering;
 mod odd_events;
+mod other_stream;
 mod outages;
 mod overload;
 mod ownership;

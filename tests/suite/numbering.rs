@@ -1,11 +1,14 @@
 //! Numbers that mean nothing here: of another Redis, of another life of the queue, of another id.
 
-use anyhow::{Context, ensure};
-use bson::doc;
-use redis::AsyncCommands;
+use std::collections::BTreeMap;
 
-use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged, settled};
-use crate::support::{Aof, Launch, Metrics, Redis, Tidegate, push, try_eventually};
+use anyhow::{Context, ensure};
+use bson::{Bson, Document, doc};
+use redis::AsyncCommands;
+use serde_json::json;
+
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged, settled, update};
+use crate::support::{Aof, Forge, Launch, Metrics, On, Redis, Tidegate, push, try_eventually};
 
 type Outcome = anyhow::Result<()>;
 
@@ -132,7 +135,7 @@ async fn what_was_read_under_a_former_id_is_settled_under_that() -> Outcome {
     ensure!(sum("tidegate_events_deduplicated_total") == 10.0);
     let watermarks = stage.document("d").await?.context("no document")?.get_document("_tidegate")?.clone();
     ensure!(watermarks.contains_key("other"), "{watermarks}");
-    let records = stage.database.collection::<bson::Document>("tidegate");
+    let records = stage.database.collection::<Document>("tidegate");
     let former = records.find_one(doc! {"_id": &stage.queue}).await?.context("no record")?;
     ensure!(!former.contains_key("identity"), "the former id is given up: {former}");
     Ok(())
@@ -169,5 +172,215 @@ async fn epochs_of_a_queue_that_nobody_knows_begin_anywhere() -> Outcome {
     let epochs = [epoch(&stage.queue), epoch("other")];
     ensure!(epochs[0] != epochs[1], "{epochs:?}");
     ensure!(epochs.iter().all(|epoch| (1.0..=1_048_576.0 + 100.0).contains(epoch)), "{epochs:?}");
+    Ok(())
+}
+
+/// Above any number with which a queue begins.
+const LATER: i64 = 1 << 21;
+
+/// Makes a document with something in the place of the queue's watermark.
+async fn marked(stage: &Stage, id: &str, watermark: impl Into<Bson>) -> Outcome {
+    let document = doc! { "_id": id, "before": true, "_tidegate": { &stage.queue: watermark.into() } };
+    stage.database.collection("documents").insert_one(document).await?;
+    Ok(())
+}
+
+fn deduplicated(stage: &Stage, metrics: &Metrics) -> f64 {
+    metrics.sum("tidegate_events_deduplicated_total", &[("queue", &stage.queue)])
+}
+
+#[tokio::test]
+async fn a_watermark_of_another_numbering_proves_nothing() -> Outcome {
+    let stage = Setting::new().with("receipts.enabled = true\n").stage().await?;
+    // A database that was copied without the collection `tidegate`.
+    let ids: Vec<_> = (0..10).map(|n| format!("d{n}")).collect();
+    for id in ids.iter().map(String::as_str).chain(["replaced", "deleted", "refused"]) {
+        marked(&stage, id, (LATER << 36) + 17).await?;
+    }
+    let set = doc! {"$set": {"text": "no number"}};
+    stage.database.collection::<Document>("documents").update_one(doc! {"_id": "refused"}, set).await?;
+    let mut tidegate = stage.start().await?;
+    stage.push(ids.iter().flat_map(|id| (0..3).map(move |n| logged(id, n)))).await?;
+    stage
+        .push([
+            json!({"collection": "documents", "id": "replaced", "replace": {"n": 1}}).to_string(),
+            json!({"collection": "documents", "id": "deleted", "delete": true}).to_string(),
+            update("refused", json!({"$inc": {"text": 1}})),
+            update("refused", json!({"$set": {"n": 1}})),
+        ])
+        .await?;
+    let metrics = stage.settled(&tidegate).await?;
+    ensure!(deduplicated(&stage, &metrics) == 0.0);
+    for id in &ids {
+        assert_exact(stage.document(id.as_str()).await?.as_ref(), 3);
+    }
+    let replaced = stage.document("replaced").await?.context("no document")?;
+    ensure!(replaced.get("n").map(crate::stage::number) == Some(1) && !replaced.contains_key("before"));
+    ensure!(stage.document("deleted").await?.is_none(), "it is not deleted");
+    let refused = stage.document("refused").await?.context("no document")?;
+    ensure!(refused.get("n").map(crate::stage::number) == Some(1), "{refused}");
+    ensure!(stage.dead_letters().await?.len() == 1, "one is refused");
+    tidegate.logged("watermarks of another numbering", PATIENCE).await?;
+    let told = tidegate.log().iter().filter(|line| line.contains("of another numbering")).count();
+    ensure!(told == 1, "it is told {told} times");
+    tidegate.terminate().await?;
+
+    // The next numbering is above it.
+    let tidegate = stage.start().await?;
+    ensure!(tidegate.metrics().await?.sum("tidegate_epoch", &[("queue", &stage.queue)]) > LATER as f64);
+    marked(&stage, "more", (LATER << 36) + 17).await?;
+    stage.push((0..3).map(|n| logged("more", n))).await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("more").await?.as_ref(), 3);
+    ensure!(!tidegate.log().iter().any(|line| line.contains("of another numbering")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watermark_of_any_type_holds_nothing_up() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let later = (LATER << 36) as f64;
+    let decimal = |text: &str| Bson::Decimal128(text.parse().expect("a decimal"));
+    let values = [
+        Bson::Double(later),
+        Bson::Double(1.5),
+        Bson::Double(f64::INFINITY),
+        Bson::Double(1e300),
+        decimal("144115188075855872"),
+        decimal("1E+40"),
+        Bson::Int64(i64::MAX),
+        Bson::Int32(7),
+        Bson::Null,
+        "text".into(),
+        Bson::Boolean(true),
+        Bson::Document(doc! {"a": 1}),
+        Bson::Array(vec![Bson::Int64(i64::MAX), Bson::Int64(1)]),
+        Bson::MaxKey,
+        Bson::DateTime(bson::DateTime::now()),
+    ];
+    for (n, value) in values.iter().enumerate() {
+        marked(&stage, &n.to_string(), value.clone()).await?;
+    }
+    let mut tidegate = stage.start().await?;
+    for n in 0..values.len() {
+        stage.push((0..3).map(|event| logged(&n.to_string(), event))).await?;
+    }
+    let metrics = stage.settled(&tidegate).await?;
+    ensure!(deduplicated(&stage, &metrics) == 0.0);
+    for (n, value) in values.iter().enumerate() {
+        println!("{value}");
+        let document = stage.document(n.to_string()).await?;
+        assert_exact(document.as_ref(), 3);
+        let watermark =
+            document.as_ref().map(|document| document.get_document("_tidegate")?.get_i64(&stage.queue));
+        ensure!(matches!(watermark, Some(Ok(_))), "{watermark:?}");
+    }
+    tidegate.logged("they do not count", PATIENCE).await?;
+    tidegate.terminate().await?;
+    // Rubbish has used no numbers up.
+    let tidegate = stage.start().await?;
+    ensure!(tidegate.metrics().await?.sum("tidegate_epoch", &[("queue", &stage.queue)]) < f64::from(1 << 26));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watermark_that_another_program_stored_as_a_double_counts() -> Outcome {
+    let stage = Setting::new().stage().await?;
+    let tidegate = stage.start().await?;
+    let events: Vec<_> = (0..10).map(|n| logged("d", n)).collect();
+    stage.push(&events).await?;
+    stage.settled(&tidegate).await?;
+    tidegate.terminate().await?;
+    uncommit(&stage, &events).await?;
+    let path = format!("_tidegate.{}", stage.queue);
+    let document = stage.document("d").await?.context("no document")?;
+    let watermark = document.get_document("_tidegate")?.get_i64(&stage.queue)?;
+    let decimal: bson::Decimal128 = format!("{watermark}.0").parse()?;
+    let set = doc! {"$set": {path: decimal}};
+    stage.database.collection::<Document>("documents").update_one(doc! {"_id": "d"}, set).await?;
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    ensure!(deduplicated(&stage, &metrics) == 10.0);
+    assert_exact(stage.document("d").await?.as_ref(), 10);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_over_a_strange_watermark_is_made_once_though_its_reply_is_lost() -> Outcome {
+    let mut stage = Setting::new().stage().await?;
+    let forge = Forge::start(&stage.mongo).await?;
+    stage.launch = stage.launch.env("TIDEGATE_MONGODB__URI", forge.uri());
+    marked(&stage, "d", LATER << 36).await?;
+    let tidegate = stage.start().await?;
+    let path = format!("_tidegate.{}", stage.queue);
+    let exactly = Bson::Int64(LATER << 36);
+    let rule = forge.rule(
+        On::command("update")
+            .collection("documents")
+            .when(move |command| {
+                let updates =
+                    command.get_array("updates").into_iter().flatten().filter_map(Bson::as_document);
+                let mut filters = updates.filter_map(|update| update.get_document("q").ok());
+                filters.any(|filter| filter.get(&path) == Some(&exactly))
+            })
+            .times(1)
+            .close_after(),
+    );
+    stage.push((0..5).map(|n| logged("d", n))).await?;
+    rule.hit(1, PATIENCE).await?;
+    let metrics = stage.settled(&tidegate).await?;
+    assert_exact(stage.document("d").await?.as_ref(), 5);
+    ensure!(deduplicated(&stage, &metrics) == 5.0, "it is found again");
+    Ok(())
+}
+
+/// How often each event of `logged` is in a document's log.
+async fn counts(stage: &Stage, id: &str) -> anyhow::Result<BTreeMap<i64, usize>> {
+    let document = stage.document(id).await?.context("no document")?;
+    let mut counts = BTreeMap::new();
+    for n in document.get_array("log")? {
+        *counts.entry(crate::stage::number(n)).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// A copy of a Redis that goes on by itself, as one that took the place of a primary which was cut off.
+async fn promoted(redis: &Redis) -> anyhow::Result<Redis> {
+    let copy = Redis::start_with(Aof::Off).await?;
+    let mut connection = copy.connect().await?;
+    let address = redis.address()?;
+    redis::cmd("REPLICAOF")
+        .arg(address.ip().to_string())
+        .arg(address.port())
+        .exec_async(&mut connection)
+        .await?;
+    try_eventually(PATIENCE, "the copy to be made", async || {
+        let info: String =
+            redis::cmd("INFO").arg("replication").query_async(&mut copy.connect().await?).await?;
+        ensure!(info.contains("master_link_status:up"), "{info}");
+        Ok(())
+    })
+    .await?;
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut connection).await?;
+    Ok(copy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_that_was_cut_off_has_is_told_durable_only_if_it_is() -> Outcome {
+    let stage = Setting::new().own_fast_servers().stage().await?;
+    let mut first = stage.start().await?;
+    stage.push((0..10).map(|n| logged("d", n))).await?;
+    stage.settled(&first).await?;
+    let other = promoted(&stage.redis).await?;
+    let _second = stage.launch.clone().redis(&other).start().await?;
+    push(&mut other.connect().await?, &stage.queue, (10..20).map(|n| logged("d", n))).await?;
+    // Its producers do not know that it was cut off; nor does its owner, at first.
+    stage.push((20..30).map(|n| logged("d", n))).await?;
+    first.logged("MongoDB knows of a later owner", PATIENCE).await?;
+    for redis in [&stage.redis, &other] {
+        empty(redis, &stage.queue).await?;
+    }
+    let counts = counts(&stage, "d").await?;
+    ensure!(counts.keys().copied().eq(0..30), "what is trimmed is in MongoDB: {counts:?}");
     Ok(())
 }

@@ -280,6 +280,7 @@ impl Court {
             unsettled,
             refused_since: None,
             doubtful_refusals: 0,
+            instead_of: Default::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::Mutex;
 use self::entry::{Entries, Form};
 use self::id::Id;
 pub(crate) use self::id::ms_of;
+pub(super) use self::script::ANOTHER;
 use self::script::Acknowledge;
 use super::error::SourceError;
 use super::identity::Known;
@@ -29,6 +30,7 @@ use super::window::{Depth, Window};
 use super::wire::Wire;
 use crate::config::{self, Trim};
 use crate::metrics::QueueMetrics;
+use crate::sink::Drawn;
 use crate::status::Status;
 
 /// A stream that this instance owns.
@@ -54,6 +56,8 @@ pub struct Stream {
     pending_from: Option<i64>,
     /// Entries below this offset are to be recovered before anything else.
     recover_to: i64,
+    /// How many streams were in this place, one after another, with this one.
+    generation: i64,
     /// Entries from the base up to this offset may have been written by a former owner; the rest was only fetched.
     written_to: i64,
 }
@@ -116,7 +120,7 @@ type Counts = (u64, u64, i64);
 type Fence = (i64, usize, u64, u64, i64);
 
 /// What `TAKE` answers.
-type Taken = (i64, i64, String, String, String, String, i64, u64, String);
+type Taken = (i64, i64, String, String, String, String, i64, u64, String, i64);
 
 /// Reads a stream's state.
 ///
@@ -147,7 +151,7 @@ impl Stream {
         (mut connection, wire): (MultiplexedConnection, Wire),
         (keys, config): (Keys, &config::Queue),
         (seen, before): (&State, &Known),
-        (epoch, id, previous): (i64, &str, Option<i64>),
+        (drawn, id, previous): (Drawn, &str, Option<i64>),
         ttl: Duration,
         deletes_at_once: bool,
         (metrics, status): (Arc<QueueMetrics>, Arc<Status>),
@@ -155,7 +159,8 @@ impl Stream {
         let found = Id::parse(&seen.position).unwrap_or_default();
         let taken: Taken = Script::new(script::TAKE)
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
-            .arg(epoch)
+            .key(&[&keys.dead, &keys.dead_list])
+            .arg(drawn.epoch)
             .arg(millis(ttl))
             .arg(previous.map(|epoch| epoch.to_string()).unwrap_or_default())
             .arg(&[&seen.base, &seen.read])
@@ -165,9 +170,10 @@ impl Stream {
             .arg(found.to_string())
             .arg(&before.args())
             .arg(id)
+            .arg(drawn.generation)
             .invoke_async(&mut connection)
             .await?;
-        let (answer, moved, position, adopted, base, read, count, pending, fetched) = taken;
+        let (answer, moved, position, adopted, base, read, count, pending, fetched, generation) = taken;
         fenced(answer)?;
         let taken = State { base, read, ..State::default() };
         let (offset, read) = taken.offsets();
@@ -205,10 +211,13 @@ impl Stream {
             pending_from: None,
             recover_to,
             written_to: read,
-            lease: Lease::new(connection, keys, epoch, ttl),
+            generation,
+            lease: Lease::new(connection, keys, drawn.epoch, ttl),
         };
-        if moved != 0 {
-            stream.was_moved();
+        match moved {
+            0 => {}
+            2 => stream.is_another(),
+            _ => stream.was_moved(),
         }
         if recover_to > read {
             // Once it is written, too, it must not look like what nobody has decoded yet.
@@ -232,6 +241,12 @@ impl Stream {
         &self.lease
     }
 
+    /// How many streams were in this place, one after another, with this one. Each has ids of its own.
+    #[must_use]
+    pub fn generation(&self) -> i64 {
+        self.generation
+    }
+
     /// The id behind which new entries are.
     pub async fn past(&self) -> String {
         self.reading.lock().await.past.to_string()
@@ -245,6 +260,17 @@ impl Stream {
             group = self.group,
             "another client moves the consumer group's position, but tidegate needs the group to itself: \
              it is put back, nothing is lost"
+        );
+    }
+
+    /// It is not the stream that was here at the last takeover.
+    fn is_another(&self) {
+        self.metrics.foreign_pops.increment(1);
+        tracing::error!(
+            queue = self.lease.keys().queue,
+            generation = self.generation,
+            "another stream is in the place of the former, which was deleted or renamed: it is read from its beginning; \
+             what was not settled of the former is lost"
         );
     }
 

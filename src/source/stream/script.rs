@@ -3,10 +3,12 @@
 //! Ids are never computed here. The hash `stream` holds `position`, the id at which tidegate put the group; `adopted`,
 //! the one at which it found it, and behind which it has read everything itself; `epoch`, the last ownership's;
 //! `reader`, that of the ownership which read what is unsettled; and `fetched`, an id and how many entries behind it were
-//! asked for last: they may kill whoever is answered, before any of them is used.
+//! asked for last: they may kill whoever is answered, before any of them is used. `generation` counts the streams that
+//! were in the key's place one after another; `seen` is what is told of the present one: how many entries were added and
+//! removed, its last id, and its first entry's id with a digest.
 
-/// What scripts have in common: the group's `XINFO`, the stream's, how many entries are behind the group's position,
-/// and acknowledging entries, or a range of them. How that is done is what [`Acknowledge`] says.
+/// What scripts have in common: the group's `XINFO`, the stream's, whether it is another, how many entries are behind the
+/// group's position, and acknowledging entries, or a range of them. How that is done is what [`Acknowledge`] says.
 macro_rules! with_helpers {
     ($script:literal) => {
         concat!(
@@ -22,6 +24,46 @@ local function info(queue)
   local fields, s = redis.pcall('XINFO', 'STREAM', queue), {}
   for i = 1, #fields, 2 do s[fields[i]] = fields[i + 1] end
   return s
+end
+local function less(a, b)
+  local function padded(id)
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    return ms and string.rep('0', 20 - #ms) .. ms .. string.rep('0', 20 - #seq) .. seq or ''
+  end
+  return padded(a) < padded(b)
+end
+local function digest(entry) return redis.sha1hex(table.concat(entry[2], '\0')) end
+-- What is told of the stream: how many entries were added and removed, the last id, and the first entry's with its digest.
+local function recall(known)
+  local pattern = '^(%S+) (%S+) (%S+) ?(%S*) ?(%S*)$'
+  local added, removed, last, id, sha1 = string.match(redis.call('HGET', known, 'seen') or '', pattern)
+  return tonumber(added), tonumber(removed), last, id, sha1
+end
+-- Keeps what is told of the stream. A full Redis may refuse that.
+local function remember(queue, known)
+  local s = info(queue)
+  if not s['entries-added'] then return end
+  local first, _, _, _, id, sha1 = s['first-entry'], recall(known)
+  local seen = s['entries-added'] .. ' ' .. s['entries-added'] - s['length'] .. ' ' .. s['last-generated-id']
+  if first then seen = seen .. ' ' .. first[1] .. ' ' .. (first[1] == id and sha1 or digest(first)) end
+  if redis.call('HGET', known, 'seen') ~= seen then redis.pcall('HSET', known, 'seen', seen) end
+end
+-- Whether another stream is in the queue's place: only such a one has lost the group, or has it somewhere else. But a group
+-- may also be moved, or destroyed. In one stream, ids and counts never go back, and the first entry stays until it is removed.
+local function is_another(queue, known, g)
+  local position = redis.call('HGET', known, 'position')
+  if not position or g and g['last-delivered-id'] == position then return false end
+  local s = info(queue)
+  local now = s['last-generated-id'] or '0-0'
+  if less(now, position) then return true end
+  local added, removed, last, id, sha1 = recall(known)
+  if not added or not s['entries-added'] then return false end
+  local gone, first = s['entries-added'] - s['length'], s['first-entry']
+  if less(now, last) or s['entries-added'] < added or gone < removed then return true end
+  -- What is added to an empty one comes behind its last.
+  if id == '' then return first and not less(last, first[1]) or false end
+  if first and first[1] == id then return digest(first) ~= sha1 end
+  return gone == removed or first and less(first[1], id) or false
 end
 -- Entries behind the position, pending ones, and all that were ever added, if that is known. Redis does not tell
 -- the first where an entry behind the position was deleted.
@@ -103,15 +145,21 @@ return {
 }"
 );
 
+/// What scripts answer where another stream is in the place of the one that was taken over.
+pub(in crate::source) const ANOTHER: &str = "ANOTHERSTREAM";
+
 /// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Makes the group where there
-/// is none. Where it was moved, puts it back. Answers whether it was, where it is, where it was found at first, base,
-/// read, the number of entries read, if that is known, and of those pending, and the last of those fetched last.
+/// is none. Where it was moved, puts it back. Another stream in the place of the former is begun with, as the first one
+/// was; dead letters of the former lose their offsets' meaning, and are moved to their list. Answers 1 if the group was moved
+/// and 2 if it is another stream, where the group is, where it was found at first, base,
+/// read, the number of entries read, if that is known, and of those pending, the last of those fetched last, and the
+/// stream's generation.
 ///
-/// KEYS queue owner base read stream identity · ARGV epoch ttl-ms previous-epoch base read group position first-base
-/// first-position identity former-id former-epoch id
+/// KEYS queue owner base read stream identity dead dead-list · ARGV epoch ttl-ms previous-epoch base read group position
+/// first-base first-position identity former-id former-epoch id least-generation
 pub(super) const TAKE: &str = with_helpers!(
     r"
-local none = { -1, 0, '', '', '', '', -1, 0, '' }
+local none = { -1, 0, '', '', '', '', -1, 0, '', 0 }
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[3] then return none end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return none end
@@ -127,7 +175,17 @@ redis.call('HDEL', KEYS[6], 'new')
 redis.call('HSET', KEYS[6], 'id', ARGV[13], 'epoch', ARGV[1])
 local moved = 0
 local position = ARGV[4] ~= '' and redis.call('HGET', KEYS[5], 'position')
-if not position then
+local generation = math.max(tonumber(redis.call('HGET', KEYS[5], 'generation') or 1), tonumber(ARGV[14]))
+local another = position and is_another(KEYS[1], KEYS[5], g)
+if another then
+  generation = generation + 1
+  for _, letter in ipairs(redis.call('HVALS', KEYS[7])) do redis.call('RPUSH', KEYS[8], letter) end
+  redis.call('DEL', KEYS[7])
+  redis.call('HDEL', KEYS[5], 'fetched', 'seen')
+end
+redis.call('HSET', KEYS[5], 'generation', generation)
+if another or not position then
+  moved = another and 2 or 0
   position = ARGV[9]
   if not g then
     local s = info(KEYS[1])
@@ -144,6 +202,7 @@ elseif g['last-delivered-id'] ~= position then
   moved = 1
   redis.call('XGROUP', 'SETID', KEYS[1], ARGV[6], position)
 end
+remember(KEYS[1], KEYS[5])
 redis.call('HSET', KEYS[5], 'epoch', ARGV[1])
 local base, read = redis.call('GET', KEYS[3]), redis.call('GET', KEYS[4])
 if base == read then redis.call('HSET', KEYS[5], 'reader', ARGV[1]) end
@@ -166,7 +225,7 @@ while left > 0 do
 end
 return {
   1, moved, position, redis.call('HGET', KEYS[5], 'adopted') or position, base, read,
-  g['entries-read'] or -1, g['pending'], fetched,
+  g['entries-read'] or -1, g['pending'], fetched, generation,
 }"
 );
 
@@ -216,6 +275,8 @@ pub(super) const READ: &str = with_helpers!(
     r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, 0, -1 } end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local g = group(KEYS[1], ARGV[3])
+if is_another(KEYS[1], KEYS[4], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
 if ARGV[4] ~= '' then
   redis.call('SET', KEYS[3], ARGV[4])
   redis.call('HSET', KEYS[4], 'reader', ARGV[1])
@@ -229,7 +290,7 @@ for i = 6, #ARGV do
   for _, text in ipairs(entry[2]) do bytes = bytes + #text end
   largest, total = math.max(largest, bytes), total + bytes
 end
-return { 1, largest, depth(KEYS[1], group(KEYS[1], ARGV[3])) }"
+return { 1, largest, depth(KEYS[1], g) }"
 );
 
 /// Puts the group behind what is settled, moves its dead letters to their list, and trims. With no position, what
@@ -242,6 +303,8 @@ pub(super) const COMMIT: &str = with_helpers!(
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, 0, -1 } end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { -1, 0, 0, 0, -1 } end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local g = group(KEYS[1], ARGV[5])
+if is_another(KEYS[1], KEYS[4], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
 local offsets = tonumber(ARGV[12])
 for i = 13, 12 + offsets do
   local letter = redis.call('HGET', KEYS[5], ARGV[i])
@@ -252,7 +315,6 @@ for i = 13, 12 + offsets do
 end
 for i = 13 + offsets, #ARGV do redis.call('RPUSH', KEYS[6], ARGV[i]) end
 local queue, name, position, moved = KEYS[1], ARGV[5], ARGV[6], 0
-local g = group(queue, name)
 if position == '' then
   if g then acknowledge(queue, name, '-', ARGV[8], ARGV[10], ARGV[9]) end
   redis.call('DEL', KEYS[7])
@@ -276,6 +338,7 @@ else
     local lag = group(queue, name)['lag']
     if lag then redis.call('XTRIM', queue, 'MAXLEN', '~', math.max(lag, tonumber(ARGV[11]))) end
   end
+  remember(queue, KEYS[4])
 end
 return { 1, moved, depth(queue, group(queue, name)) }"
 );
@@ -288,6 +351,10 @@ pub(super) const LOOK: &str = with_helpers!(
     r"
 local g = group(KEYS[1], ARGV[2])
 local removed = 0
+if redis.call('GET', KEYS[2]) == ARGV[1] then
+  if is_another(KEYS[1], KEYS[3], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
+  remember(KEYS[1], KEYS[3])
+end
 if g and redis.call('GET', KEYS[2]) == ARGV[1] then
   local s, last = info(KEYS[1]), g['last-delivered-id']
   if s['last-generated-id'] == last and redis.call('HGET', KEYS[3], 'position') == last

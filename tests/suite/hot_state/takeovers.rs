@@ -29,6 +29,26 @@ async fn written(filler: &Filler, id: &str, events: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_of_another_numbering_does_not_stay_behind() -> Outcome {
+    let (stage, mut filler) = stage().await?;
+    let foreign = bson::doc! {"_id": "a", "count": 0, "_tidegate": { &stage.queue: 1_i64 << 57 }};
+    stage.database.collection("documents").insert_one(foreign).await?;
+    ensure!(filler.fill("a").await?);
+    let (proxy, launch) = held(&stage).await?;
+    let tidegate = launch.env("TIDEGATE_LEASE__TTL", "2s").start().await?;
+    // Written over the foreign watermark; its owner dies before the state has it.
+    proxy.hold_connections_with("tidegate:fill:");
+    stage.push([logged("a", 0)]).await?;
+    written(&filler, "a", 1).await;
+    tidegate.kill9()?;
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    ensure!(!assert_fresh(&mut filler, "a").await?, "it cannot be known what it had");
+    ensure!(outcomes(&metrics, "deleted") == 1.0);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_state_has_is_not_applied_again() -> Outcome {
     for setting in [Setting::new(), Setting::new().stream("")] {
         applied_once(setting).await?;

@@ -1,0 +1,61 @@
+//! Whether a watermark proves anything.
+//!
+//! While Redis keeps what it acknowledged, an event is settled before its document can have a watermark of a later
+//! numbering: a next owner gives out new numbers when it has committed the old ones. A later one is from elsewhere: from a database
+//! that was restored or copied without the epochs, from another Redis, from the successor of an owner that does not know of
+//! it. If MongoDB confirms this owner, the event was not applied under its number, and the write is made where the document still has
+//! exactly that watermark.
+
+use crate::queue::{Owned, Unconfirmed};
+use crate::sink::{Found, SinkError, Strange};
+use crate::write::Write;
+
+/// No queue comes to so many numberings. What has a higher one is rubbish, which must not use them up.
+const CREDIBLE: i64 = 1 << 26;
+
+/// Looks up the watermarks of writes that were held back. Those that prove nothing are told apart, and noted in the writes.
+///
+/// # Errors
+/// MongoDB's; or this ownership is not the latest, and about to end.
+pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<Found>, SinkError> {
+    let found = queue.shared.sink.watermarks(writes, queue.guard.as_ref()).await?;
+    let judged: Vec<_> = writes.iter().zip(found).map(|(write, found)| judge(queue, write, found)).collect();
+    if let (Some((first, above)), Some(claim)) = (strange(queue, &judged), &queue.claim) {
+        claim.tell_of_strange_watermark(&queue.key, &first);
+        match claim.confirm(&queue.shared.sink, above).await {
+            Ok(()) => {}
+            Err(Unconfirmed::Ended(error)) => return Err(SinkError::transient(error.to_string())),
+            Err(Unconfirmed::Unknown(error)) => return Err(error),
+        }
+    }
+    let note = |(write, (found, strange)): (&&Write, (Found, Option<Strange>))| {
+        let mut noted = write.instead_of.lock();
+        // What was tried on exactly this watermark, and failed, speaks for itself.
+        let was_tried = strange.is_some() && noted.as_deref() == strange.as_ref();
+        *noted = strange.map(Box::new);
+        if was_tried { Found::Unmarked } else { found }
+    };
+    Ok(writes.iter().zip(judged).map(note).collect())
+}
+
+/// The first of those that prove nothing, and the highest epoch among them: others are given out above it.
+fn strange(queue: &Owned, judged: &[(Found, Option<Strange>)]) -> Option<(Strange, i64)> {
+    let strange = || judged.iter().filter_map(|(_, strange)| strange.as_ref());
+    let epochs = strange().filter_map(|strange| queue.source.numbering(strange.as_watermark()?));
+    Some((strange().next()?.clone(), epochs.filter(|epoch| *epoch < CREDIBLE).max().unwrap_or(0)))
+}
+
+/// Tells a watermark of a later numbering from one that proves something.
+fn judge(
+    queue: &Owned,
+    write: &Write,
+    (found, strange): (Found, Option<Strange>),
+) -> (Found, Option<Strange>) {
+    // What was parked may be of an earlier numbering than the rest of its segment.
+    let numbering = queue.source.numbering(write.segment.last);
+    match found {
+        Found::Watermark(w) if queue.source.numbering(w) > numbering => (Found::Strange, strange),
+        Found::Strange => (found, strange),
+        _ => (found, None),
+    }
+}

@@ -1,0 +1,110 @@
+//! Another stream in the place of the one that was read: deleted and made anew, or renamed onto its key.
+
+use anyhow::ensure;
+use redis::AsyncCommands;
+use redis::aio::MultiplexedConnection;
+
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged};
+use crate::support::{Tidegate, try_eventually};
+
+type Outcome = anyhow::Result<()>;
+
+/// Adds events `from..to` of one document, under ids from `ms` on.
+async fn add(
+    redis: &mut MultiplexedConnection,
+    stream: &str,
+    ms: usize,
+    events: std::ops::Range<usize>,
+) -> Outcome {
+    let mut pipe = redis::pipe();
+    pipe.atomic();
+    for (at, n) in events.enumerate() {
+        pipe.cmd("XADD").arg(stream).arg(format!("{}-0", ms + at)).arg("event").arg(logged("d", n)).ignore();
+    }
+    Ok(pipe.query_async(redis).await?)
+}
+
+/// Waits until the document has so many events; they must be exact, the account in order, and the change of streams told.
+async fn until_read(stage: &Stage, tidegate: &mut Tidegate, events: usize) -> Outcome {
+    try_eventually(PATIENCE, "the other stream to be read", async || {
+        let document = stage.document("d").await?;
+        let log = document.as_ref().map_or(0, |document| document.get_array("log").map_or(0, Vec::len));
+        ensure!(log >= events, "{log} of {events}");
+        Ok(())
+    })
+    .await?;
+    assert_exact(stage.document("d").await?.as_ref(), events);
+    let metrics = stage.settled(tidegate).await?;
+    ensure!(metrics.sum("tidegate_foreign_pops_total", &[]) >= 1.0, "it is not counted");
+    tidegate.logged("another stream is in the place of the former", PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_made_anew_is_read_from_its_beginning() -> Outcome {
+    for trim in ["", "trim = \"delete\""] {
+        let stage = Setting::new().stream(trim).stage().await?;
+        let mut redis = stage.producer().await?;
+        let mut tidegate = stage.start().await?;
+        add(&mut redis, &stage.queue, 1000, 0..5).await?;
+        stage.settled(&tidegate).await?;
+        // While it runs: nothing that is unread is trimmed, though its ids are below the group's position.
+        let () = redis.del(&stage.queue).await?;
+        add(&mut redis, &stage.queue, 1, 5..10).await?;
+        until_read(&stage, &mut tidegate, 10).await?;
+        add(&mut redis, &stage.queue, 10, 10..15).await?;
+        stage.settled(&tidegate).await?;
+        assert_exact(stage.document("d").await?.as_ref(), 15);
+        tidegate.terminate().await?;
+
+        // While nobody looks, and beyond where the former one was.
+        let () = redis.del(&stage.queue).await?;
+        add(&mut redis, &stage.queue, 2, 15..20).await?;
+        add(&mut redis, &stage.queue, 5000, 20..50).await?;
+        let mut tidegate = stage.start().await?;
+        until_read(&stage, &mut tidegate, 50).await?;
+        let left: usize = redis::cmd("XLEN").arg(&stage.queue).query_async(&mut redis).await?;
+        ensure!(left == if trim.is_empty() { 35 } else { 0 }, "{left} are left");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_renamed_onto_the_key_is_read_from_its_beginning() -> Outcome {
+    for stopped in [false, true] {
+        let stage = Setting::new().stream("trim = \"delete\"").stage().await?;
+        let mut redis = stage.producer().await?;
+        let mut tidegate = stage.start().await?;
+        let other = format!("{}:other", stage.queue);
+        // Its first entries are older than those that are read, its last ones newer.
+        add(&mut redis, &other, 500, 5..10).await?;
+        add(&mut redis, &other, 3000, 10..15).await?;
+        add(&mut redis, &stage.queue, 1000, 0..5).await?;
+        stage.settled(&tidegate).await?;
+        if stopped {
+            tidegate.terminate().await?;
+            let () = redis.rename(&other, &stage.queue).await?;
+            tidegate = stage.start().await?;
+        } else {
+            let () = redis.rename(&other, &stage.queue).await?;
+        }
+        until_read(&stage, &mut tidegate, 15).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_new_has_another_stream() -> Outcome {
+    let stage = Setting::new().own_fast_servers().stream("").stage().await?;
+    let mut redis = stage.producer().await?;
+    let tidegate = stage.start().await?;
+    add(&mut redis, &stage.queue, 1000, 0..5).await?;
+    stage.settled(&tidegate).await?;
+    tidegate.terminate().await?;
+    let () = redis::cmd("FLUSHALL").query_async(&mut redis).await?;
+    add(&mut redis, &stage.queue, 1, 5..10).await?;
+    let tidegate = stage.start().await?;
+    stage.settled(&tidegate).await?;
+    assert_exact(stage.document("d").await?.as_ref(), 10);
+    Ok(())
+}
