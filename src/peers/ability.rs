@@ -38,35 +38,48 @@ impl Reach {
 #[derive(Debug)]
 pub(super) struct Fitness {
     patience: Duration,
-    refused_since: Option<Instant>,
-    unfit_until: Option<Instant>,
+    /// When MongoDB refused an epoch, and none was given since; of several times the first.
+    refused: Option<Instant>,
+    /// How often the queue was left to others for that.
     strikes: u32,
+    was_fit: bool,
 }
 
 impl Fitness {
-    /// Before another instance comes because this one did not.
+    /// Gives up before another instance comes because this one did not.
     pub(super) fn new(lease: Duration) -> Self {
-        Fitness { patience: lease / 2, refused_since: None, unfit_until: None, strikes: 0 }
+        Fitness { patience: lease / 2, refused: None, strikes: 0, was_fit: true }
     }
 
-    /// MongoDB answered, and gave no epoch. Answers whether the queue is left to others from now on.
-    pub(super) fn refused(&mut self, now: Instant) -> bool {
-        let since = *self.refused_since.get_or_insert(now);
-        if now.duration_since(since) < self.patience || !self.is_fit(now) {
-            return false;
+    /// MongoDB answered, and gave no epoch.
+    pub(super) fn refused(&mut self, now: Instant) {
+        match self.refused {
+            None => self.refused = Some(now),
+            Some(refused) if now >= refused + self.patience + self.left() => {
+                self.strikes += 1;
+                // It was given the time to change its mind before.
+                self.refused = now.checked_sub(self.patience);
+            }
+            Some(_) => {}
         }
-        self.unfit_until = Some(now + LEFT.saturating_mul(1 << self.strikes.min(10)).min(LEFT_AT_MOST));
-        self.strikes += 1;
-        true
     }
 
     /// An epoch was given.
     pub(super) fn given(&mut self) {
-        *self = Fitness { refused_since: None, unfit_until: None, strikes: 0, ..*self };
+        *self = Fitness { refused: None, strikes: 0, ..*self };
     }
 
-    pub(super) fn is_fit(&self, now: Instant) -> bool {
-        self.unfit_until.is_none_or(|until| until <= now)
+    /// Whether the queue may be this instance's, and whether that is otherwise than last time.
+    pub(super) fn look(&mut self, now: Instant) -> (bool, bool) {
+        let is_fit = self.refused.is_none_or(|refused| {
+            let since = refused + self.patience;
+            now < since || now >= since + self.left()
+        });
+        (is_fit, std::mem::replace(&mut self.was_fit, is_fit) != is_fit)
+    }
+
+    fn left(&self) -> Duration {
+        LEFT.saturating_mul(1 << self.strikes.min(10)).min(LEFT_AT_MOST)
     }
 }
 
@@ -98,12 +111,21 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut fitness = Fitness::new(LEASE);
-        assert!(!fitness.refused(at(0)) && !fitness.refused(at(4)) && fitness.is_fit(at(4)));
-        assert!(fitness.refused(at(5)) && !fitness.is_fit(at(5)) && !fitness.is_fit(at(64)));
-        assert!(!fitness.refused(at(6)), "told once");
-        assert!(fitness.is_fit(at(65)));
-        assert!(fitness.refused(at(65)) && !fitness.is_fit(at(184)) && fitness.is_fit(at(185)));
+        assert_eq!(fitness.look(at(0)), (true, false));
+        fitness.refused(at(0));
+        fitness.refused(at(3));
+        assert_eq!(fitness.look(at(4)), (true, false));
+        // Nothing else need happen: it may be long until the next attempt.
+        assert_eq!(fitness.look(at(5)), (false, true));
+        assert_eq!(fitness.look(at(64)), (false, false));
+        assert_eq!(fitness.look(at(65)), (true, true));
+        fitness.refused(at(65));
+        assert_eq!(fitness.look(at(65)), (false, true));
+        assert_eq!(fitness.look(at(184)), (false, false));
+        assert_eq!(fitness.look(at(185)), (true, true));
+        fitness.refused(at(186));
         fitness.given();
-        assert!(fitness.is_fit(at(66)) && !fitness.refused(at(66)));
+        fitness.refused(at(187));
+        assert_eq!((fitness.look(at(191)), fitness.look(at(192))), ((true, false), (false, true)));
     }
 }

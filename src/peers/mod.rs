@@ -90,14 +90,8 @@ impl Peers {
 
     /// MongoDB answered, and gave no epoch of the queue. Where it goes on like that, others may fare better.
     pub fn no_epoch(&self, queue: usize) {
-        if let Some(at) = self.at(queue)
-            && self.fitness[at].lock().refused(Instant::now())
-        {
-            let queue = &*self.queues[at].1.queue;
-            tracing::warn!(
-                queue,
-                "MongoDB gives this instance no epoch; the queue is left to others that get one"
-            );
+        if let Some(at) = self.at(queue) {
+            self.fitness[at].lock().refused(Instant::now());
         }
     }
 
@@ -173,7 +167,15 @@ impl Peers {
         let mut beats = Vec::with_capacity(self.queues.len());
         for ((place, keys), fitness) in self.queues.iter().zip(&self.fitness) {
             let holds = status.queues[*place].is_held();
-            beats.push(Beat { keys, holds, able: reaches && fitness.lock().is_fit(now) });
+            let (is_fit, is_new) = fitness.lock().look(now);
+            if is_new && !is_fit {
+                let queue = &*keys.queue;
+                tracing::warn!(
+                    queue,
+                    "MongoDB gives this instance no epoch; the queue is left to others that get one"
+                );
+            }
+            beats.push(Beat { keys, holds, able: reaches && is_fit });
         }
         beats
     }

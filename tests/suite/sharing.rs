@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged, settled};
-use crate::support::{Proxy, Tidegate, add, eventually, length, push, unique};
+use crate::support::{Forge, On, Proxy, Tidegate, add, command_error, eventually, length, push, unique};
 
 type Outcome = anyhow::Result<()>;
 
@@ -28,6 +28,14 @@ async fn held(instances: &[Tidegate]) -> anyhow::Result<Vec<usize>> {
         held.push(instance.metrics().await?.sum("tidegate_lease_held", &[]) as usize);
     }
     Ok(held)
+}
+
+async fn takeovers(instances: &[Tidegate]) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for instance in instances {
+        sum += instance.metrics().await?.sum("tidegate_takeovers_total", &[]);
+    }
+    Ok(sum)
 }
 
 async fn until_held(instances: &[Tidegate], expected: &[usize]) {
@@ -197,15 +205,7 @@ async fn instances_with_different_queues_agree_on_those_they_share() -> Outcome 
     until_held(&instances, &[6]).await;
     instances.push(with(&[&shared, &added]).start().await?);
     until_held(&instances, &[3, 9]).await;
-    let takeovers = async || -> anyhow::Result<f64> {
-        let mut sum = 0.0;
-        for instance in &instances {
-            sum += instance.metrics().await?.sum("tidegate_takeovers_total", &[]);
-        }
-        anyhow::Ok(sum)
-    };
-
-    let before = takeovers().await?;
+    let before = takeovers(&instances).await?;
     let mut producer = stage.producer().await?;
     let mut n = 0;
     // Longer than it takes to find a queue that nobody comes for, and to hand it back.
@@ -223,7 +223,7 @@ async fn instances_with_different_queues_agree_on_those_they_share() -> Outcome 
         slowest = slowest.max(pushed.elapsed());
     }
     println!("{n} events a queue, the slowest drained in {slowest:?}");
-    assert_eq!(takeovers().await?, before, "queues go to and fro");
+    assert_eq!(takeovers(&instances).await?, before, "queues go to and fro");
     for q in 0..all.len() {
         assert_exact(stage.document(format!("doc{q}")).await?.as_ref(), n);
     }
@@ -249,10 +249,48 @@ async fn who_loses_mongodb_hands_its_queue_to_who_does_not() -> Outcome {
 
     proxy.refuse();
     proxy.cut();
-    let both = [cut_off, stage.launch.spawn().await?];
+    let mut both = [cut_off, stage.launch.spawn().await?];
     stage.push((100..200).map(|n| logged("doc", n))).await?;
     until_held(&both, &[0, 1]).await;
     stage.settled(&both[1]).await?;
     assert_exact(stage.document("doc").await?.as_ref(), 200);
+    both[0].logged("given up; what could not be flushed is in Redis", PATIENCE).await?;
+    let log = both[0].log();
+    assert!(!log.iter().any(|line| line.contains("is flushed")), "{log:#?}");
+    Ok(())
+}
+
+/// MongoDB refuses an instance what it gives another. Whoever gets no epoch must not be handed queues again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gets_no_epoch_leaves_its_queues_to_who_does() -> Outcome {
+    let (stage, keys) = stage().await?;
+    let forge = Forge::start(&stage.mongo).await?;
+    let refusal = command_error(13, "Unauthorized", "not authorized on collab to execute command");
+    forge.rule(On::command("findAndModify").answer(refusal));
+    let refused = stage.launch.clone().env("TIDEGATE_MONGODB__URI", forge.uri()).spawn().await?;
+    eventually(PATIENCE, "the instance to say that it gets no epoch of any queue", async || {
+        let log = refused.log();
+        let said = log.iter().filter(|line| line.contains("gives this instance no epoch")).count();
+        anyhow::ensure!(said == QUEUES, "said of {said}");
+        anyhow::Ok(())
+    })
+    .await;
+    let both = [refused, stage.launch.spawn().await?];
+    until_held(&both, &[0, QUEUES]).await;
+    let before = takeovers(&both).await?;
+    // Longer than a queue stays free that nobody comes for, and is held by who is to hand it back.
+    let began = Instant::now();
+    let mut producer = stage.producer().await?;
+    let mut n = 0;
+    while began.elapsed() < Duration::from_secs(4) {
+        push(&mut producer, &keys[n % QUEUES], [logged(&format!("doc{}", n % QUEUES), n / QUEUES)]).await?;
+        empty(&stage.redis, &keys[n % QUEUES]).await?;
+        n += 1;
+    }
+    assert_eq!(takeovers(&both).await?, before, "queues go to and fro");
+    for key in &keys {
+        settled(&stage.redis, key, &both[1]).await?;
+    }
+    assert_exact(stage.document("doc0").await?.as_ref(), n.div_ceil(QUEUES));
     Ok(())
 }
