@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bson::Document;
+use bson::{Document, doc};
 use nix::sys::signal::Signal;
 use redis::AsyncCommands;
 use serde_json::json;
@@ -68,6 +68,7 @@ impl Trouble {
     /// The trouble ends: each event takes effect once, and none was ever condemned.
     async fn end(&self, rule: &InForce, instances: &[&Tidegate]) -> Outcome {
         rule.remove();
+        self.until_taken().await?;
         for tidegate in instances {
             self.stage.settled(tidegate).await?;
         }
@@ -77,6 +78,22 @@ impl Trouble {
         let refused: i64 = self.stage.producer().await?.zcard(self.key("refused")).await?;
         assert_eq!(refused, 0, "somebody was told that an event is dead");
         Ok(())
+    }
+
+    /// Waits until each event is somewhere: what waits for MongoDB may be parked, and the queue be empty.
+    async fn until_taken(&self) -> Outcome {
+        try_eventually(PATIENCE, "each event to be taken", async || {
+            let parked: usize = self.stage.producer().await?.hlen(self.key("parked")).await?;
+            let document = self.stage.document("doc").await?;
+            let taken = document.as_ref().and_then(|d| d.get_array("log").ok()).map_or(0, Vec::len);
+            let dead = self.stage.dead_letters().await?.len();
+            anyhow::ensure!(
+                parked == 0 && taken + dead >= EVENTS,
+                "{parked} parked, {taken} taken, {dead} dead"
+            );
+            anyhow::Ok(())
+        })
+        .await
     }
 
     fn key(&self, name: &str) -> String {
@@ -169,15 +186,15 @@ async fn fare_alike(rule: Rule) -> Outcome {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restarts_in_an_outage_condemn_nothing() -> Outcome {
     tokio::try_join!(
-        is_restarted(Setting::new(), native, refuses_documents()),
-        is_restarted(Setting::new().stream(""), native, refuses_documents()),
-        is_restarted(Setting::new().with(WITH_HISTORY), routed, refuses_history()),
+        is_restarted(Setting::new(), false, refuses_documents()),
+        is_restarted(Setting::new().stream(""), false, refuses_documents()),
+        is_restarted(Setting::new().with(WITH_HISTORY), true, refuses_history()),
     )?;
     Ok(())
 }
 
-async fn is_restarted(setting: Setting, event: fn(usize) -> String, rule: Rule) -> Outcome {
-    let trouble = Trouble::new(setting, event).await?;
+async fn is_restarted(setting: Setting, has_history: bool, rule: Rule) -> Outcome {
+    let trouble = Trouble::new(setting, if has_history { routed } else { native }).await?;
     let rule = trouble.begin(rule).await?;
     for _ in 0..LIVES {
         let hits = rule.hits();
@@ -187,7 +204,11 @@ async fn is_restarted(setting: Setting, event: fn(usize) -> String, rule: Rule) 
         tidegate.exited(PATIENCE).await?;
     }
     let last = trouble.stage.launch.spawn().await?;
-    trouble.end(&rule, &[&last]).await
+    trouble.end(&rule, &[&last]).await?;
+    let histories = trouble.stage.database.collection::<Document>("documents_history");
+    let kept = histories.count_documents(doc! {}).await?;
+    assert_eq!(kept, if has_history { EVENTS as u64 } else { 0 });
+    Ok(())
 }
 
 /// A supervisor that kills what is not ready, while all that the process does is wait for MongoDB.
@@ -299,6 +320,7 @@ async fn is_condemned(fields: &[&str], is_heard_of: bool, condemned: bool) -> Ou
     if !condemned {
         return trouble.end(&rule, &[&tidegate]).await;
     }
+    trouble.until_taken().await?;
     trouble.stage.settled(&tidegate).await?;
     let letters = trouble.stage.dead_letters().await?;
     assert!(letters.len() == 1 && letters[0]["class"] == "crash", "{letters:#?}");
