@@ -235,7 +235,7 @@ impl Fields {
             all.map(|op| raw::elements(op.value.bytes).count()).sum::<usize>()
         };
         let before = self.by_path.len() + self.piped.as_ref().map_or(0, |steps| steps.len());
-        before + ops.clone().count() + steps(ops.clone()) <= MOST_PIPED
+        before + ops.count() + steps(ops) <= MOST_PIPED
             && (self.piped.is_some() || self.iter().all(|(path, update)| is_piped(path, update)))
             && ops
                 .into_iter()

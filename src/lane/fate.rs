@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn every_state_of_a_document_has_its_fate() {
         let update: fn() -> Update = || Update::Fields(Fields::default());
-        let (delete, replace): (fn() -> Update, fn() -> Update) =
-            (|| Update::Delete, || Update::Replace(crate::coalesce::Known::empty()));
+        let delete: fn() -> Update = || Update::Delete;
+        let replace: fn() -> Update = || Update::Replace(crate::coalesce::Known::empty());
         // In the order of FOUND; first without dead letters on record, then with some.
         let held_back = [
             "again",

@@ -131,7 +131,7 @@ impl Queue {
                 pop.reach().await?;
                 self.previous.get_or_insert(0);
                 self.choose_mapping(false, 0);
-                Taken { source: Source::Pop(pop), id: self.config.id().to_owned(), claim: None }
+                Taken { source: Source::Pop(Box::new(pop)), id: self.config.id().to_owned(), claim: None }
             }
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
                 Some(taken) => taken,

@@ -197,7 +197,7 @@ impl Queue {
                          all elements are numbered anew, some events may be applied twice"
                     );
                 }
-                Source::List(list)
+                Source::List(Box::new(list))
             }
             QueueKind::Stream => {
                 let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));

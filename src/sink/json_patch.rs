@@ -35,27 +35,27 @@ pub(super) fn step(step: ValueRef<'_>) -> Vec<(Cow<'_, str>, Expr<'_>)> {
             let act = if name == "add" { Act::Add } else { Act::Replace };
             let way = Way { act, ..target };
             let value = literal(member("value").unwrap_or(ValueRef::NULL));
-            vec![(way.field.clone(), with("value", value, way.from_top(way.top())))]
+            vec![(way.field.clone(), with("value", value, way.at_top(way.top())))]
         }
         "remove" => {
             let way = Way { act: Act::Remove, ..target };
-            vec![(way.field.clone(), way.from_top(way.top()))]
+            vec![(way.field.clone(), way.at_top(way.top()))]
         }
         "copy" => vec![(
             target.field.clone(),
-            with("value", source.from_top(source.top()), target.from_top(target.top())),
+            with("value", source.at_top(source.top()), target.at_top(target.top())),
         )],
         // What is moved is gone before it is put elsewhere.
         "move" => {
             let rest = Way::new(name, from, Act::Remove);
-            let value = source.from_top(source.top());
+            let value = source.at_top(source.top());
             if rest.field == target.field {
-                let added = with("rest", rest.from_top(rest.top()), target.from_top("$$rest".into()));
+                let added = with("rest", rest.at_top(rest.top()), target.at_top("$$rest".into()));
                 return vec![(target.field.clone(), with("value", value, added))];
             }
-            let removed = rest.from_top(rest.top());
+            let removed = rest.at_top(rest.top());
             vec![
-                (target.field.clone(), with("value", value, target.from_top(target.top()))),
+                (target.field.clone(), with("value", value, target.at_top(target.top()))),
                 (rest.field.clone(), removed),
             ]
         }
@@ -87,7 +87,7 @@ impl<'a> Way<'a> {
     }
 
     /// What becomes of the document's own field; `place` is what it holds.
-    fn from_top(&self, place: String) -> Expr<'a> {
+    fn at_top(&self, place: String) -> Expr<'a> {
         if !self.below.is_empty() {
             return self.go(place, 0);
         }

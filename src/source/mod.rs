@@ -51,11 +51,11 @@ pub struct Letter {
 #[derive(Debug)]
 pub enum Source {
     /// Read without removal, trimmed once settled.
-    List(List),
+    List(Box<List>),
     /// Read without removal; the consumer group says what is settled.
     Stream(Box<Stream>),
     /// Popped.
-    Pop(Pop),
+    Pop(Box<Pop>),
 }
 
 impl Source {
