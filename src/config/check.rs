@@ -56,6 +56,7 @@ impl Config {
         let mut found = Violations::default();
         self.check_servers(&mut found);
         self.check_queues(&mut found);
+        self.check_keys(&mut found);
         self.check_bounds(&mut found);
         self.check_log(&mut found);
         for (number, name) in self.native.collections.iter().enumerate() {
@@ -96,10 +97,6 @@ impl Config {
                     "queue {:?} is drained at-most-once: events in memory are lost in a crash",
                     queue.key
                 ));
-            }
-            let dead = format!("{}{}", queue.key, self.dead_letter.suffix);
-            if self.queues.iter().any(|other| other.key == dead) {
-                warnings.push(format!("queue {dead:?} is the dead-letter list of queue {:?}", queue.key));
             }
         }
         for (number, route) in self.routes.iter().enumerate() {
@@ -409,7 +406,7 @@ mod tests {
     fn warns_of_what_is_probably_not_meant() {
         let config: Config = toml::from_str(
             r#"
-            queues = [{ key = "a", delivery = "at-most-once" }, { key = "a:dead" }]
+            queues = [{ key = "a", delivery = "at-most-once" }]
             native.collections = ["notes"]
             [[routes]]
             when = { type = "A" }
@@ -435,7 +432,6 @@ mod tests {
         .unwrap();
         insta::assert_snapshot!(config.warnings().join("\n"), @r#"
         queue "a" is drained at-most-once: events in memory are lost in a crash
-        queue "a:dead" is the dead-letter list of queue "a"
         `routes[1]` can never be reached: `routes[0]` matches all of its events
         native events can never be reached: `routes[3]` matches every event with an `id`
         "#);

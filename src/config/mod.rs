@@ -11,6 +11,7 @@ mod defaults;
 mod error;
 mod history_rules;
 mod hot_state;
+mod key_rules;
 mod load;
 mod partitions;
 mod patience;

@@ -35,7 +35,37 @@ pub struct Keys {
     pub dead_list: String,
 }
 
+/// One of a queue's keys.
+pub(super) type Key = fn(&Keys) -> &str;
+
 impl Keys {
+    /// All of them, by the names that scripts have for them.
+    const ALL: [(&'static str, Key); 13] = [
+        ("queue", |keys| &keys.queue),
+        ("base", |keys| &keys.base),
+        ("read", |keys| &keys.read),
+        ("head", |keys| &keys.head),
+        ("owner", |keys| &keys.owner),
+        ("holder", |keys| &keys.holder),
+        ("instances", |keys| &keys.instances),
+        ("tries", |keys| &keys.tries),
+        ("stream", |keys| &keys.stream),
+        ("dead", |keys| &keys.dead),
+        ("renumbered", |keys| &keys.renumbered),
+        ("refused", |keys| &keys.refused),
+        ("dead_list", |keys| &keys.dead_list),
+    ];
+
+    /// The one of that name.
+    pub(super) fn named(name: &str) -> Option<Key> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        Self::ALL.iter().map(|(_, key)| key(self))
+    }
+
     /// The keys that belong to a queue.
     #[must_use]
     pub fn new(queue: &str, dead_suffix: &str) -> Self {
