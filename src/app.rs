@@ -20,7 +20,7 @@ use crate::queue::{Shared, drain};
 use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
 use crate::sink::{self, Sink};
-use crate::source::{Keys, Redis, SourceError, state};
+use crate::source::{Keys, Redis, Rights, SourceError, state};
 use crate::status::Status;
 
 /// Runs until `stop`, then flushes and commits.
@@ -42,7 +42,8 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
     queue_metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
     let receipt_metrics = ReceiptMetrics::default();
     let buffer = Buffer::new(&config.buffer);
-    let peers = Arc::new(Peers::new(owned_queues(&config), config.lease.ttl));
+    let peers = Peers::new(owned_queues(&config), config.lease.ttl);
+    let peers = Arc::new(peers.with_rights(rights(&config)));
     let status = Status::new(&config, peers.name(), Arc::clone(&buffer), &queue_metrics);
     tracing::info!("listening on http://{}", listener.local_addr()?);
     let mut background = JoinSet::new();
@@ -66,7 +67,8 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
         error = look_at_queues(&redis, &config, &status) => return Err(error.into()),
     };
     let Some(sink) = sink else { return Ok(()) };
-    let (receipts, publisher) = Receipts::new(&config.receipts, &redis, &live, receipt_metrics).unzip();
+    let (receipts, publisher) =
+        Receipts::new(&config.receipts, &redis, &live, receipt_metrics, &status).unzip();
     let told = CancellationToken::new();
     let publishing = publisher.map(|publisher| tokio::spawn(publisher.run(told.clone())));
     let shared = Arc::new(Shared {
@@ -137,6 +139,11 @@ fn owned_queues(config: &Config) -> Vec<(usize, Keys)> {
     owned.map(|(at, queue)| (at, Keys::new(&queue.key, &config.dead_letter.suffix))).collect()
 }
 
+/// What each of these needs of Redis.
+fn rights(config: &Config) -> Vec<Rights> {
+    owned_queues(config).iter().map(|(at, keys)| Rights::of(config, &config.queues[*at], keys)).collect()
+}
+
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.
 async fn connect(
     config: &Config,
@@ -179,12 +186,23 @@ async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> Sour
     }
 }
 
-async fn look(redis: &Redis, config: &Config, status: &Status) -> Result<(), SourceError> {
+async fn look(redis: &Redis, config: &Config, servers: &Status) -> Result<(), SourceError> {
     let mut connection = redis.connect().await?;
-    for (queue, status) in config.queues.iter().zip(&status.queues) {
+    for (queue, status) in config.queues.iter().zip(&servers.queues) {
         let keys = Keys::new(&queue.key, &config.dead_letter.suffix);
-        let seen = state(&mut connection, &keys, queue).await.map_err(|error| error.about(&queue.key))?;
-        status.set_depth(seen.elements);
+        let seen = async {
+            Rights::of(config, queue, &keys).probe(redis).await?;
+            state(&mut connection, &keys, queue).await
+        };
+        match seen.await {
+            Ok(seen) => {
+                servers.redis.takes(&queue.key);
+                status.set_depth(seen.elements);
+            }
+            // Whoever takes the queue over goes on to tell.
+            Err(error @ SourceError::Refused(_)) => servers.redis.refuses(&queue.key, &error),
+            Err(error) => return Err(error.about(&queue.key)),
+        }
     }
     Ok(())
 }

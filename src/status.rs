@@ -46,6 +46,8 @@ pub struct Status {
     pub queues: Vec<Arc<QueueStatus>>,
     /// The latest dead letters.
     pub letters: Letters,
+    /// Why receipts cannot be published, if they cannot.
+    receipts_refused: Mutex<Option<String>>,
     instance: String,
     buffer: Arc<Buffer>,
     started: Instant,
@@ -72,6 +74,7 @@ impl Status {
             troubles: Troubles::default(),
             queues: queues.map(|(queue, metrics)| QueueStatus::new(queue, config, metrics)).collect(),
             letters: Letters::new(config.http.show_payloads),
+            receipts_refused: Mutex::default(),
             instance: instance.to_owned(),
             buffer,
             started: Instant::now(),
@@ -85,6 +88,19 @@ impl Status {
     /// The instance is about to end.
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Redis refuses to publish receipts, or does no more. Told once each.
+    pub fn receipts_refused(&self, error: Option<String>) {
+        let mut known = self.receipts_refused.lock();
+        match (&*known, &error) {
+            (None, Some(error)) => {
+                tracing::warn!("receipts cannot be published and are dropped: {error}");
+            }
+            (Some(_), None) => tracing::info!("receipts are published again"),
+            _ => {}
+        }
+        *known = error;
     }
 
     fn is_stopping(&self) -> bool {
@@ -159,6 +175,7 @@ impl Status {
             "summary": self.summary(&recent),
             "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
             "troubles": self.troubles.to_json(),
+            "receipts_refused": *self.receipts_refused.lock(),
             "buffer": self.buffer.to_json(),
             "queues": queues.map(|(queue, recent)| queue.to_json(recent)).collect::<Vec<_>>(),
             "latest_dead_letters": self.letters.to_json(),
@@ -181,6 +198,7 @@ impl Status {
             // A page that is looked at minutes later should still say it.
             dead_lately: self.letters.within(5 * 60),
             buffer_is_full: self.buffer.room().is_none(),
+            receipts_refused: self.receipts_refused.lock().clone(),
         }
         .summary()
     }

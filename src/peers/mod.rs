@@ -18,11 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::ability::{Fitness, Reach};
 pub use self::assign::assign;
-use crate::source::{Beat, Keys, Members, Redis, Roster, SourceError};
+use crate::source::{Beat, Keys, Members, Redis, Rights, Roster, SourceError};
 use crate::status::Status;
 
 /// The longest time between two heartbeats. A queue that is given up is taken by the next owner after one or two.
 const LONGEST_PERIOD: Duration = Duration::from_millis(250);
+
+/// What Redis refuses where it refuses heartbeats.
+const HEARTBEAT: &str = "heartbeat";
 
 /// What this instance knows of its peers.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct Peers {
     ttl: Duration,
     /// The queues that have an owner, each with its place in the configuration.
     queues: Vec<(usize, Keys)>,
+    /// What each of these needs of Redis.
+    rights: Vec<Rights>,
     /// For each of these, whose it should be; None before anything is known.
     views: watch::Sender<Option<Vec<Share>>>,
     /// For each of these, whether MongoDB gives this instance epochs.
@@ -61,8 +66,15 @@ impl Peers {
             fitness: queues.iter().map(|_| Fitness::new(ttl).into()).collect(),
             reach: Reach::new(ttl).into(),
             queues,
+            rights: Vec::new(),
             views: watch::Sender::new(None),
         }
+    }
+
+    /// Knows what each queue needs of Redis, to tell what is missing.
+    #[must_use]
+    pub fn with_rights(self, rights: Vec<Rights>) -> Self {
+        Peers { rights, ..self }
     }
 
     /// This instance's name: host, process, and a number drawn at the start.
@@ -126,10 +138,23 @@ impl Peers {
         while !stop.is_cancelled() {
             if let Err(error) = self.beat(&redis, &status, &away, &stop).await {
                 tracing::debug!(%error, "no heartbeat");
+                if let SourceError::Refused(_) = error {
+                    status.redis.refuses(HEARTBEAT, &self.named(&redis, error).await);
+                }
                 self.views.send_replace(None);
             }
             stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
         }
+    }
+
+    /// A refusal, by the right that is missing if it is one.
+    async fn named(&self, redis: &Redis, error: SourceError) -> SourceError {
+        for rights in &self.rights {
+            if let Err(better @ SourceError::Refused(_)) = rights.probe(redis).await {
+                return better;
+            }
+        }
+        error
     }
 
     /// Heartbeats over one connection.
@@ -146,6 +171,7 @@ impl Peers {
         while !stop.is_cancelled() {
             let queues = self.beats(*away.borrow(), status);
             let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
+            status.redis.takes(HEARTBEAT);
             // Whoever waits for Redis to come back need not wait longer. Told once a connection: how the others' fare
             // is theirs to tell.
             if std::mem::take(&mut first) {

@@ -46,6 +46,7 @@ async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
         *buried = buried.split_off(&checkpoint.end);
         drop(buried);
         queue.committed.notify_waiters();
+        queue.gets_on();
         queue.clock.lock().forget_below(checkpoint.end);
         queue.status.set_committed(checkpoint.end);
         queue.status.saw(depth);
@@ -59,6 +60,9 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
     }
     let settled_to = queue.tracker.lock().settled_to();
     let Look { depth, dead, oldest } = queue.source.look(settled_to).await?;
+    if depth.elements == 0 && queue.recovered.is_cancelled() && queue.tracker.lock().is_drained() {
+        queue.gets_on();
+    }
     queue.sample(depth.tail);
     queue.status.saw(depth);
     if let Some(dead) = dead {

@@ -14,6 +14,7 @@ mod window_size;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -98,6 +99,8 @@ pub struct Owned {
     pub buried: Mutex<BTreeSet<i64>>,
     /// Events that wait for MongoDB beside the queue.
     pub parked: Parked,
+    /// Something was committed, or nothing was left to be.
+    pub got_on: AtomicBool,
     /// When offsets came into being.
     pub clock: Mutex<TailClock>,
     /// The time that the oldest event held by each lane gives itself.
@@ -118,6 +121,14 @@ impl Owned {
     pub fn is_flushed(&self, left_to: i64) -> bool {
         let tracker = self.tracker.lock();
         tracker.is_drained() && (self.recovered.is_cancelled() || tracker.committed_to() >= left_to)
+    }
+
+    /// Something was committed, or nothing is left to be: whatever Redis refused of this queue, it refuses no more.
+    fn gets_on(&self) {
+        self.got_on.store(true, Ordering::Relaxed);
+        if self.source.lease().is_some() {
+            self.shared.status.redis.takes(&self.key);
+        }
     }
 
     /// Settles a write that is durable, and tells how long its events took.

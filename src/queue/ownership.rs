@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -21,9 +22,12 @@ use crate::live::Mapping;
 use crate::metrics::QueueMetrics;
 use crate::settle::Ledger;
 use crate::sink::Guard;
-use crate::source::{Keys, Pop, Source, SourceError, Waiter};
+use crate::source::{Keys, Pop, Rights, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
+
+/// While Redis refuses something, it is asked at least so often.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(2);
 
 /// Chunks a lane may have waiting. Lanes fold while they write, so few suffice.
 const LANE_INPUTS: usize = 8;
@@ -37,6 +41,12 @@ pub(super) struct Queue {
     pub(super) metrics: Arc<QueueMetrics>,
     pub(super) status: Arc<QueueStatus>,
     pub(super) keys: Keys,
+    /// What it needs of Redis.
+    rights: Rights,
+    /// Redis refused that, as was found by asking. Else it refused what it was to do, though it grants all that can be asked.
+    lacks_rights: bool,
+    /// The last ownership got on.
+    got_on: bool,
     /// The epoch under which this instance owned the queue last.
     pub(super) previous: Option<i64>,
     /// What the queue's events meant then.
@@ -59,17 +69,31 @@ pub async fn drain(
     let config = shared.config.queues[at].clone();
     let keys = Keys::new(&config.key, &shared.config.dead_letter.suffix);
     let (mapping, mapped) = (shared.live.mapping(), BTreeSet::new());
-    let mut queue = Queue { at, config, shared, metrics, status, keys, previous: None, mapping, mapped };
+    let rights = Rights::of(&shared.config, &config, &keys);
+    let mut queue = Queue {
+        at,
+        config,
+        shared,
+        metrics,
+        status,
+        keys,
+        rights,
+        lacks_rights: false,
+        got_on: false,
+        previous: None,
+        mapping,
+        mapped,
+    };
     let mut backoff = Backoff::default();
     while !stop.is_cancelled() {
         queue.status.set_phase(Phase::Connecting);
-        let owned_before = queue.previous;
         let ended = queue.own(&stop).await;
         queue.status.renumbered();
         queue.shared.sink.forget_failure();
         queue.status.set_phase(Phase::Connecting);
         queue.status.set_oldest_age(Duration::ZERO);
-        if queue.previous != owned_before {
+        // To have taken it over is no success: that alone could be done again and again.
+        if std::mem::take(&mut queue.got_on) {
             backoff.reset();
         }
         match ended {
@@ -78,13 +102,19 @@ pub async fn drain(
                 return Err(error.about(&queue.config.key));
             }
             Err(error) => {
+                let error = queue.named(error).await;
                 queue.ended(&error);
                 let redis = &queue.shared.status.redis;
+                let mut wait = backoff.wait();
+                if error.is_refusal() {
+                    // Asking costs little, and nobody tells when it is granted.
+                    wait = wait.min(LONGEST_REFUSAL);
+                }
                 if matches!(error, SourceError::Deposed) {
                     // The later owner may be in the same Redis, and be seen there soon.
                     stop.run_until_cancelled(tokio::time::sleep(queue.shared.config.lease.ttl)).await;
                 } else {
-                    stop.run_until_cancelled(redis.back_or(backoff.wait())).await;
+                    stop.run_until_cancelled(redis.back_or(wait)).await;
                 }
             }
         }
@@ -98,8 +128,12 @@ impl Queue {
     fn ended(&self, error: &SourceError) {
         let queue = &*self.config.key;
         match error {
-            SourceError::Lost(_) | SourceError::Fatal(_) => {
+            SourceError::Lost(_) => {
                 self.shared.status.redis.down(error);
+                self.shared.metrics.retried_redis();
+            }
+            SourceError::Refused(text) | SourceError::Fatal(text) => {
+                self.shared.status.redis.refuses(queue, &SourceError::Refused(text.clone()));
                 self.shared.metrics.retried_redis();
             }
             SourceError::Fenced => {
@@ -120,6 +154,28 @@ impl Queue {
         }
     }
 
+    /// A refusal, by the right that is missing if it is one.
+    async fn named(&mut self, error: SourceError) -> SourceError {
+        if self.lacks_rights || !matches!(error, SourceError::Refused(_)) {
+            return error;
+        }
+        match self.probe().await {
+            Err(better @ SourceError::Refused(_)) => better,
+            _ => error,
+        }
+    }
+
+    /// Asks whether Redis grants all that is needed.
+    pub(super) async fn probe(&mut self) -> Result<(), SourceError> {
+        let probed = self.rights.probe(&self.shared.redis).await;
+        let lacks = probed.as_ref().is_err_and(SourceError::is_refusal);
+        let lacked = std::mem::replace(&mut self.lacks_rights, lacks);
+        if lacked && probed.is_ok() {
+            self.shared.status.redis.takes(&self.config.key);
+        }
+        probed
+    }
+
     /// Owns the queue once, if it becomes free before `stop`.
     async fn own(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
         let Taken { source, id, claim } = match self.config.delivery {
@@ -127,6 +183,7 @@ impl Queue {
                 let shared = &self.shared;
                 let (status, buffer) = (Arc::clone(&shared.status), Arc::clone(&shared.buffer));
                 let pop = Pop::new(shared.redis.clone(), self.keys.clone(), status, buffer);
+                self.probe().await?;
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 pop.reach().await?;
                 self.previous.get_or_insert(0);
@@ -162,6 +219,7 @@ impl Queue {
             tracker: Tracker::new(self.shared.config.lanes.count, from).into(),
             progress: tokio::sync::Notify::new(),
             committed: tokio::sync::Notify::new(),
+            got_on: AtomicBool::new(false),
             buried: parking_lot::Mutex::new(buried),
             parked: Parked::new(parked),
             clock: parking_lot::Mutex::new(TailClock::default()),
@@ -175,6 +233,7 @@ impl Queue {
         });
         let ended = self.run_until_others_turn(&owned, stop).await;
         let is_flushed = owned.is_flushed(unsettled.last().map_or(from, |range| range.end));
+        self.got_on = owned.got_on.load(Ordering::Relaxed);
         if let Some(lease) = owned.source.lease() {
             match &owned.source {
                 Source::List(list) if matches!(ended, Err(SourceError::ForeignPop)) => {

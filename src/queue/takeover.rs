@@ -14,10 +14,13 @@ use crate::config::{Delivery, QueueKind};
 use crate::peers::Share;
 use crate::sink::{Drawn, SinkError};
 use crate::source::{
-    Known, List, Source, SourceError, State, Stream, check_version, deletes_at_once, identify, lives, state,
-    version,
+    Known, List, Meddling, Source, SourceError, State, Stream, check_version, deletes_at_once, identify,
+    lives, state, version,
 };
 use crate::status::{Obstacle, Phase};
+
+/// For so long what Redis grants is taken for granted.
+const PROBED_FOR: Duration = Duration::from_secs(1);
 
 /// A queue that was taken over.
 pub(super) struct Taken {
@@ -41,6 +44,8 @@ impl Queue {
 
     /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
     pub(super) async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Taken>, SourceError> {
+        self.probe().await?;
+        let mut probed = Instant::now();
         let mut connection = self.shared.redis.connect().await?;
         if self.previous.is_some() {
             // Another owner may have taken this process for dead.
@@ -50,6 +55,11 @@ impl Queue {
         check_version(self.config.kind, version)?;
         let mut backoff = Backoff::default();
         while let Some(seen) = self.until_free(&mut connection, stop).await? {
+            // An epoch is taken for a queue that can be drained. What was granted long ago may be no more.
+            if probed.elapsed() > PROBED_FOR {
+                self.probe().await?;
+                probed = Instant::now();
+            }
             let known = identify(&mut connection, &self.keys).await?;
             let taken = match self.draw(&seen, &known).await {
                 Ok(Some(drawn)) => {
@@ -159,7 +169,7 @@ impl Queue {
         // What was read under another id is settled under that: its watermarks tell what was applied.
         let is_former = self.is_guarded() && seen.is_unsettled();
         let id = if is_former { known.id(&self.config.key) } else { self.config.id() }.to_owned();
-        let source = self.take_in_redis(connection, version, (seen, known), (drawn, &id)).await?;
+        let (source, is_news) = self.take_in_redis(connection, version, (seen, known), (drawn, &id)).await?;
         self.previous = Some(epoch);
         let claim = self.is_guarded().then(|| Claim::new(self.config.id(), epoch, known.identity.clone()));
         if let Some(claim) = &claim {
@@ -171,31 +181,32 @@ impl Queue {
         self.choose_mapping(source.is_in_doubt().await, seen.reader);
         let unsettled = source.unsettled().await;
         let recovering: Vec<_> = unsettled.iter().filter(|range| !range.is_empty()).collect();
-        tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
+        if is_news {
+            tracing::info!(queue = self.config.key, epoch, ?recovering, "took the queue over");
+        } else {
+            tracing::debug!(queue = self.config.key, epoch, ?recovering, "took the queue over");
+        }
         Ok(Taken { source, id, claim })
     }
 
+    /// Answers the source, and whether it is news that it was taken over.
     async fn take_in_redis(
         &self,
         connection: &MultiplexedConnection,
         version: (u32, u32),
         found: (&State, &Known),
         (drawn, id): (Drawn, &str),
-    ) -> Result<Source, SourceError> {
+    ) -> Result<(Source, bool), SourceError> {
         let connections = (connection.clone(), self.shared.redis.wire().await?);
         let (keys, previous) = (self.keys.clone(), self.previous);
         // Shorter than its name says, so that by then another one has taken the queue.
         let lease = self.shared.config.lease.ttl * 7 / 8;
-        Ok(match self.config.kind {
+        let mut is_news = true;
+        let source = match self.config.kind {
             QueueKind::List => {
                 let list = List::take(connections, keys, found, (drawn.epoch, id), previous, lease).await?;
-                if !list.is_intact() {
-                    self.metrics.foreign_pops.increment(1);
-                    tracing::error!(
-                        queue = self.config.key,
-                        "another client removes or inserts elements, but this delivery needs the list to itself: \
-                         all elements are numbered anew, some events may be applied twice"
-                    );
+                if let Some(meddling) = list.meddling() {
+                    is_news = self.tell_meddling(meddling);
                 }
                 Source::List(Box::new(list))
             }
@@ -206,6 +217,20 @@ impl Queue {
                 let stream = Stream::take(connections, what, found, number, lease, at_once, watched).await?;
                 Source::Stream(Box::new(stream))
             }
-        })
+        };
+        Ok((source, is_news))
+    }
+
+    /// Tells what another client has done to the list; answers whether that is news.
+    fn tell_meddling(&self, meddling: Meddling) -> bool {
+        self.metrics.foreign_pops.increment(1);
+        let Some(times) = self.status.meddled(meddling) else { return false };
+        tracing::error!(
+            queue = self.config.key,
+            times,
+            "{}; this delivery needs the list to itself: all elements are numbered anew, some events may be applied twice",
+            meddling.text()
+        );
+        true
     }
 }

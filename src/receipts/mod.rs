@@ -20,6 +20,7 @@ use crate::live::Live;
 use crate::metrics::ReceiptMetrics;
 use crate::raw::Value;
 use crate::source::Redis;
+use crate::status::Status;
 
 /// Receipts that wait to be published.
 const WAITING: usize = 65_536;
@@ -77,6 +78,7 @@ impl Receipts {
         redis: &Redis,
         live: &Arc<Live>,
         metrics: ReceiptMetrics,
+        status: &Arc<Status>,
     ) -> Option<(Self, Publisher)> {
         if !config.enabled {
             return None;
@@ -90,6 +92,7 @@ impl Receipts {
             live: Arc::clone(live),
             channels: config.clone(),
             metrics: metrics.clone(),
+            status: Arc::clone(status),
         };
         Some((Receipts { sender, bytes, metrics }, publisher))
     }

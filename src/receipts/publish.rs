@@ -14,6 +14,7 @@ use crate::config;
 use crate::live::Live;
 use crate::metrics::ReceiptMetrics;
 use crate::source::{Redis, SourceError};
+use crate::status::Status;
 
 /// Receipts in one pipeline.
 const BATCH: usize = 512;
@@ -26,6 +27,7 @@ pub struct Publisher {
     pub(super) live: Arc<Live>,
     pub(super) channels: config::Receipts,
     pub(super) metrics: ReceiptMetrics,
+    pub(super) status: Arc<Status>,
 }
 
 impl Publisher {
@@ -63,11 +65,16 @@ impl Publisher {
                 Ok(open) => {
                     connection = Some(open);
                     backoff.reset();
+                    self.status.receipts_refused(None);
                     self.metrics.published.increment(count);
                 }
                 // Some may have been told. None is told twice.
                 Err(error) => {
                     tracing::debug!(%error, receipts = count, "receipts are dropped");
+                    // That the connection is lost is told by who cannot do without.
+                    if matches!(error, SourceError::Refused(_) | SourceError::Fatal(_)) {
+                        self.status.receipts_refused(Some(error.to_string()));
+                    }
                     self.metrics.dropped.increment(count);
                 }
             }
@@ -79,7 +86,12 @@ impl Publisher {
         loop {
             match self.redis.connect().await {
                 Ok(connection) => return connection,
-                Err(error) => tracing::debug!(%error, "no connection for receipts"),
+                Err(error) => {
+                    tracing::debug!(%error, "no connection for receipts");
+                    if matches!(error, SourceError::Refused(_) | SourceError::Fatal(_)) {
+                        self.status.receipts_refused(Some(error.to_string()));
+                    }
+                }
             }
             tokio::time::sleep(backoff.wait()).await;
         }

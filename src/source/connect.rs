@@ -50,6 +50,11 @@ impl Redis {
         Ok(Redis { info, sentinels, timeout: config.timeout })
     }
 
+    /// Who asks, as Redis knows it.
+    pub(super) fn user(&self) -> &str {
+        self.info.redis_settings().username().unwrap_or("default")
+    }
+
     /// Opens a connection whose commands are answered within the configured time.
     ///
     /// # Errors

@@ -10,6 +10,9 @@ pub enum SourceError {
     /// The connection is gone, or what it answers cannot be trusted. Take over again.
     #[error("{0}")]
     Lost(String),
+    /// Redis answers, and does not do what it is asked: what is missing is for somebody to grant, or passes. Take over again.
+    #[error("Redis refuses: {0}")]
+    Refused(String),
     /// Another owner has the queue, or the lease ran out.
     #[error("the lease was lost")]
     Fenced,
@@ -43,41 +46,112 @@ impl SourceError {
         }
     }
 
+    /// Whether Redis answers, and does not do what it is asked.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, SourceError::Refused(_) | SourceError::Fatal(_))
+    }
+
     /// Whether Redis itself is the trouble, rather than who owns the queue.
     #[must_use]
     pub fn is_outage(&self) -> bool {
-        matches!(self, SourceError::Lost(_))
+        matches!(self, SourceError::Lost(_) | SourceError::Refused(_))
     }
 }
 
-/// Redis' word for what is wrong; of a pipeline, with its first command that failed. Before 7.0, what a script met is only in
-/// the text.
-fn code(error: &RedisError) -> Option<String> {
-    const WRONG_TYPE: &str = "WRONGTYPE";
-    let text = error.to_string();
-    if text.contains("Error running script") && text.contains(&format!(": {WRONG_TYPE} ")) {
-        return Some(WRONG_TYPE.to_owned());
+/// Redis' words for what it does not do now, whoever asks, and for what this user may not do.
+const REFUSALS: [&str; 12] = [
+    "NOPERM",
+    "MISCONF",
+    "READONLY",
+    "NOREPLICAS",
+    "OOM",
+    "LOADING",
+    "MASTERDOWN",
+    "BUSY",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MOVED",
+    // What a command that waits is told when its server becomes a replica.
+    "UNBLOCKED",
+];
+
+/// What a script says that called what its user may not, in all versions up to 7.0.
+const NO_RIGHT: [&str; 2] = [
+    "The user executing the script can't run this command",
+    "The user executing the script can't access at least one of the keys",
+];
+
+/// What a server says is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Its word for that.
+    pub(super) code: Option<String>,
+    /// All that it says.
+    pub(super) text: String,
+}
+
+impl Refusal {
+    /// Of a pipeline, what its first command that failed met. Before 7.0, what a script met is only in the text.
+    pub(super) fn of(error: &RedisError) -> Self {
+        let first = error.clone().into_server_errors().and_then(|errors| Some(errors.first()?.1.clone()));
+        let (code, detail) = match &first {
+            Some(first) => (Some(first.code()), first.details()),
+            None => (error.code(), error.detail()),
+        };
+        let text = match (code, detail) {
+            // Where in a script it was is no news to anybody, and differs.
+            (Some(code), Some(detail)) => {
+                format!("{code} {}", detail.split(" script: ").next().unwrap_or_default().trim_end())
+            }
+            _ => error.to_string(),
+        };
+        let within = REFUSALS.into_iter().chain(["WRONGTYPE"]).find(|word| in_script(&text, word));
+        let no_right = NO_RIGHT.iter().any(|known| text.contains(known)).then_some("NOPERM");
+        let code = no_right.or(within).or(code).map(str::to_owned);
+        Refusal { code, text }
     }
-    let of_first = || Some(error.clone().into_server_errors()?.first()?.1.code().to_owned());
-    error.code().map(str::to_owned).or_else(of_first)
+
+    /// Whether Redis does not do it now, or not for this user. One that is full does let scripts drain a queue.
+    pub(super) fn counts(&self) -> bool {
+        self.is(&REFUSALS) && !self.is(&["OOM"])
+    }
+
+    /// Whether the user lacks a right.
+    pub(super) fn is_right(&self) -> bool {
+        self.is(&["NOPERM"])
+    }
+
+    fn is(&self, codes: &[&str]) -> bool {
+        self.code.as_deref().is_some_and(|code| codes.contains(&code))
+    }
+}
+
+/// Whether a script met an error with this word.
+fn in_script(text: &str, word: &str) -> bool {
+    text.contains("Error running script")
+        && (text.contains(&format!(": {word} ")) || text.contains(&format!(": -{word} ")))
 }
 
 impl From<RedisError> for SourceError {
     fn from(error: RedisError) -> Self {
         match error.kind() {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-                SourceError::Fatal(format!("Redis refuses the connection: {error}"))
+                return SourceError::Fatal(format!("Redis refuses the connection: {error}"));
             }
-            _ => match code(&error).as_deref() {
-                Some("NOAUTH" | "WRONGPASS") => {
-                    SourceError::Fatal(format!("Redis refuses the credentials: {error}"))
-                }
-                Some("WRONGTYPE") => {
-                    SourceError::Fatal(format!("a key has another type than its queue: {error}"))
-                }
-                Some(ANOTHER) => SourceError::OtherStream,
-                _ => SourceError::Lost(error.to_string()),
-            },
+            _ => {}
+        }
+        let refusal = Refusal::of(&error);
+        match refusal.code.as_deref() {
+            Some("NOAUTH" | "WRONGPASS") => {
+                SourceError::Fatal(format!("Redis refuses the credentials: {error}"))
+            }
+            Some("WRONGTYPE") => {
+                SourceError::Fatal(format!("a key has another type than its queue: {error}"))
+            }
+            Some(ANOTHER) => SourceError::OtherStream,
+            Some(code) if REFUSALS.contains(&code) => SourceError::Refused(refusal.text),
+            _ => SourceError::Lost(error.to_string()),
         }
     }
 }
@@ -103,5 +177,26 @@ mod tests {
         }
         let other = "-ERR Error running script (call to f_7a): @user_script:1: ERR no such key\r\n";
         assert!(matches!(read(other), SourceError::Lost(_)));
+    }
+
+    /// Texts of 7.0.15 as it gave them, those of 6.2 from its `src/scripting.c` and `src/server.c`.
+    #[test]
+    fn every_refusal_is_known_by_any_servers_words() {
+        for word in REFUSALS {
+            let reply = format!("-{word} says the server\r\n");
+            assert!(matches!(read(&reply), SourceError::Refused(text) if text.starts_with(word)), "{reply}");
+        }
+        for reply in [
+            "-NOREPLICAS Not enough good replicas to write. script: 5fe6, on @user_script:1.\r\n",
+            "-ERR The user executing the script can't run this command or subcommand script: b2d0, on @user_script:1.\r\n",
+            "-ERR The user executing the script can't access at least one of the keys mentioned in the command arguments script: 77b6, on @user_script:1.\r\n",
+            // Redis 6.2
+            "-ERR Error running script (call to f_7a): @user_script:3: -READONLY You can't write against a read only replica. \r\n",
+            "-ERR Error running script (call to f_7a): @user_script:3: -MISCONF Redis is configured to save RDB snapshots \r\n",
+            "-ERR Error running script (call to f_7a): @user_script:3: -OOM command not allowed when used memory > 'maxmemory'. \r\n",
+            "-ERR Error running script (call to f_7a): @user_script:3: The user executing the script can't run this command or subcommand\r\n",
+        ] {
+            assert!(matches!(read(reply), SourceError::Refused(_)), "{reply}");
+        }
     }
 }

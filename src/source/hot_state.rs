@@ -4,6 +4,7 @@ use redis::{RedisResult, Script};
 
 use super::error::SourceError;
 use super::lease::Lease;
+use super::lua::whole;
 use super::script;
 use crate::hot_state::{Keys, Program};
 
@@ -17,11 +18,12 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local found = {}
 for i = 2, #KEYS, 2 do
   local n = i / 2
-  redis.call('DEL', KEYS[i + 1])
+  local state, fill = KEYS[i], KEYS[i + 1]
+  redis.call('DEL', fill)
   if ARGV[2 + n] == '1' then
-    found[n] = 2 * redis.call('UNLINK', KEYS[i])
+    found[n] = 2 * redis.call('UNLINK', state)
   else
-    found[n] = redis.call('EXISTS', KEYS[i])
+    found[n] = redis.call('EXISTS', state)
   end
 end
 return found";
@@ -42,7 +44,6 @@ return found";
 /// reached, its ttl in ms, the number of arguments, and those: see `Program`
 const APPLY: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1 } end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local own, beyond = ARGV[3], ARGV[4]
 
 local function padded(offset) return string.rep('0', 19 - #offset) .. offset end
@@ -53,24 +54,24 @@ local function above(path, from)
   if dot then return string.sub(path, 1, dot - 1), dot + 1 end
 end
 
-local function refresh(key, first, last, ttl, at, stop)
+local function refresh(state, first, last, ttl, at, stop)
   -- Others wait while its fields are looked at.
-  if redis.call('HLEN', key) > 10000 then return end
+  if redis.call('HLEN', state) > 10000 then return end
   -- Other queues, and whether it has the write.
   local fields
   local function all()
     if not fields then
       fields = {}
-      for _, field in ipairs(redis.call('HKEYS', key)) do fields[field] = true end
+      for _, field in ipairs(redis.call('HKEYS', state)) do fields[field] = true end
     end
     return fields
   end
-  if redis.call('HGET', key, '_tidegate') ~= own then
+  if redis.call('HGET', state, '_tidegate') ~= own then
     for field in pairs(all()) do
       if field == '_tidegateDeleted' or field ~= own and starts(field, '_tidegate.') then return end
     end
   end
-  local reached = redis.call('HGET', key, own)
+  local reached = redis.call('HGET', state, own)
   if reached then
     if not string.find(reached, '^%d+$') or #reached > 19 then return end
     reached = padded(reached)
@@ -79,14 +80,14 @@ local function refresh(key, first, last, ttl, at, stop)
     if reached >= padded(first) then return end
   end
 
-  local left = redis.call('PTTL', key)
+  local left = redis.call('PTTL', state)
   if left < 0 or left > ttl then left = ttl end
   local function set(field, value)
-    redis.call('HSET', key, field, value)
+    redis.call('HSET', state, field, value)
     if fields then fields[field] = true end
   end
   local function remove(field)
-    redis.call('HDEL', key, field)
+    redis.call('HDEL', state, field)
     if fields then fields[field] = nil end
   end
   -- First, so that the hash never becomes empty, which would end it.
@@ -104,7 +105,7 @@ local function refresh(key, first, last, ttl, at, stop)
   local function open(path)
     local up, from = above(path, 1)
     while up do
-      local leaf = redis.call('HGET', key, up)
+      local leaf = redis.call('HGET', state, up)
       if leaf == '{}' then remove(up) elseif leaf then return false end
       up, from = above(path, from)
     end
@@ -125,7 +126,7 @@ local function refresh(key, first, last, ttl, at, stop)
     local op = take()
     if op == 'S' then
       local path = take()
-      if redis.call('HEXISTS', key, path) == 1 then
+      if redis.call('HEXISTS', state, path) == 1 then
         -- Unless it is overwritten.
         if ARGV[at] ~= '1' or ARGV[at + 1] ~= path then remove(path) end
       else
@@ -135,13 +136,13 @@ local function refresh(key, first, last, ttl, at, stop)
       leaves()
     elseif op == 'U' then
       local path = take()
-      local gone = redis.call('HEXISTS', key, path) == 1
+      local gone = redis.call('HEXISTS', state, path) == 1
       if gone then
         remove(path)
       else
         local up, from = above(path, 1)
         while up do
-          local leaf = redis.call('HGET', key, up)
+          local leaf = redis.call('HGET', state, up)
           if leaf and leaf ~= '{}' then return end
           up, from = above(path, from)
         end
@@ -154,8 +155,8 @@ local function refresh(key, first, last, ttl, at, stop)
       if gone and parent and #below(parent) == 0 then set(parent, '{}') end
     elseif op == 'I' then
       local path, by = take(), take()
-      if redis.call('HEXISTS', key, path) == 1 then
-        local sum = redis.pcall('HINCRBY', key, path, by)
+      if redis.call('HEXISTS', state, path) == 1 then
+        local sum = redis.pcall('HINCRBY', state, path, by)
         if type(sum) == 'table' then return end
       else
         if not open(path) or #below(path) > 0 then return end
@@ -163,7 +164,7 @@ local function refresh(key, first, last, ttl, at, stop)
       end
     elseif op == 'M' then
       local path = take()
-      local leaf = redis.call('HGET', key, path)
+      local leaf = redis.call('HGET', state, path)
       if leaf then
         -- An object that is kept as one leaf is one already, and cannot be looked into.
         if leaf ~= '{}' and starts(leaf, '{') then return end
@@ -174,7 +175,7 @@ local function refresh(key, first, last, ttl, at, stop)
       end
     elseif op == 'P' then
       local path, elements = take(), take()
-      local array = redis.call('HGET', key, path)
+      local array = redis.call('HGET', state, path)
       if array then
         if not string.find(array, '^%[.*%]$') then return end
         if string.find(array, '^%[%s*%]$') then
@@ -187,7 +188,7 @@ local function refresh(key, first, last, ttl, at, stop)
         set(path, '[' .. elements .. ']')
       end
     elseif op == 'R' then
-      redis.call('UNLINK', key)
+      redis.call('UNLINK', state)
       fields = {}
       set(own, last)
       set('_tidegate', own)
@@ -196,19 +197,21 @@ local function refresh(key, first, last, ttl, at, stop)
       return
     end
   end
-  redis.call('PEXPIRE', key, left)
+  redis.call('PEXPIRE', state, left)
   return 1
 end
 
+whole()
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 local outcomes, at = {}, 5
 for i = 2, #KEYS do
-  local key, stop = KEYS[i], at + 4 + tonumber(ARGV[at + 3])
-  local kind = redis.call('TYPE', key)['ok']
+  local state, stop = KEYS[i], at + 4 + tonumber(ARGV[at + 3])
+  local kind = redis.call('TYPE', state)['ok']
   local outcome = 0
   if kind ~= 'none' then
-    outcome = kind == 'hash' and refresh(key, ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4, stop)
+    outcome = kind == 'hash' and refresh(state, ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 4, stop)
     if not outcome then
-      redis.call('UNLINK', key)
+      redis.call('UNLINK', state)
       outcome = 2
     end
   end
@@ -226,7 +229,7 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Scripts { look: Script::new(LOOK), apply: Script::new(APPLY) }
+        Scripts { look: Script::new(LOOK), apply: Script::new(&whole(APPLY)) }
     }
 }
 

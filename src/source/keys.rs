@@ -40,17 +40,19 @@ pub(super) type Key = fn(&Keys) -> &str;
 
 impl Keys {
     /// All of them, by the names that scripts have for them.
-    const ALL: [(&'static str, Key); 13] = [
+    const ALL: [(&'static str, Key); 15] = [
         ("queue", |keys| &keys.queue),
         ("base", |keys| &keys.base),
         ("read", |keys| &keys.read),
         ("head", |keys| &keys.head),
         ("owner", |keys| &keys.owner),
         ("holder", |keys| &keys.holder),
+        ("identity", |keys| &keys.identity),
         ("instances", |keys| &keys.instances),
         ("tries", |keys| &keys.tries),
         ("stream", |keys| &keys.stream),
         ("dead", |keys| &keys.dead),
+        ("parked", |keys| &keys.parked),
         ("renumbered", |keys| &keys.renumbered),
         ("refused", |keys| &keys.refused),
         ("dead_list", |keys| &keys.dead_list),

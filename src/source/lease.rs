@@ -9,6 +9,7 @@ use super::Letter;
 use super::error::SourceError;
 use super::hot_state;
 use super::keys::Keys;
+use super::lua::whole;
 use super::script;
 use super::window::Window;
 
@@ -42,7 +43,7 @@ impl Lease {
             connection,
             bury: Script::new(script::BURY),
             park: Script::new(script::PARK),
-            unpark: Script::new(script::UNPARK),
+            unpark: Script::new(&whole(script::UNPARK)),
             renew: Script::new(script::RENEW),
             release: Script::new(script::RELEASE),
             hot_states: hot_state::Scripts::new(),

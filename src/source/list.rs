@@ -11,6 +11,8 @@ use super::error::SourceError;
 use super::identity::Known;
 use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
+use super::lua::whole;
+use super::meddling::Meddling;
 use super::script;
 use super::state::State;
 use super::window::{Depth, Look, MAX_WINDOW, MAX_WINDOW_BYTES, Window};
@@ -46,7 +48,8 @@ pub struct List {
     control: Mutex<Control>,
     /// Elements below this offset are to be recovered before anything else.
     recover_to: i64,
-    intact: bool,
+    /// What somebody else was found to have done to it.
+    meddling: Option<Meddling>,
 }
 
 #[derive(Debug)]
@@ -72,8 +75,8 @@ impl Scripts {
         let scripts = Scripts {
             read: Script::new(script::READ),
             mark: Script::new(script::MARK),
-            commit: Script::new(script::COMMIT),
-            renumber: Script::new(script::RENUMBER),
+            commit: Script::new(&whole(script::COMMIT)),
+            renumber: Script::new(&whole(script::RENUMBER)),
         };
         // Pipelines name it by its hash.
         scripts.read.load_async(connection).await?;
@@ -124,7 +127,7 @@ impl List {
     ) -> Result<Self, SourceError> {
         let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
         let (base, read) = seen.offsets();
-        let taken: i64 = Script::new(script::TAKE)
+        let (taken, place): (i64, i64) = Script::new(&whole(script::TAKE))
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head, &keys.identity])
             .arg(epoch)
             .arg(millis(ttl))
@@ -136,15 +139,16 @@ impl List {
             .arg(id)
             .invoke_async(&mut connection)
             .await?;
-        let intact = match fenced(taken) {
-            Ok(_) => true,
-            Err(SourceError::ForeignPop) => false,
+        let meddling = match fenced(taken) {
+            Ok(_) => None,
+            Err(SourceError::ForeignPop) => Some(Meddling::at(place)),
             Err(error) => return Err(error),
         };
+        let intact = meddling.is_none();
         Ok(List {
             // Under numbers that mean nothing any more, events would pass for done. They get new ones.
             recover_to: if intact { read } else { base },
-            intact,
+            meddling,
             scripts: Scripts::load(&mut connection).await?,
             control: Mutex::new(Control {
                 connection: connection.clone(),
@@ -156,10 +160,10 @@ impl List {
         })
     }
 
-    /// Whether every element that was read and not committed is still where it was.
+    /// What somebody else has done to it, if not every element that was read and not committed is where it was.
     #[must_use]
-    pub fn is_intact(&self) -> bool {
-        self.intact
+    pub fn meddling(&self) -> Option<Meddling> {
+        self.meddling
     }
 
     /// The offsets, from base to read, that a former owner may have sent to MongoDB.
@@ -253,7 +257,9 @@ impl List {
         call.key(&keys.head).key(&keys.dead).key(&keys.dead_list).key(&keys.renumbered);
         let new_base = first.to_string();
         call.arg(self.lease.args()).arg(&*base).arg(&new_base);
-        call.arg(*offset).arg(if self.intact { &*new_base } else { "" }).arg(script::RENUMBERED_KEPT);
+        call.arg(*offset)
+            .arg(if self.meddling.is_none() { &*new_base } else { "" })
+            .arg(script::RENUMBERED_KEPT);
         fenced(call.invoke_async(connection).await?)?;
         *base = new_base;
         *offset = first;

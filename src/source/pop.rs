@@ -20,6 +20,10 @@ use crate::buffer::{Buffer, Reserved};
 use crate::commit::Checkpoint;
 use crate::status::Status;
 
+/// What is asked of Redis besides popping the first event: more of them, and how many there are.
+const MORE: &str = "LPOP";
+const LENGTHS: &str = "LLEN";
+
 /// A list that this instance pops.
 pub struct Pop {
     redis: Redis,
@@ -87,12 +91,13 @@ impl Pop {
         let events = match self.pop(&mut popping.connection, count).await {
             Ok(events) => {
                 popping.backoff.reset();
+                self.status.redis.takes(&self.keys.queue);
                 events
             }
             Err(error) => {
                 // What such a pop took may be lost: that is what at-most-once means.
                 popping.connection = None;
-                self.status.redis.down(&error);
+                self.failed(&self.keys.queue, &error);
                 self.status.redis.back_or(popping.backoff.wait()).await;
                 Vec::new()
             }
@@ -144,10 +149,13 @@ impl Pop {
             pipe.query_async(connection).await
         };
         match rest {
-            Ok(rest) => events.extend(rest.into_iter().flatten()),
+            Ok(rest) => {
+                self.status.redis.takes(MORE);
+                events.extend(rest.into_iter().flatten());
+            }
             Err(error) => {
                 *open = None;
-                self.status.redis.down(&error);
+                self.failed(MORE, &error.into());
             }
         }
         Ok(events)
@@ -178,7 +186,7 @@ impl Pop {
         }
         let mut backoff = Backoff::default();
         loop {
-            if self.other::<()>(&push).await.is_ok() {
+            if self.other::<()>(&self.keys.dead_list, &push).await.is_ok() {
                 return Ok(());
             }
             self.status.redis.back_or(backoff.wait()).await;
@@ -188,7 +196,7 @@ impl Pop {
     pub(super) async fn look(&self) -> Result<Look, SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
-        let lengths = self.other::<(u64, u64)>(&lengths).await;
+        let lengths = self.other::<(u64, u64)>(LENGTHS, &lengths).await;
         let mut held = self.held.lock();
         // An outage is told elsewhere; what was seen last is as good as any guess.
         let dead = lengths.ok().map(|(elements, dead)| {
@@ -205,11 +213,23 @@ impl Pop {
     pub async fn reach(&self) -> Result<(), SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
-        self.other::<(u64, u64)>(&lengths).await.map(drop)
+        self.other::<(u64, u64)>(LENGTHS, &lengths).await.map(drop)
     }
 
-    /// Sends commands that do not block.
-    async fn other<T: redis::FromRedisValue>(&self, pipe: &redis::Pipeline) -> Result<T, SourceError> {
+    /// Tells that `what` has failed.
+    fn failed(&self, what: &str, error: &SourceError) {
+        match error {
+            SourceError::Refused(_) => self.status.redis.refuses(what, error),
+            _ => self.status.redis.down(error),
+        }
+    }
+
+    /// Sends commands that do not block; `what` they are for.
+    async fn other<T: redis::FromRedisValue>(
+        &self,
+        what: &str,
+        pipe: &redis::Pipeline,
+    ) -> Result<T, SourceError> {
         let mut open = self.other.lock().await;
         let answer = async {
             let mut connection = match open.take() {
@@ -222,8 +242,11 @@ impl Pop {
         };
         let answer: Result<T, SourceError> = answer.await;
         match &answer {
-            Ok(_) => self.status.redis.up(),
-            Err(error) => self.status.redis.down(error),
+            Ok(_) => {
+                self.status.redis.takes(what);
+                self.status.redis.up();
+            }
+            Err(error) => self.failed(what, error),
         }
         answer
     }

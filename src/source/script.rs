@@ -4,6 +4,10 @@
 //! MongoDB is away. It must be possible to drain it: a script is refused nothing once it has written, so
 //! each begins with a write that frees or takes none. For most that is extending the lease.
 //!
+//! A command that is refused undoes nothing of what a script has written before it. So what writes more than once either may
+//! be cut short anywhere, or says `whole()` first (`lua.rs`). Which rights are needed is told by these texts, and by the
+//! `KEYS` in the comments on them (`rights.rs`).
+//!
 //! Offsets pass 2^53 and numbers in Redis' Lua are doubles, so offsets are computed by the client, passed
 //! as strings and compared as strings. Where a script must add to one, it is passed in two halves.
 
@@ -23,29 +27,38 @@ pub(super) fn padded(offset: i64) -> String {
 pub(super) const FOREIGN: i64 = -2;
 
 /// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Answers -2 where
-/// elements that were read are gone or moved, so that numbers given out mean nothing any more.
+/// elements that were read are gone or moved, so that numbers given out mean nothing any more; and then where the element
+/// is that was the head: its index, -1 where it is not among the first, -2 where it is not known.
 ///
 /// KEYS queue owner base read head identity · ARGV epoch ttl-ms previous-epoch base read read-minus-base
 /// identity former-id former-epoch id
 pub(super) const TAKE: &str = r"
 local owner = redis.call('GET', KEYS[2])
-if owner and owner ~= ARGV[3] then return -1 end
-if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return -1 end
-if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return -1 end
+if owner and owner ~= ARGV[3] then return { -1, 0 } end
+if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return { -1, 0 } end
+if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return { -1, 0 } end
 for i, field in ipairs({ 'identity', 'id', 'epoch' }) do
-  if (redis.call('HGET', KEYS[6], field) or '') ~= ARGV[6 + i] then return -1 end
+  if (redis.call('HGET', KEYS[6], field) or '') ~= ARGV[6 + i] then return { -1, 0 } end
 end
+local head, marks = string.gsub(redis.call('GET', KEYS[5]) or '', '^!+', '')
+local moved, place = marks > 0 or redis.call('LLEN', KEYS[1]) < tonumber(ARGV[6]), -2
+if head ~= '' then
+  local first = redis.call('LINDEX', KEYS[1], 0)
+  moved = moved or not first or redis.sha1hex(first) ~= head
+  local total, element = 0, first
+  for i = 0, moved and 999 or -1 do
+    element = total <= 1048576 and redis.call('LINDEX', KEYS[1], i)
+    place = element and redis.sha1hex(element) == head and i or -1
+    if not element or place >= 0 then break end
+    total = total + #element
+  end
+end
+whole()
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 redis.call('HDEL', KEYS[6], 'new')
 redis.call('HSET', KEYS[6], 'id', ARGV[10], 'epoch', ARGV[1])
-if redis.call('LLEN', KEYS[1]) < tonumber(ARGV[6]) then return -2 end
-local head = redis.call('GET', KEYS[5])
-if head and head ~= '' then
-  local first = redis.call('LINDEX', KEYS[1], 0)
-  if not first or redis.sha1hex(first) ~= head then return -2 end
-end
-return 1";
+return { moved and -2 or 1, place }";
 
 /// Whether the caller owns the queue and its head is the element that was there; sets `read` to the end of
 /// the elements that the `LRANGE` before it answered, if it answered any. Answers the length, and the bytes of
@@ -61,15 +74,15 @@ if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0 } end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { -1, 0 } end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local length = redis.call('LLEN', KEYS[1])
+local head = redis.call('GET', KEYS[5])
 if length < tonumber(ARGV[4]) then
-  redis.call('SET', KEYS[5], '!')
+  redis.call('SET', KEYS[5], '!' .. (head or ''))
   return { -2, 0 }
 end
 local first = redis.call('LINDEX', KEYS[1], 0)
-local head = redis.call('GET', KEYS[5])
 if head and head ~= '' then
   if not first or redis.sha1hex(first) ~= head then
-    redis.call('SET', KEYS[5], '!')
+    redis.call('SET', KEYS[5], '!' .. head)
     return { -2, 0 }
   end
 elseif first then
@@ -91,7 +104,7 @@ return { length, largest }";
 pub(super) const MARK: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-redis.call('SET', KEYS[2], '!')
+redis.call('SET', KEYS[2], '!' .. (redis.call('GET', KEYS[2]) or ''))
 return 1";
 
 /// Trims what is settled and moves its dead letters to their list. Compares the last element it would
@@ -101,10 +114,12 @@ return 1";
 pub(super) const COMMIT: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local last = redis.call('LINDEX', KEYS[1], tonumber(ARGV[5]) - 1)
-if not last or redis.sha1hex(last) ~= ARGV[6] then
-  redis.call('SET', KEYS[4], '!')
+local is_there = last and redis.sha1hex(last) == ARGV[6]
+whole()
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+if not is_there then
+  redis.call('SET', KEYS[4], '!' .. (redis.call('GET', KEYS[4]) or ''))
   return -2
 end
 for i = 8, #ARGV do
@@ -130,6 +145,7 @@ return redis.call('LLEN', KEYS[1])";
 pub(super) const RENUMBER: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[3] then return -1 end
+whole()
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 for _, letter in ipairs(redis.call('HVALS', KEYS[6])) do
   redis.call('RPUSH', KEYS[7], letter)
@@ -166,6 +182,7 @@ return 1";
 /// KEYS owner parked dead dead-list refused · ARGV epoch ttl-ms kept offset ...
 pub(super) const UNPARK: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+whole()
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 for i = 4, #ARGV do
   local letter = redis.call('HGET', KEYS[3], ARGV[i])
@@ -254,9 +271,10 @@ return 1";
 pub(super) const SET_ASIDE: &str = r#"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local element = redis.call('LINDEX', KEYS[1], 0)
 if not element then return -2 end
+whole()
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('RPUSH', KEYS[5], '{"event_text":' .. cjson.encode(element) .. ',' .. ARGV[5])
 redis.call('LTRIM', KEYS[1], 1, -1)
 redis.call('SET', KEYS[3], ARGV[4])

@@ -10,6 +10,7 @@ use super::error::SourceError;
 use super::keys::Keys;
 use super::lease::{Lease, fenced};
 use super::list::List;
+use super::lua::whole;
 use super::script;
 
 /// What is known of processes that died over what is at the head of a queue.
@@ -95,7 +96,7 @@ impl List {
         let mut control = self.control().await;
         let new_base = (control.offset + 1).to_string();
         let keys = self.lease().keys();
-        let answer: i64 = Script::new(script::SET_ASIDE)
+        let answer: i64 = Script::new(&whole(script::SET_ASIDE))
             .key(&[
                 &keys.queue,
                 &keys.owner,

@@ -1,5 +1,6 @@
 //! Redis and MongoDB, as the instance finds them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,9 @@ use tokio::sync::Notify;
 
 use super::cut;
 use crate::metrics::{Metric, gauge};
+
+/// Reasons of one outage that are logged.
+const REASONS: usize = 8;
 
 /// Bytes of an error that are kept.
 const ERROR: usize = 500;
@@ -34,6 +38,10 @@ impl std::fmt::Debug for Dependency {
 #[derive(Debug)]
 struct Known {
     state: State,
+    /// What it does not do though it answers, and what it says of it.
+    refused: BTreeMap<String, String>,
+    /// What of that was logged in this outage.
+    told: BTreeSet<String>,
     /// The outage before the present state.
     past: Option<Outage>,
 }
@@ -48,8 +56,16 @@ struct Outage {
 #[derive(Debug)]
 enum State {
     Unknown,
-    Up { since: Instant },
-    Down { since: Instant, error: String },
+    Up {
+        since: Instant,
+    },
+    /// Whether it `refuses` now, and whether it `refused` at first.
+    Down {
+        since: Instant,
+        error: String,
+        refuses: bool,
+        refused: bool,
+    },
 }
 
 /// How a dependency is now.
@@ -61,6 +77,8 @@ pub(super) enum Health {
     Up(Duration),
     /// It does not, for so long, for this reason.
     Down(Duration, String),
+    /// It answers, and has not done what it was asked for so long, for this reason.
+    Refuses(Duration, String),
 }
 
 impl Dependency {
@@ -68,7 +86,12 @@ impl Dependency {
         Dependency {
             name,
             up: AtomicBool::new(false),
-            state: Mutex::new(Known { state: State::Unknown, past: None }),
+            state: Mutex::new(Known {
+                state: State::Unknown,
+                refused: BTreeMap::new(),
+                told: BTreeSet::new(),
+                past: None,
+            }),
             back: Notify::new(),
             gauge: gauge(Metric::Up, &[("dependency", name)]),
         }
@@ -79,18 +102,30 @@ impl Dependency {
         if self.up.load(Ordering::Relaxed) {
             return;
         }
-        let mut known = self.state.lock();
+        self.is_up_again(&mut self.state.lock());
+    }
+
+    fn is_up_again(&self, known: &mut Known) {
+        // That it answers something is no news while it refuses something else.
+        if let Some(error) = known.refused.values().next() {
+            if let State::Down { error: told, refuses, .. } = &mut known.state {
+                (*told, *refuses) = (error.clone(), true);
+            }
+            return;
+        }
         match &known.state {
             State::Up { .. } => return,
             State::Unknown => tracing::info!("{} is reached", self.name),
-            State::Down { since, error } => {
+            State::Down { since, error, refused, .. } => {
                 let lasted = since.elapsed();
-                tracing::info!("{} is back after {:.1} s", self.name, lasted.as_secs_f64());
+                let what = if *refused { "refuses no more, after" } else { "is back after" };
+                tracing::info!("{} {what} {:.1} s", self.name, lasted.as_secs_f64());
                 let error = error.clone();
                 known.past = Some(Outage { error, ended: Instant::now(), lasted });
             }
         }
         known.state = State::Up { since: Instant::now() };
+        known.told.clear();
         self.up.store(true, Ordering::Relaxed);
         self.gauge.set(1.0);
         self.back.notify_waiters();
@@ -98,15 +133,43 @@ impl Dependency {
 
     /// It does not answer, or not well. Of an outage, only the first error is logged.
     pub fn down(&self, error: &dyn Display) {
+        self.is_down(&mut self.state.lock(), error, false);
+    }
+
+    /// It answers, and does not do what `what` asks of it. That is one state until it [takes](Self::takes) all that it
+    /// refused, whatever else it does meanwhile.
+    pub fn refuses(&self, what: &str, error: &dyn Display) {
         let mut known = self.state.lock();
-        let since = match &known.state {
-            State::Down { since, .. } => *since,
+        known.refused.insert(what.to_owned(), error.to_string());
+        self.is_down(&mut known, error, true);
+    }
+
+    /// It does what `what` asks of it.
+    pub fn takes(&self, what: &str) {
+        if self.up.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut known = self.state.lock();
+        if known.refused.remove(what).is_some() {
+            self.is_up_again(&mut known);
+        }
+    }
+
+    fn is_down(&self, known: &mut Known, error: &dyn Display, refuses: bool) {
+        let (since, refused) = match &known.state {
+            State::Down { since, refused, .. } => (*since, *refused),
             State::Unknown | State::Up { .. } => {
-                tracing::warn!("{} is down: {error}; trying again until it is back", self.name);
-                Instant::now()
+                if !refuses {
+                    tracing::warn!("{} is down: {error}; trying again until it is back", self.name);
+                }
+                (Instant::now(), refuses)
             }
         };
-        known.state = State::Down { since, error: error.to_string() };
+        // Each once in an outage, and not all that there may be.
+        if refuses && known.told.len() < REASONS && known.told.insert(error.to_string()) {
+            tracing::warn!("{error}; trying again until it does not");
+        }
+        known.state = State::Down { since, error: error.to_string(), refuses, refused };
         self.up.store(false, Ordering::Relaxed);
         self.gauge.set(0.0);
     }
@@ -127,7 +190,12 @@ impl Dependency {
         match &self.state.lock().state {
             State::Unknown => Health::Unknown,
             State::Up { since } => Health::Up(since.elapsed()),
-            State::Down { since, error } => Health::Down(since.elapsed(), cut(error, ERROR)),
+            State::Down { since, error, refuses: false, .. } => {
+                Health::Down(since.elapsed(), cut(error, ERROR))
+            }
+            State::Down { since, error, refuses: true, .. } => {
+                Health::Refuses(since.elapsed(), cut(error, ERROR))
+            }
         }
     }
 
@@ -136,9 +204,10 @@ impl Dependency {
         let mut shown = match &known.state {
             State::Unknown => json!({ "state": "unknown" }),
             State::Up { since } => json!({ "state": "up", "for_seconds": since.elapsed().as_secs() }),
-            State::Down { since, error } => {
+            State::Down { since, error, refuses, .. } => {
                 let error = cut(error, ERROR);
-                json!({ "state": "down", "for_seconds": since.elapsed().as_secs(), "error": error })
+                let state = if *refuses { "refuses" } else { "down" };
+                json!({ "state": state, "for_seconds": since.elapsed().as_secs(), "error": error })
             }
         };
         if let Some(past) = &known.past {

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use super::cut;
 use super::history::{Figures, Recent};
 use super::lane::{HeldBack, LaneStatus};
-use super::summary::QueueFacts;
+use super::summary::{self, QueueFacts};
 use crate::config::{self, Delivery, QueueKind};
 use crate::metrics::{Metric, QueueMetrics};
-use crate::source::{Depth, Members};
+use crate::source::{Depth, Meddling, Members};
 
 /// What an instance does with a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -44,6 +44,17 @@ pub struct Obstacle {
     pub advice: &'static str,
 }
 
+/// What other clients were found to do to a queue.
+#[derive(Debug, Default)]
+struct Meddled {
+    last: Option<Meddling>,
+    told: Option<Instant>,
+    untold: u64,
+}
+
+/// Between two lines of the log about other clients that go on meddling with a queue.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
 /// The state of a queue.
 #[derive(Debug)]
 pub struct QueueStatus {
@@ -63,6 +74,7 @@ pub struct QueueStatus {
     dead_letters: AtomicU64,
     oldest_age: Mutex<Duration>,
     members: Mutex<Members>,
+    meddling: Mutex<Meddled>,
     /// The tail seen last under the present numbering.
     tail: Mutex<Option<i64>>,
     arrived: AtomicU64,
@@ -90,6 +102,7 @@ impl QueueStatus {
             dead_letters: AtomicU64::new(0),
             oldest_age: Mutex::new(Duration::ZERO),
             members: Mutex::default(),
+            meddling: Mutex::default(),
             tail: Mutex::new(None),
             arrived: AtomicU64::new(0),
         })
@@ -122,6 +135,20 @@ impl QueueStatus {
     #[must_use]
     pub fn is_held(&self) -> bool {
         matches!(self.phase().0, Phase::Recovering | Phase::Active | Phase::Draining)
+    }
+
+    /// Another client was found to meddle with the queue. Answers how often since it was told last, if it is to be told now:
+    /// while it goes on, once a minute is enough.
+    pub fn meddled(&self, meddling: Meddling) -> Option<u64> {
+        let mut known = self.meddling.lock();
+        let is_news = known.last.replace(meddling).map(|last| std::mem::discriminant(&last))
+            != Some(std::mem::discriminant(&meddling));
+        known.untold += 1;
+        if !is_news && known.told.is_some_and(|told| told.elapsed() < TOLD_AGAIN) {
+            return None;
+        }
+        known.told = Some(Instant::now());
+        Some(std::mem::take(&mut known.untold))
     }
 
     /// Who drains the queue, and who owns it.
@@ -284,6 +311,11 @@ impl QueueStatus {
             settled_per_second: recent.per_second(recent.settled),
             durable_within: recent.within(1.0, Metric::PersistLatency.bounds()),
             foreign_pops: self.metrics.foreign_pops.total(),
+            meddling: self
+                .meddling
+                .lock()
+                .last
+                .map(|last| summary::Meddling { text: last.text(), advice: last.advice() }),
             lanes: self.lanes.len(),
             lanes_writing: self.lanes.iter().filter(|lane| lane.is_writing()).count(),
             retrying: self.lanes.iter().filter_map(LaneStatus::retrying).max(),

@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) queues: Vec<QueueFacts>,
     pub(super) dead_lately: usize,
     pub(super) buffer_is_full: bool,
+    /// Why receipts cannot be published.
+    pub(super) receipts_refused: Option<String>,
 }
 
 /// What is known of a queue.
@@ -43,12 +45,30 @@ pub(super) struct QueueFacts {
     /// Within how many seconds all recent events became durable.
     pub(super) durable_within: Option<f64>,
     pub(super) foreign_pops: u64,
+    /// What was found last.
+    pub(super) meddling: Option<Meddling>,
     pub(super) lanes: usize,
     pub(super) lanes_writing: usize,
     /// For how long a lane's batch has failed.
     pub(super) retrying: Option<Duration>,
     /// The collection of which the most documents are held back.
     pub(super) held_back: Option<HeldBack>,
+}
+
+/// What another client was found to do to a queue, and what is to be done.
+#[derive(Debug, Clone)]
+pub(super) struct Meddling {
+    pub(super) text: String,
+    pub(super) advice: &'static str,
+}
+
+impl Default for Meddling {
+    fn default() -> Self {
+        Meddling {
+            text: "another client removes or inserts elements".to_owned(),
+            advice: "This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list.",
+        }
+    }
 }
 
 /// How bad it is.
@@ -89,6 +109,7 @@ impl Facts {
     pub(super) fn summary(&self) -> Summary {
         None.or_else(|| self.stopping())
             .or_else(|| self.redis_down())
+            .or_else(|| self.redis_refuses())
             .or_else(|| self.mongodb_down())
             .or_else(|| self.starting())
             .or_else(|| self.obstructed())
@@ -100,6 +121,7 @@ impl Facts {
             .or_else(|| self.taking_over())
             .or_else(|| self.recovering())
             .or_else(|| self.foreign_pops())
+            .or_else(|| self.receipts_refused())
             .unwrap_or_else(|| self.fine())
     }
 
@@ -131,7 +153,7 @@ impl Facts {
         let Health::Down(time, error) = &self.redis else { return None };
         let also = match self.mongodb {
             Health::Down(..) => " MongoDB is down, too.",
-            Health::Up(_) | Health::Unknown => "",
+            Health::Up(_) | Health::Refuses(..) | Health::Unknown => "",
         };
         let time = span(*time);
         let text =
@@ -140,6 +162,15 @@ impl Facts {
             "See that Redis runs and that redis.url is right; tidegate tries again until it is back.{also}"
         );
         Some(Summary { error: Some(error.clone()), ..summary(Level::Bad, "redis-down", text, advice) })
+    }
+
+    fn redis_refuses(&self) -> Option<Summary> {
+        let Health::Refuses(time, error) = &self.redis else { return None };
+        let text =
+            format!("{error}, for {}: nothing is drained that needs it, nothing is lost.", span(*time));
+        let advice =
+            "Grant it, or see what Redis lacks: disk, replicas, a primary. tidegate goes on by itself then.";
+        Some(summary(Level::Bad, "redis-refuses", text, advice))
     }
 
     fn mongodb_down(&self) -> Option<Summary> {
@@ -300,15 +331,17 @@ impl Facts {
 
     fn foreign_pops(&self) -> Option<Summary> {
         let queue = self.queues.iter().find(|queue| queue.foreign_pops > 0)?;
-        let text = format!(
-            "Another client removes or inserts elements of {}: some events may be lost to it or applied twice.",
-            queue.key
-        );
-        let times = number(queue.foreign_pops);
-        let advice = format!(
-            "Found so far: {times}. This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list."
-        );
+        let Meddling { text, advice } = queue.meddling.clone().unwrap_or_default();
+        let text = format!("{}: {text}; some events may be lost or applied twice.", queue.key);
+        let advice = format!("Found so far: {}. {advice}", number(queue.foreign_pops));
         Some(summary(Level::Notice, "foreign-pops", text, advice))
+    }
+
+    fn receipts_refused(&self) -> Option<Summary> {
+        let error = self.receipts_refused.as_ref()?;
+        let text = format!("Receipts cannot be published: {error}. Events are written all the same.");
+        let advice = "Whoever listens is told nothing; GET /durable/QUEUE/OFFSET answers. Grant the user PUBLISH and the channels.";
+        Some(summary(Level::Notice, "receipts-refused", text, advice))
     }
 
     fn fine(&self) -> Summary {

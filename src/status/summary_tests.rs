@@ -16,6 +16,7 @@ fn queue() -> QueueFacts {
         settled_per_second: 0.0,
         durable_within: None,
         foreign_pops: 0,
+        meddling: None,
         lanes: 4,
         lanes_writing: 0,
         retrying: None,
@@ -32,6 +33,7 @@ fn facts(queue: QueueFacts) -> Facts {
         queues: vec![queue],
         dead_lately: 0,
         buffer_is_full: false,
+        receipts_refused: None,
     }
 }
 
@@ -184,8 +186,32 @@ fn what_goes_by_itself() {
     ");
     insta::assert_snapshot!(told(&facts(QueueFacts { foreign_pops: 2, ..queue() })), @r"
     Notice, foreign-pops
-    Another client removes or inserts elements of edits: some events may be lost to it or applied twice.
+    edits: another client removes or inserts elements; some events may be lost or applied twice.
     Found so far: 2. This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list.
+    ");
+    let pushed = crate::source::Meddling::PushedInFront(30);
+    let meddling = Some(Meddling { text: pushed.text(), advice: pushed.advice() });
+    insta::assert_snapshot!(told(&facts(QueueFacts { foreign_pops: 2, meddling, ..queue() })), @r"
+    Notice, foreign-pops
+    edits: 30 elements appeared in front of the head: a producer pushes with LPUSH where RPUSH is meant; some events may be lost or applied twice.
+    Found so far: 2. Have the producer push with RPUSH: a queue grows at its tail. CLIENT LIST shows who used LPUSH last.
+    ");
+}
+
+#[test]
+fn what_redis_refuses_is_told_with_its_reason() {
+    let refuses = |text: &str| Health::Refuses(Duration::from_secs(65), text.into());
+    let redis = refuses("Redis refuses: user worker may not HDEL on tidegate:{q}:dead");
+    insta::assert_snapshot!(told(&Facts { redis, ..facts(queue()) }), @r"
+    Bad, redis-refuses
+    Redis refuses: user worker may not HDEL on tidegate:{q}:dead, for 1 min 5 s: nothing is drained that needs it, nothing is lost.
+    Grant it, or see what Redis lacks: disk, replicas, a primary. tidegate goes on by itself then.
+    ");
+    let receipts_refused = Some("Redis refuses: NOPERM this user has no permissions".to_owned());
+    insta::assert_snapshot!(told(&Facts { receipts_refused, ..facts(queue()) }), @r"
+    Notice, receipts-refused
+    Receipts cannot be published: Redis refuses: NOPERM this user has no permissions. Events are written all the same.
+    Whoever listens is told nothing; GET /durable/QUEUE/OFFSET answers. Grant the user PUBLISH and the channels.
     ");
 }
 

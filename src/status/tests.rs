@@ -40,6 +40,47 @@ fn capture() -> (Lines, tracing::Dispatch) {
 }
 
 #[test]
+fn a_refusal_lasts_until_what_was_refused_is_taken() {
+    let (lines, dispatch) = capture();
+    let redis = Dependency::new("redis");
+    tracing::dispatcher::with_default(&dispatch, || {
+        redis.up();
+        for _ in 0..5 {
+            redis.refuses("q", &"Redis refuses: READONLY");
+            // Something else works, the one queue does, or the connection is lost meanwhile.
+            redis.up();
+            redis.takes("other");
+            redis.refuses("heartbeat", &"Redis refuses: READONLY");
+            redis.down(&"connection reset");
+            redis.up();
+            assert_eq!(redis.to_json()["state"], "refuses");
+            redis.takes("heartbeat");
+            assert!(!redis.is_up());
+        }
+        redis.takes("q");
+        assert!(redis.is_up());
+        // An outage that begins as one and ends as a refusal is one outage, too.
+        redis.down(&"connection refused");
+        redis.refuses("q", &"Redis refuses: LOADING");
+        redis.takes("q");
+        redis.up();
+    });
+    let text = lines.text();
+    let told: Vec<_> = text.lines().map(str::trim).collect();
+    assert_eq!(
+        told,
+        [
+            "INFO redis is reached",
+            "WARN Redis refuses: READONLY; trying again until it does not",
+            "INFO redis refuses no more, after 0.0 s",
+            "WARN redis is down: connection refused; trying again until it is back",
+            "WARN Redis refuses: LOADING; trying again until it does not",
+            "INFO redis is back after 0.0 s",
+        ]
+    );
+}
+
+#[test]
 fn an_outage_is_two_lines_however_often_it_is_met() {
     let (lines, dispatch) = capture();
     let dependency = Dependency::new("mongodb");

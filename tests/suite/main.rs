@@ -32,6 +32,7 @@ mod patches;
 mod producers;
 mod reaching_mongodb;
 mod receipts;
+mod refusals;
 mod reload;
 mod sentinel;
 mod shard_key;

@@ -218,7 +218,11 @@ async fn a_redis_with_a_full_disk_is_away_until_there_is_room() -> Outcome {
         stage.settled(&tidegate).await?;
         assert_exact(stage.document("doc").await?.as_ref(), pushed);
     }
-    assert!(tidegate.log().iter().any(|line| line.contains("redis is down") && line.contains("MISCONF")));
+    let log = tidegate.log();
+    let lines = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    let told =
+        (lines("Redis refuses: MISCONF"), lines("redis refuses no more, after"), lines("redis is down"));
+    assert_eq!(told, (2, 2, 0), "{log:#?}");
     Ok(())
 }
 

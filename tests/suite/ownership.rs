@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use redis::AsyncCommands;
 
 use crate::stage::{PATIENCE, Setting, assert_exact, logged, number};
-use crate::support::{assert_accounting, push};
+use crate::support::{Metrics, assert_accounting, push};
 
 type Outcome = anyhow::Result<()>;
 
@@ -112,7 +112,76 @@ async fn a_pop_among_unsettled_events_is_found_and_counted() -> Outcome {
     }
     let metrics = tidegate.metrics().await?;
     assert!(metrics.sum("tidegate_foreign_pops_total", &[]) >= 1.0);
-    tidegate.logged("another client removes or inserts elements", PATIENCE).await?;
+    tidegate.logged("another client removes or replaces", PATIENCE).await?;
+    Ok(())
+}
+
+/// What somebody does to the list, and what the log calls it.
+const MEDDLINGS: [(&str, &[&str], &str); 5] = [
+    ("LPUSH", &[], "pushes with LPUSH"),
+    ("LPOP", &[], "at the head, as LPOP"),
+    ("RPOP", &[], "behind the head, as RPOP"),
+    ("LSET", &["0"], "at the head, as LPOP, BLPOP, LMOVE and LSET"),
+    ("LREM", &["-1"], "behind the head, as RPOP, LREM"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_does_to_a_list_is_told_once_by_its_name() -> Outcome {
+    const TIMES: usize = 30;
+    let mut stage = Setting::new().own_fast_servers().stage().await?;
+    let mut producer = stage.producer().await?;
+    for (command, args, name) in MEDDLINGS {
+        let mut tidegate = stage.start().await?;
+        let mut pushed = 0;
+        let mut meddled = Vec::new();
+        for round in 0..3 {
+            stage.mongo.pause()?;
+            push(&mut producer, &stage.queue, (pushed..pushed + 40).map(|n| logged(command, n))).await?;
+            pushed += 40;
+            let read = |metrics: &Metrics| {
+                let buffered = metrics.sum("tidegate_buffer_events", &[]);
+                anyhow::ensure!(buffered >= 40.0, "{buffered} are buffered");
+                Ok(())
+            };
+            tidegate.metrics_when(PATIENCE, "the events to be read", read).await?;
+            for n in 0..TIMES / 3 {
+                let event = match command {
+                    "LREM" => logged(command, pushed - 1 - n),
+                    _ => logged("other", round * TIMES / 3 + n),
+                };
+                let mut meddle = redis::cmd(command);
+                meddle.arg(&stage.queue).arg(args);
+                if !command.ends_with("POP") {
+                    meddle.arg(&event);
+                    meddled.push(event);
+                }
+                meddle.exec_async(&mut producer).await?;
+            }
+            stage.mongo.resume()?;
+            // One more, so that even what was cut off at the end is found.
+            push(&mut producer, &stage.queue, [logged("last", round)]).await?;
+            stage.settled(&tidegate).await?;
+        }
+        tidegate.logged(name, PATIENCE).await?;
+        let log = tidegate.log();
+        let errors: Vec<_> = log.iter().filter(|line| line.contains("ERROR")).collect();
+        assert!(errors.len() == 1 && errors[0].contains(name), "{command}: {log:#?}");
+        assert!(log.len() < 25, "{command}: {log:#?}");
+        let (_, status) = tidegate.get_json("/status").await?;
+        assert_eq!(status["summary"]["kind"], "foreign-pops", "{status}");
+        assert!(status["summary"]["text"].to_string().contains(name), "{status}");
+        assert!(tidegate.metrics().await?.sum("tidegate_foreign_pops_total", &[]) >= 1.0);
+        if command == "LPUSH" {
+            // Nothing that anybody pushed is lost.
+            for (id, events) in [(command, pushed), ("other", meddled.len())] {
+                let document = stage.document(id).await?.expect("the document");
+                let log: std::collections::BTreeSet<i64> =
+                    document.get_array("log")?.iter().map(number).collect();
+                assert_eq!(log.len(), events, "{id}");
+            }
+        }
+        tidegate.terminate().await?;
+    }
     Ok(())
 }
 

@@ -97,12 +97,12 @@ function showStatus(status) {
 
 function showServer(card, server) {
   card.dataset.state = server.state;
-  const words = { up: "up", down: "down", unknown: "not asked yet" }[server.state] ?? server.state;
+  const words = { up: "up", down: "down", refuses: "refuses", unknown: "not asked yet" }[server.state] ?? server.state;
   const time = server.for_seconds === undefined ? "" : ` for ${span(server.for_seconds)}`;
   say(card.querySelector(".fact"), `${words}${time}`);
   const past = server.last_outage;
   let more = "no outage since the start";
-  if (server.state === "down") more = server.error;
+  if (server.state === "down" || server.state === "refuses") more = server.error;
   else if (past) {
     more = `last outage ${ago(past.ended_seconds_ago)}, for ${span(past.lasted_seconds)}: ${past.error}`;
   } else if (server.state === "unknown") more = "";

@@ -25,6 +25,7 @@ use super::error::SourceError;
 use super::identity::Known;
 use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
+use super::lua::whole;
 use super::state::State;
 use super::window::{Depth, Window};
 use super::wire::Wire;
@@ -100,12 +101,12 @@ impl Scripts {
     async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
         let scripts = Scripts {
             claim: Script::new(script::CLAIM),
-            refuse: Script::new(script::REFUSE),
+            refuse: Script::new(&whole(script::REFUSE)),
             read: Script::new(script::READ),
-            commit: Script::new(script::COMMIT),
+            commit: Script::new(&whole(script::COMMIT)),
             look: Script::new(script::LOOK),
             nth: Script::new(script::NTH),
-            set_aside: Script::new(script::SET_ASIDE),
+            set_aside: Script::new(&whole(script::SET_ASIDE)),
         };
         // Pipelines name it by its hash.
         scripts.read.load_async(connection).await?;
@@ -157,7 +158,7 @@ impl Stream {
         (metrics, status): (Arc<QueueMetrics>, Arc<Status>),
     ) -> Result<Self, SourceError> {
         let found = Id::parse(&seen.position).unwrap_or_default();
-        let taken: Taken = Script::new(script::TAKE)
+        let taken: Taken = Script::new(&whole(script::TAKE))
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
             .key(&[&keys.dead, &keys.dead_list])
             .arg(drawn.epoch)

@@ -169,6 +169,7 @@ if (g and g['last-delivered-id'] or '') ~= ARGV[7] then return none end
 for i, field in ipairs({ 'identity', 'id', 'epoch' }) do
   if (redis.call('HGET', KEYS[6], field) or '') ~= ARGV[9 + i] then return none end
 end
+whole()
 redis.call('DEL', KEYS[2])
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 redis.call('HDEL', KEYS[6], 'new')
@@ -258,6 +259,7 @@ return { 1, last, claimed, late }";
 pub(super) const REFUSE: &str = with_helpers!(
     r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
+whole()
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 acknowledge_ids(KEYS[1], ARGV[3], { ARGV[5] }, ARGV[4])
 for i = 6, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
@@ -302,6 +304,7 @@ pub(super) const COMMIT: &str = with_helpers!(
     r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, 0, -1 } end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { -1, 0, 0, 0, -1 } end
+whole()
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local g = group(KEYS[1], ARGV[5])
 if is_another(KEYS[1], KEYS[4], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
@@ -396,9 +399,10 @@ pub(super) const SET_ASIDE: &str = with_helpers!(
     r#"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if redis.call('GET', KEYS[3]) ~= ARGV[3] then return -1 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local entry = redis.call('XRANGE', KEYS[1], ARGV[6], ARGV[6])[1]
 if not entry then return -2 end
+whole()
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local fields = entry[2]
 local text = nil
 for i = 1, #fields, 2 do
