@@ -3,6 +3,7 @@
 
 mod alerts;
 mod bad_input;
+mod codes;
 mod collab;
 mod command_line;
 mod connections;
