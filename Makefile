@@ -31,6 +31,7 @@ model: ## check the model of the delivery protocol within larger bounds: MODEL_B
 
 ROUNDS ?= 200
 chaos: servers ## kill, stall and cut off everything under load: ROUNDS=n; SEED=n FIRST=n FAULT=text to repeat some
+	@$(CARGO) build --locked --release --bin tidegate
 	@CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),$(shell date +%s)) CHAOS_FIRST=$(or $(FIRST),0) CHAOS_FAULT='$(FAULT)' \
 	$(CARGO) test --locked --test chaos campaign -- --exact --nocapture
 

@@ -7,8 +7,10 @@ use fastrand::Rng;
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
+use crate::deck::{Fault, Side, Trouble};
 use crate::history;
-use crate::plan::{Fault, Plan, Side, Stream, Trouble};
+use crate::plan::{Plan, Stream};
+use crate::refusals;
 use crate::support::{Flow, Proxy};
 use crate::workload::Closed;
 use crate::world::{QUEUE, Replica, World};
@@ -77,6 +79,15 @@ pub(crate) async fn inject(world: &mut World, plan: &Plan) -> anyhow::Result<Ove
         Fault::PromoteCurrent => promote_current(world, plan, &mut rng).await,
         Fault::PromoteLagging => promote_lagging(world, plan, &mut rng).await,
         Fault::Link(side, trouble) => trouble_link(world, plan, &mut rng, side, trouble).await,
+        Fault::Forged(answer) => {
+            refusals::forge(world, plan, &mut rng, answer).await?;
+            Ok(over(world))
+        }
+        Fault::Refused(refusal) => {
+            leave_unanswered(world, plan).await?;
+            refusals::refuse(world, plan, &mut rng, refusal).await?;
+            Ok(over(world))
+        }
     }
 }
 
@@ -97,7 +108,7 @@ fn over(world: &World) -> Over {
 }
 
 /// Lets a fault last. If the plan wants it, the queue is taken over and an instance of tidegate killed meanwhile.
-async fn last(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<()> {
+pub(crate) async fn last(world: &mut World, plan: &Plan, rng: &mut Rng) -> anyhow::Result<()> {
     let until = Instant::now() + plan.hold;
     if plan.taken_over {
         sleep(plan.hold.mul_f64(rng.f64() / 2.0)).await;

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::plan::{Fault, Plan};
+use serde_json::Value;
+
+use crate::deck::Fault;
+use crate::plan::Plan;
+use crate::receipts::Found;
 use crate::verdict::Verdict;
 
 /// A round that came to its end.
@@ -16,6 +20,9 @@ pub(crate) struct Outcome {
     pub(crate) deduplicated: usize,
     pub(crate) recovery: Duration,
     pub(crate) takeovers: usize,
+    /// Dead letters: no event of a round deserves it.
+    pub(crate) dead: Vec<Value>,
+    pub(crate) receipts: Found,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +46,10 @@ struct Tally {
     out_of_order: usize,
     /// Whatever else was wrong with a document.
     other: usize,
+    dead: usize,
+    receipts: usize,
+    untrue: usize,
+    releases: usize,
     recovery: Duration,
 }
 
@@ -57,9 +68,11 @@ impl Report {
         self.duration += duration;
         let tally = self.faults.entry(plan.fault).or_default();
         tally.rounds += 1;
+        tally.releases += usize::from(plan.release);
         let (line, failed) = match outcome {
             Ok(outcome) => {
-                let Outcome { verdict, redis_lost, deduplicated, recovery, takeovers } = outcome;
+                let Outcome { verdict, redis_lost, deduplicated, recovery, takeovers, dead, receipts } =
+                    outcome;
                 tally.takeovers += takeovers;
                 tally.events += verdict.events;
                 tally.redis_lost += redis_lost;
@@ -68,6 +81,11 @@ impl Report {
                 tally.doubled += verdict.doubled;
                 tally.out_of_order += verdict.out_of_order;
                 tally.other += verdict.foreign + verdict.torn;
+                // What Redis lost is settled again, under earlier numbers.
+                let untrue = if plan.fault.redis_keeps_its_word() { receipts.untrue } else { 0 };
+                tally.dead += dead.len();
+                tally.receipts += receipts.compared;
+                tally.untrue += untrue;
                 tally.recovery = tally.recovery.max(*recovery);
                 let mut line = format!(
                     "{:>6} events, recovered in {:>4.1} s, round took {:>4.1} s",
@@ -78,9 +96,15 @@ impl Report {
                 if *redis_lost + verdict.doubled > 0 {
                     let _ = write!(line, ", Redis lost {redis_lost}, {} twice", verdict.doubled);
                 }
-                let good = verdict.is_good(plan.fault.redis_keeps_its_word());
+                let good =
+                    verdict.is_good(plan.fault.redis_keeps_its_word()) && dead.is_empty() && untrue == 0;
                 if !good {
-                    let _ = write!(line, "  FAILED: {verdict:#?}");
+                    let (first, told) = (dead.first(), &receipts.told);
+                    let _ = write!(
+                        line,
+                        "  FAILED: {verdict:#?}, {} dead, the first is {first:?}, {untrue} false receipts: {told:#?}",
+                        dead.len()
+                    );
                 }
                 (line, !good)
             }
@@ -108,15 +132,18 @@ impl Report {
         }
         all.row(&mut rows, "**All**");
         let mut text = format!(
-            "`make chaos ROUNDS={} SEED={}`: {} rounds in {:.0} s, {} failed.\n\n\
-             | Fault | Rounds | Takeovers | Events | Seen again | Lost by Redis | Lost | Twice | Out of order | Otherwise wrong | \
+            "`make chaos ROUNDS={} SEED={}`: {} rounds in {:.0} s, {} of them with a release build, {} failed; {} receipts \
+             compared.\n\n\
+             | Fault | Rounds | Takeovers | Events | Seen again | Lost by Redis | Lost | Twice | Out of order | Otherwise wrong | Healthy dead | False receipts | \
              Longest recovery |\n\
-             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n{rows}",
+             | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n{rows}",
             all.rounds,
             self.seed,
             all.rounds,
             self.duration.as_secs_f64(),
+            all.releases,
             all.failed,
+            all.receipts,
         );
         if !self.failures.is_empty() {
             let _ = write!(text, "\nFailed:\n\n    {}\n", self.failures.join("\n").replace('\n', "\n    "));
@@ -137,6 +164,10 @@ impl Tally {
         self.doubled += other.doubled;
         self.out_of_order += other.out_of_order;
         self.other += other.other;
+        self.dead += other.dead;
+        self.receipts += other.receipts;
+        self.untrue += other.untrue;
+        self.releases += other.releases;
         self.recovery = self.recovery.max(other.recovery);
     }
 
@@ -151,13 +182,15 @@ impl Tally {
             doubled,
             out_of_order,
             other,
+            dead,
+            untrue,
             ..
         } = self;
         // Writing to a String cannot fail.
         let _ = writeln!(
             rows,
             "| {name} | {rounds} | {takeovers} | {events} | {deduplicated} | {redis_lost} | {lost} | {doubled} | {out_of_order} | \
-             {other} | {:.1} s |",
+             {other} | {dead} | {untrue} | {:.1} s |",
             self.recovery.as_secs_f64()
         );
     }

@@ -124,6 +124,11 @@ impl Workload {
         Ok(lost)
     }
 
+    /// Where producers find Redis.
+    pub(crate) fn url(&self) -> Arc<RwLock<String>> {
+        Arc::clone(&self.url)
+    }
+
     /// Stops the producers.
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
         self.stop.cancel();

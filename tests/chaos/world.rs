@@ -1,5 +1,6 @@
 //! What a round takes place in: servers, instances of tidegate behind proxies of their own, producers.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -7,12 +8,15 @@ use bson::{Document, doc};
 use mongodb::Database;
 use nix::sys::signal::Signal;
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
 
+use crate::deck::{Deletions, Fault, Side};
 use crate::history;
-use crate::plan::{Plan, Side};
+use crate::plan::Plan;
+use crate::receipts::{Found, Listener};
 use crate::support::{
-    Aof, Durability, Launch, Mongo, Proxy, Redis, Tidegate, add, check_accounting, dead_letters, length,
-    push, try_eventually,
+    Aof, Durability, Forge, Launch, Mongo, Proxy, Redis, Tidegate, add, check_accounting, dead_letters,
+    length, push, try_eventually,
 };
 use crate::workload::Workload;
 
@@ -28,6 +32,9 @@ pub(crate) struct World {
     pub(crate) redis: Redis,
     pub(crate) mongo: Mongo,
     pub(crate) replica: Option<Replica>,
+    /// Between the instances and MongoDB, where its answers are forged.
+    pub(crate) forge: Option<Forge>,
+    receipts: Listener,
     database: Database,
     probes: u32,
     is_stream: bool,
@@ -51,9 +58,11 @@ pub(crate) struct Instance {
 }
 
 impl World {
-    pub(crate) async fn build(plan: &Plan) -> anyhow::Result<Self> {
+    /// `release` is a release build of tidegate, if there is one.
+    pub(crate) async fn build(plan: &Plan, release: Option<&Path>) -> anyhow::Result<Self> {
         let aof = match plan.fault {
-            crate::plan::Fault::CutTail => Aof::EverySecond,
+            Fault::CutTail => Aof::EverySecond,
+            fault if fault.fills_redis() => Aof::EverySecond,
             fault if fault.kills_redis() => Aof::Always,
             _ => Aof::Off,
         };
@@ -61,8 +70,13 @@ impl World {
         let (redis, mongo) = tokio::join!(Redis::start_with(aof), Mongo::start_with(durability));
         let (redis, mongo) = (redis?, mongo?);
         let mut instances = Vec::new();
+        let forge = match plan.fault.forges() {
+            true => Some(Forge::in_front_of(mongo.address()?).await?),
+            false => None,
+        };
+        let address = forge.as_ref().map_or(mongo.address()?, Forge::address);
         for _ in 0..plan.instances {
-            instances.push(Instance::start(plan, redis.address()?, mongo.address()?).await?);
+            instances.push(Instance::start(plan, redis.address()?, address, release).await?);
         }
         let replica = if plan.fault.has_replica() {
             let link = Proxy::start(redis.address()?).await?;
@@ -74,8 +88,12 @@ impl World {
         };
         let database = mongo.database(DATABASE).await?;
         let workload = Workload::start(plan, QUEUE, redis.url());
+        let may_be_gone = plan.deletions == Some(Deletions::Hard);
+        let receipts = Listener::start(workload.url(), database.clone(), QUEUE, may_be_gone);
         Ok(Self {
             instances,
+            forge,
+            receipts,
             workload,
             redis,
             mongo,
@@ -119,8 +137,8 @@ impl World {
     }
 
     /// Waits until nothing is left to be done. Every instance must have its account in order. Answers how many events
-    /// they found applied already, not counting instances that are no more.
-    pub(crate) async fn settle(&self) -> anyhow::Result<usize> {
+    /// they found applied already, not counting instances that are no more, and the dead letters.
+    pub(crate) async fn settle(&self) -> anyhow::Result<(usize, Vec<Value>)> {
         let mut connection = self.redis.connect().await?;
         try_eventually(PATIENCE, "the queue to be empty", async || {
             let left = length(&mut connection, QUEUE).await?;
@@ -136,8 +154,12 @@ impl World {
             deduplicated += metrics.sum("tidegate_events_deduplicated_total", &[("queue", QUEUE)]);
         }
         let letters = dead_letters(&mut connection, QUEUE).await?;
-        ensure!(letters.is_empty(), "{} dead letters, the first is {}", letters.len(), letters[0]);
-        Ok(deduplicated as usize)
+        Ok((deduplicated as usize, letters))
+    }
+
+    /// What became of the receipts so far.
+    pub(crate) async fn receipts(&self) -> anyhow::Result<Found> {
+        self.receipts.finish(self.redis.connect().await?).await
     }
 
     pub(crate) fn database(&self) -> &Database {
@@ -164,6 +186,7 @@ impl Instance {
         plan: &Plan,
         redis: std::net::SocketAddr,
         mongo: std::net::SocketAddr,
+        release: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let (redis, mongo) = (Proxy::start(redis).await?, Proxy::start(mongo).await?);
         let launch = Launch::config(plan.config(QUEUE))
@@ -171,6 +194,10 @@ impl Instance {
             // Without directConnection the client would ask the server where it is, and go there.
             .env("TIDEGATE_MONGODB__URI", format!("mongodb://{}/?directConnection=true", mongo.address()))
             .env("TIDEGATE_MONGODB__DATABASE", DATABASE);
+        let launch = match release.filter(|_| plan.release) {
+            Some(release) => launch.program(vec![release.display().to_string()]),
+            None => launch,
+        };
         let tidegate = Some(launch.spawn().await?);
         Ok(Self { launch, tidegate, redis, mongo, log: Vec::new() })
     }
