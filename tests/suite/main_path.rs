@@ -138,8 +138,11 @@ async fn documents_with_converted_ids_are_found_again() -> Outcome {
     };
     let stage = Setting::new().with(&(route("objectId") + &route("uuid"))).stage().await?;
     let ids = [Bson::ObjectId(object_id.parse()?), bson::Uuid::parse_str(uuid)?.into()];
+    // The queue's next epoch is the seventh: only a watermark of that says that its events were applied.
+    let numbers = doc! {"_id": &stage.queue, "epoch": 6_i64};
+    stage.database.collection("tidegate").insert_one(numbers).await?;
     for id in &ids {
-        let applied = doc! {"_id": id, "n": 1, "_tidegate": {&stage.queue: i64::MAX}};
+        let applied = doc! {"_id": id, "n": 1, "_tidegate": {&stage.queue: (7_i64 << 36) + 1000}};
         stage.database.collection("documents").insert_one(applied).await?;
     }
     for (to, id) in [("objectId", object_id), ("uuid", uuid)] {
