@@ -36,7 +36,7 @@ pub(crate) async fn forge(
             forge.rule(writes().refuse(move |statement| {
                 let drawn = hash(statement.id_text(), salt);
                 let code = codes[(drawn / 3) as usize % codes.len()];
-                (drawn % 3 == 0).then(|| write_error(code.number, code.name))
+                drawn.is_multiple_of(3).then(|| write_error(code.number, code.name))
             }));
         }
         Answer::ForbiddenStatements => {

@@ -221,8 +221,11 @@ async fn a_key_beside_the_queue_that_becomes_another_type_makes_no_copies() -> O
     Ok(())
 }
 
+/// Commands, each by its words.
+type Commands = Vec<Vec<&'static str>>;
+
 /// What makes Redis refuse, and what ends it.
-fn refusals() -> Vec<(&'static str, Vec<Vec<&'static str>>, Vec<Vec<&'static str>>)> {
+fn refusals() -> Vec<(&'static str, Commands, Commands)> {
     vec![
         (
             "NOREPLICAS",
