@@ -202,9 +202,10 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
-/// Looks for the mark of a process that worked on what is unsettled, and counts a death if that process is not heard of
-/// any more; the caller's own mark is none. Answers how many processes died since the base was put where it is; where
-/// the part ends that the last of them worked on alone, if it did; and how many died over just that one event.
+/// Looks for the mark of a process that worked on what is unsettled, and takes that process for dead; the caller's own mark
+/// is none. Who is still heard of does not count, but may later: a dead process is heard of for a while. Answers how many
+/// processes died since the base was put where it is; where the part ends that the last of them worked on alone, if it
+/// did; and how many died over just that one event.
 ///
 /// KEYS owner base tries instances · ARGV epoch ttl-ms process
 pub(super) const TRIES: &str = r"
@@ -216,27 +217,25 @@ if redis.call('HGET', KEYS[3], 'base') ~= base then
   redis.call('HSET', KEYS[3], 'base', base)
 end
 local worker = redis.call('HGET', KEYS[3], 'worker')
-local fields = redis.call('HKEYS', KEYS[3])
 if worker then
-  local time, lives = redis.call('TIME'), worker == ARGV[3]
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local heard = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
-  for i = 1, #heard, 2 do
-    if heard[i] == worker and tonumber(heard[i + 1]) > now then lives = true end
-  end
   local part = redis.call('HGET', KEYS[3], 'works-to') or ''
-  if not lives and #fields < 100 then
+  if worker ~= ARGV[3] and #redis.call('HKEYS', KEYS[3]) < 100 then
     local alone = redis.call('HGET', KEYS[3], 'works-alone') == '1'
     redis.call('HSET', KEYS[3], 'died:' .. worker, alone and part or '')
     if part ~= '' then redis.call('HSET', KEYS[3], 'suspect', part) end
-    fields = redis.call('HKEYS', KEYS[3])
   end
   redis.call('HDEL', KEYS[3], 'worker', 'works-to', 'works-alone')
 end
+local time, heard = redis.call('TIME'), {}
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local instances = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
+for i = 1, #instances, 2 do
+  if tonumber(instances[i + 1]) > now then heard['died:' .. instances[i]] = true end
+end
 local suspect = redis.call('HGET', KEYS[3], 'suspect') or ''
 local died, alone = 0, 0
-for _, field in ipairs(fields) do
-  if string.sub(field, 1, 5) == 'died:' then
+for _, field in ipairs(redis.call('HKEYS', KEYS[3])) do
+  if string.sub(field, 1, 5) == 'died:' and not heard[field] then
     died = died + 1
     if suspect ~= '' and redis.call('HGET', KEYS[3], field) == suspect then alone = alone + 1 end
   end
