@@ -81,6 +81,7 @@ impl Queue {
                 Err(Unconfirmed::Unknown(error)) => {
                     tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
                     if !*self.shared.sink.watch_away().borrow() {
+                        self.is_given_no_epoch(&error);
                         self.shared.peers.no_epoch(self.at);
                     }
                     self.shared.metrics.retried_mongodb(error.class());
@@ -139,6 +140,19 @@ impl Queue {
         }
         let least = seen.epoch().max(known.epoch());
         sink.next_epoch(id, least, self.is_guarded().then_some(&known.identity)).await
+    }
+
+    /// MongoDB answers, and gives no epoch: rights, mostly, on the collection that has them.
+    fn is_given_no_epoch(&self, error: &SinkError) {
+        let text = format!("MongoDB gives no epoch out for it: {error}");
+        let advice =
+            "tidegate must be able to read and write the collection tidegate; it tries again until it can.";
+        if self.status.set_obstacle(Some(Obstacle { text: text.clone(), advice })) {
+            tracing::warn!(
+                queue = self.config.key,
+                "the queue is not drained: {text}; trying again until it does"
+            );
+        }
     }
 
     /// The queue of this id is in another Redis. Each would take the other's events for applied: none of them is read.
