@@ -337,7 +337,7 @@ impl Metric {
                 Counter,
                 None,
                 QUEUE,
-                "Times another client was found to remove or insert elements.",
+                "Times another client was found to remove or insert elements, or to put another stream in the place.",
             ),
             M::ReceiptsPublished => {
                 ("tidegate_receipts_published_total", Counter, None, &[], "Receipts published.")

@@ -141,7 +141,12 @@ impl Stage {
 
     /// Starts the daemon and waits until it owns the queue.
     pub(crate) async fn start(&self) -> anyhow::Result<Tidegate> {
-        let tidegate = self.launch.start().await?;
+        self.start_as(&self.launch).await
+    }
+
+    /// The same with another launch.
+    pub(crate) async fn start_as(&self, launch: &Launch) -> anyhow::Result<Tidegate> {
+        let tidegate = launch.start().await?;
         let owns = |metrics: &Metrics| {
             let held = metrics.sum("tidegate_lease_held", &[("queue", self.queue.as_str())]);
             anyhow::ensure!(held == 1.0, "the queue is not owned");

@@ -35,7 +35,7 @@ async fn a_state_of_another_numbering_does_not_stay_behind() -> Outcome {
     stage.database.collection("documents").insert_one(foreign).await?;
     ensure!(filler.fill("a").await?);
     let (proxy, launch) = held(&stage).await?;
-    let tidegate = launch.env("TIDEGATE_LEASE__TTL", "2s").start().await?;
+    let tidegate = stage.start_as(&launch.env("TIDEGATE_LEASE__TTL", "2s")).await?;
     // Written over the foreign watermark; its owner dies before the state has it.
     proxy.hold_connections_with("tidegate:fill:");
     stage.push([logged("a", 0)]).await?;
@@ -60,7 +60,7 @@ async fn applied_once(setting: Setting) -> Outcome {
     let stage = setting.with(ROUTES).stage().await?;
     let mut filler = Filler::new(stage.producer().await?, &stage.database, TTL);
     let (proxy, launch) = held(&stage).await?;
-    let tidegate = launch.start().await?;
+    let tidegate = stage.start_as(&launch).await?;
     stage.push([logged("a", 0), logged("b", 0)]).await?;
     stage.settled(&tidegate).await?;
     ensure!(filler.fill("a").await?);
@@ -85,7 +85,7 @@ async fn applied_once(setting: Setting) -> Outcome {
 async fn who_takes_over_refreshes_what_is_found_to_be_written() -> Outcome {
     let (stage, mut filler) = stage().await?;
     let (proxy, launch) = held(&stage).await?;
-    let tidegate = launch.clone().env("TIDEGATE_LEASE__TTL", "4s").start().await?;
+    let tidegate = stage.start_as(&launch.clone().env("TIDEGATE_LEASE__TTL", "4s")).await?;
     stage.push([logged("a", 0)]).await?;
     stage.settled(&tidegate).await?;
     ensure!(filler.fill("a").await?);
@@ -108,7 +108,7 @@ async fn who_takes_over_refreshes_what_is_found_to_be_written() -> Outcome {
 async fn what_a_former_owner_is_late_with_changes_nothing() -> Outcome {
     let (stage, mut filler) = stage().await?;
     let (proxy, launch) = held(&stage).await?;
-    let former = launch.env("TIDEGATE_LEASE__TTL", "4s").start().await?;
+    let former = stage.start_as(&launch.env("TIDEGATE_LEASE__TTL", "4s")).await?;
     stage.push([logged("a", 0)]).await?;
     stage.settled(&former).await?;
     ensure!(filler.fill("a").await?);
