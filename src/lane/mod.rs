@@ -280,7 +280,9 @@ impl Lane {
 
     fn account(&mut self) {
         self.memory.resize(self.pending.bytes() + self.quarantine.bytes());
-        let entities = self.pending.entities() + self.quarantine.entities();
+        // Of what is parked, the queue does not tell that something is in flight.
+        let tried = self.in_flight.as_ref().and_then(|batch| batch.tried.as_ref()).map_or(0, |tried| tried.1);
+        let entities = self.pending.entities() + self.quarantine.entities() + tried;
         let entities = i64::try_from(entities).unwrap_or(0);
         self.queue.shared.metrics.pending_changed(entities - self.counted);
         self.counted = entities;
@@ -358,7 +360,6 @@ impl Lane {
     fn send(&mut self, batch: Pending, tried: Option<(Arc<str>, usize)>) {
         let first = if tried.is_some() { batch.first_of_all() } else { batch.first() };
         let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
-        self.account();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
         let queue = Arc::clone(&self.queue);
         let lane = self.index;
@@ -367,6 +368,7 @@ impl Lane {
             settle_all(&queue, &queue.status.lanes[lane], batch).await.map(Settled::Batch)
         });
         self.in_flight = Some(InFlight { first, tried, ts, events, settling });
+        self.account();
         self.tell(true);
     }
 }

@@ -37,14 +37,20 @@ const DEAD_A_COMMIT: usize = 2000;
 
 async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
     loop {
-        let limit = queue.buried.lock().iter().nth(DEAD_A_COMMIT).copied().unwrap_or(i64::MAX);
+        let turn = queue.parked.turn.lock().await;
+        // A parked event's letter goes to the list with the event.
+        let is_moved = |offset: &&i64| !queue.parked.has(**offset);
+        let limit =
+            queue.buried.lock().iter().filter(is_moved).nth(DEAD_A_COMMIT).copied().unwrap_or(i64::MAX);
         let Some(checkpoint) = queue.tracker.lock().due(limit) else { return Ok(()) };
-        let dead: Vec<i64> = queue.buried.lock().range(..checkpoint.end).copied().collect();
+        let dead: Vec<i64> = queue.buried.lock().range(..checkpoint.end).filter(is_moved).copied().collect();
         let depth = queue.source.commit(checkpoint, &dead).await?;
         queue.tracker.lock().committed(checkpoint.end);
         let mut buried = queue.buried.lock();
-        *buried = buried.split_off(&checkpoint.end);
-        drop(buried);
+        dead.iter().for_each(|offset| {
+            buried.remove(offset);
+        });
+        drop((buried, turn));
         queue.committed.notify_waiters();
         queue.gets_on();
         queue.clock.lock().forget_below(checkpoint.end);

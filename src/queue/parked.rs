@@ -13,7 +13,12 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// Which events of a queue are parked.
 #[derive(Debug, Default)]
-pub struct Parked(Mutex<Known>);
+pub struct Parked {
+    known: Mutex<Known>,
+    /// Held while the queue is committed, and while events are forgotten here. Either moves the dead letter of an event
+    /// that is in both places, and which of them is told by where the base is.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -26,29 +31,27 @@ impl Parked {
     /// Those that former owners parked. Their sizes are known once they are read.
     #[must_use]
     pub fn new(offsets: Vec<i64>) -> Self {
-        Parked(Mutex::new(Known {
-            events: offsets.into_iter().map(|offset| (offset, 0)).collect(),
-            bytes: 0,
-        }))
+        let events = offsets.into_iter().map(|offset| (offset, 0)).collect();
+        Parked { known: Mutex::new(Known { events, bytes: 0 }), turn: tokio::sync::Mutex::default() }
     }
 
     /// Whether one more may be parked.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        let known = self.0.lock();
+        let known = self.known.lock();
         known.events.len() < MAX_EVENTS && known.bytes < MAX_BYTES
     }
 
     /// Whether the event at an offset is parked.
     #[must_use]
     pub fn has(&self, offset: i64) -> bool {
-        self.0.lock().events.contains_key(&offset)
+        self.known.lock().events.contains_key(&offset)
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.lock().events.len()
+        self.known.lock().events.len()
     }
 
     /// Whether there are none.
@@ -60,7 +63,7 @@ impl Parked {
     /// The offsets of those from `first` to `last`.
     #[must_use]
     pub fn within(&self, first: i64, last: i64) -> Vec<i64> {
-        let known = self.0.lock();
+        let known = self.known.lock();
         if first > last {
             Vec::new()
         } else {
@@ -69,13 +72,13 @@ impl Parked {
     }
 
     pub(super) fn add(&self, offset: i64, bytes: usize) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         let before = known.events.insert(offset, bytes).unwrap_or(0);
         known.bytes = known.bytes + bytes - before;
     }
 
     fn remove(&self, offset: i64) {
-        let mut known = self.0.lock();
+        let mut known = self.known.lock();
         if let Some(bytes) = known.events.remove(&offset) {
             known.bytes -= bytes;
         }
@@ -95,19 +98,25 @@ impl Owned {
         Ok(())
     }
 
-    /// Forgets parked events that are settled. Dead letters among them go to their list.
+    /// Forgets parked events that are settled. Dead letters among them go to their list, unless the queue has them yet.
     ///
     /// # Errors
     /// The ownership has ended.
     pub async fn unpark(&self, offsets: &[i64]) -> Result<(), SourceError> {
         let Some(lease) = self.source.lease().filter(|_| !offsets.is_empty()) else { return Ok(()) };
         for some in offsets.chunks(1000) {
-            lease.unpark(some).await?;
+            let _turn = self.parked.turn.lock().await;
+            let base = self.tracker.lock().committed_to();
+            let (dead, others): (Vec<i64>, Vec<i64>) = {
+                let buried = self.buried.lock();
+                some.iter().partition(|offset| **offset < base && buried.contains(*offset))
+            };
+            lease.unpark(&dead, &others).await?;
+            some.iter().for_each(|offset| self.parked.remove(*offset));
             let mut buried = self.buried.lock();
-            for offset in some {
-                self.parked.remove(*offset);
+            dead.iter().for_each(|offset| {
                 buried.remove(offset);
-            }
+            });
         }
         self.metrics.parked.set(self.parked.len() as f64);
         Ok(())

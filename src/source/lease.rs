@@ -110,15 +110,15 @@ impl Lease {
         self.invoke(&call).await
     }
 
-    /// Forgets parked events that are settled; dead letters among them go to their list.
+    /// Forgets parked events that are settled. Of `dead` ones, which are below the base, the letters go to their list.
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn unpark(&self, offsets: &[i64]) -> Result<(), SourceError> {
+    pub async fn unpark(&self, dead: &[i64], others: &[i64]) -> Result<(), SourceError> {
         let keys = &self.keys;
         let mut call = self.unpark.prepare_invoke();
         call.key(&[&keys.owner, &keys.parked, &keys.dead, &keys.dead_list, &keys.refused]);
-        call.arg(self.args()).arg(script::REFUSED_KEPT).arg(offsets);
+        call.arg(self.args()).arg(script::REFUSED_KEPT).arg(dead.len()).arg(dead).arg(others);
         self.invoke(&call).await
     }
 

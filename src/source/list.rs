@@ -254,7 +254,7 @@ impl List {
         let Control { connection, base, offset, .. } = &mut *control;
         let mut call = self.scripts.renumber.prepare_invoke();
         call.key(&keys.queue).key(&keys.owner).key(&keys.base).key(&keys.read);
-        call.key(&keys.head).key(&keys.dead).key(&keys.dead_list).key(&keys.renumbered);
+        call.key(&keys.head).key(&keys.dead).key(&keys.dead_list).key(&keys.renumbered).key(&keys.parked);
         let new_base = first.to_string();
         call.arg(self.lease.args()).arg(&*base).arg(&new_base);
         call.arg(*offset)

@@ -138,19 +138,22 @@ redis.call('SET', KEYS[4], first and redis.sha1hex(first) or '')
 return redis.call('LLEN', KEYS[1])";
 
 /// Gives every element a new number: base and read become the epoch's first offset. Dead letters not yet
-/// committed lose their offsets' meaning, so they are moved to their list. What became of numbers is put on record, for
-/// those who ask by an old one; `to` is the new base, or nothing where elements are not where they were.
+/// committed lose their offsets' meaning, so they are moved to their list; parked events keep their numbers, and so do
+/// the dead letters of these. What became of numbers is put on record, for those who ask by an old one; `to` is the new
+/// base, or nothing where elements are not where they were.
 ///
-/// KEYS queue owner base read head dead dead-list renumbered · ARGV epoch ttl-ms base new-base from to kept
+/// KEYS queue owner base read head dead dead-list renumbered parked · ARGV epoch ttl-ms base new-base from to kept
 pub(super) const RENUMBER: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[3] then return -1 end
 whole()
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-for _, letter in ipairs(redis.call('HVALS', KEYS[6])) do
-  redis.call('RPUSH', KEYS[7], letter)
+for _, offset in ipairs(redis.call('HKEYS', KEYS[6])) do
+  if redis.call('HEXISTS', KEYS[9], offset) == 0 then
+    redis.call('RPUSH', KEYS[7], redis.call('HGET', KEYS[6], offset))
+    redis.call('HDEL', KEYS[6], offset)
+  end
 end
-redis.call('DEL', KEYS[6])
 redis.call('RPUSH', KEYS[8], ARGV[5] .. ' ' .. ARGV[6])
 redis.call('LTRIM', KEYS[8], -ARGV[7], -1)
 redis.call('SET', KEYS[3], ARGV[4])
@@ -177,18 +180,21 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1";
 
-/// Forgets parked events that are settled, and moves those that are dead letters to their list.
+/// Forgets parked events that are settled. The first `dead` of them are dead letters that the queue has gone on without:
+/// these are moved to their list. Those that are still in the queue are moved when that is committed.
 ///
-/// KEYS owner parked dead dead-list refused · ARGV epoch ttl-ms kept offset ...
+/// KEYS owner parked dead dead-list refused · ARGV epoch ttl-ms kept dead offset ...
 pub(super) const UNPARK: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 whole()
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-for i = 4, #ARGV do
-  local letter = redis.call('HGET', KEYS[3], ARGV[i])
-  if letter then
-    redis.call('RPUSH', KEYS[4], letter)
-    redis.call('HDEL', KEYS[3], ARGV[i])
+for i = 5, #ARGV do
+  if i < 5 + ARGV[4] then
+    local letter = redis.call('HGET', KEYS[3], ARGV[i])
+    if letter then
+      redis.call('RPUSH', KEYS[4], letter)
+      redis.call('HDEL', KEYS[3], ARGV[i])
+    end
     redis.call('ZADD', KEYS[5], 0, string.rep('0', 19 - #ARGV[i]) .. ARGV[i])
     redis.call('ZREMRANGEBYRANK', KEYS[5], 0, -1 - ARGV[3])
   end

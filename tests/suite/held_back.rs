@@ -2,13 +2,16 @@
 //! answers are forged, after the server's `error_codes.yml` and what DocumentDB and Cosmos DB were seen to say.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bson::doc;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged, update};
-use crate::support::{On, Statement, Tidegate, command_error, document, length, try_eventually, write_error};
+use crate::support::{
+    On, Rule, Statement, Tidegate, command_error, document, length, try_eventually, write_error,
+};
 
 type Outcome = anyhow::Result<()>;
 
@@ -272,25 +275,29 @@ async fn nothing_is_durable_while_the_write_concern_is_not_met() -> Outcome {
     Ok(())
 }
 
+const KEPT: &str = r#"
+[[routes]]
+when = { type = "kept" }
+collection = "documents"
+id = "id"
+inc = { count = 1 }
+push = { log = "n" }
+set = { last = "n" }
+history = "edits"
+"#;
+
+fn kept(n: usize) -> String {
+    json!({"type": "kept", "id": "a", "n": n}).to_string()
+}
+
 /// A history that may not be written to holds back the commit of its own documents' events.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_without_rights_is_waited_for() -> Outcome {
-    let routes = r#"
-        [[routes]]
-        when = { type = "kept" }
-        collection = "documents"
-        id = "id"
-        inc = { count = 1 }
-        push = { log = "n" }
-        set = { last = "n" }
-        history = "edits"
-    "#;
-    let stage = Setting::new().forged().with(routes).stage().await?;
+    let stage = Setting::new().forged().with(KEPT).stage().await?;
     let rights = stage
         .forge()
         .rule(On::command("insert").collection("edits").refuse(|_| Some(write_error(13, "no rights"))));
     let mut tidegate = stage.start().await?;
-    let kept = |n: usize| json!({"type": "kept", "id": "a", "n": n}).to_string();
     stage.push((0..3).map(kept)).await?;
     applied(&stage, "a", 3).await?;
     let held = held_back(&mut tidegate).await?;
@@ -315,4 +322,92 @@ async fn a_history_without_rights_is_waited_for() -> Outcome {
     assert_eq!(edits.count_documents(doc! {}).await?, 4);
     assert_eq!(stage.dead_letters().await?, [] as [Value; 0]);
     Ok(())
+}
+
+/// Refuses the writes of document `a` from its n-th event on.
+fn refuse_a(code: i32, from: i64) -> Rule {
+    On::writes().collection("documents").refuse(move |statement: &Statement<'_>| {
+        let update = statement.document.get_document("u").and_then(|u| u.get_document("$set"));
+        let n = update.unwrap_or(statement.document).get("last").map(crate::stage::number);
+        (statement.id_text() == "a" && n >= Some(from)).then(|| write_error(code, "forged"))
+    })
+}
+
+/// Between the moment at which a parked event is found to be dead and that at which it is forgotten, its queue is committed and
+/// numbered anew, and its owner is killed: its letter comes once, and who asks by its number is told that it is dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_event_that_dies_while_its_queue_goes_on_is_dead_once() -> Outcome {
+    for _ in 0..6 {
+        if dies_while_numbered_anew().await? {
+            return Ok(());
+        }
+    }
+    panic!("of 64 lanes, two documents went to the same six times");
+}
+
+/// Answers false where chance had both documents in the same lane, so that nothing was shown.
+async fn dies_while_numbered_anew() -> anyhow::Result<bool> {
+    let lanes = format!("lanes.count = 64\n{KEPT}");
+    let stage = Setting::new().forged().with(&lanes).stage().await?;
+    let key = |name: &str| format!("tidegate:{{{}}}:{name}", stage.queue);
+    let redis = stage.producer().await?;
+    let rights = stage.forge().rule(refuse_a(13, 0));
+    let tidegate = stage.start().await?;
+    stage.push([kept(0), kept(1)]).await?;
+    try_eventually(PATIENCE, "the events to be parked", async || {
+        let mut redis = redis.clone();
+        let (parked, left): (usize, usize) =
+            (redis.hlen(key("parked")).await?, redis.llen(&stage.queue).await?);
+        anyhow::ensure!((parked, left) == (2, 0), "{parked} are parked, {left} are left");
+        Ok(())
+    })
+    .await?;
+    let mut offsets: Vec<i64> = redis.clone().hkeys(key("parked")).await?;
+    offsets.sort_unstable();
+
+    // Recovery waits for the other document, and what is parked for the history of its first event.
+    let is_other = |command: &bson::Document| command.to_string().contains("\"_id\": \"b\"");
+    let recovery = stage.forge().rule(On::writes().when(is_other).hold_request());
+    stage.push([logged("b", 0)]).await?;
+    recovery.hit(1, PATIENCE).await?;
+    tidegate.kill9()?;
+    rights.remove();
+    stage.forge().rule(refuse_a(121, 1));
+    let history = stage.forge().rule(On::command("insert").collection("edits").hold_request());
+    let tidegate = stage.launch.spawn().await?;
+    recovery.hit(2, PATIENCE).await?;
+    if history.hit(1, Duration::from_secs(3)).await.is_err() {
+        return Ok(false);
+    }
+    let dead: usize = redis.clone().hlen(key("dead")).await?;
+    assert_eq!(dead, 1, "it is dead, and not yet forgotten");
+    let base: String = redis.clone().get(key("base")).await?;
+    recovery.remove();
+    try_eventually(PATIENCE, "the queue to be numbered anew", async || {
+        let mut redis = redis.clone();
+        let (now, left): (String, usize) = (redis.get(key("base")).await?, redis.llen(&stage.queue).await?);
+        let is_later = now.parse::<i64>()? >> 36 > base.parse::<i64>()? >> 36;
+        anyhow::ensure!(left == 0 && is_later, "the base is {now}, {left} are left");
+        Ok(())
+    })
+    .await?;
+    // Whoever comes next finds it dead, and does not try it again.
+    tidegate.kill9()?;
+    history.remove();
+    let tidegate = stage.launch.spawn().await?;
+    try_eventually(PATIENCE, "the event to be forgotten", async || {
+        let mut redis = redis.clone();
+        let (parked, dead): (usize, usize) =
+            (redis.hlen(key("parked")).await?, redis.hlen(key("dead")).await?);
+        anyhow::ensure!((parked, dead) == (0, 0), "{parked} are parked, {dead} are dead");
+        Ok(())
+    })
+    .await?;
+    for (offset, state) in offsets.into_iter().zip(["durable", "dead"]) {
+        let (_, told) = tidegate.get_json(&format!("/durable/{}/{offset}", stage.queue)).await?;
+        assert_eq!(told["state"], json!(state), "{told}");
+    }
+    assert_eq!(stage.dead_letters().await?.len(), 1);
+    applied(&stage, "a", 1).await?;
+    Ok(true)
 }
