@@ -5,7 +5,7 @@ use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged};
-use crate::support::{Tidegate, try_eventually};
+use crate::support::{On, Tidegate, command_error, try_eventually};
 
 type Outcome = anyhow::Result<()>;
 
@@ -107,4 +107,34 @@ async fn a_redis_that_is_new_has_another_stream() -> Outcome {
     stage.settled(&tidegate).await?;
     assert_exact(stage.document("d").await?.as_ref(), 10);
     Ok(())
+}
+
+/// Ids of the new stream are below those of what is parked, and must not pass for applied behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_parked_of_a_former_stream_is_written_before_what_is_new() -> Outcome {
+    let stage = Setting::new().stream("").forged().stage().await?;
+    let mut redis = stage.producer().await?;
+    let refusal = command_error(13, "Unauthorized", "not authorized on test to execute command");
+    let rights = stage.forge().rule(On::writes().collection("documents").answer(refusal));
+    let mut tidegate = stage.start().await?;
+    let are_parked = async |events: usize| {
+        let (mut redis, parked) = (redis.clone(), format!("tidegate:{{{}}}:parked", stage.queue));
+        try_eventually(PATIENCE, "the events to be parked", async || {
+            let found: usize = redis.hlen(&parked).await?;
+            ensure!(found == events, "{found} are parked");
+            Ok(())
+        })
+        .await
+    };
+    let mut events = 0;
+    for ms in [5000, 100, 1] {
+        let () = redis.clone().del(&stage.queue).await?;
+        add(&mut redis.clone(), &stage.queue, ms, events..events + 12).await?;
+        events += 12;
+        are_parked(events).await?;
+    }
+    rights.remove();
+    are_parked(0).await?;
+    add(&mut redis, &stage.queue, 50, events..events + 5).await?;
+    until_read(&stage, &mut tidegate, events + 5).await
 }

@@ -160,7 +160,7 @@ impl Stream {
         let found = Id::parse(&seen.position).unwrap_or_default();
         let taken: Taken = Script::new(&whole(script::TAKE))
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
-            .key(&[&keys.dead, &keys.dead_list])
+            .key(&[&keys.dead, &keys.dead_list, &keys.parked])
             .arg(drawn.epoch)
             .arg(millis(ttl))
             .arg(previous.map(|epoch| epoch.to_string()).unwrap_or_default())

@@ -150,16 +150,23 @@ pub(in crate::source) const ANOTHER: &str = "ANOTHERSTREAM";
 
 /// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Makes the group where there
 /// is none. Where it was moved, puts it back. Another stream in the place of the former is begun with, as the first one
-/// was; dead letters of the former lose their offsets' meaning, and are moved to their list. Answers 1 if the group was moved
+/// was; dead letters of the former lose their offsets' meaning, and are moved to their list. Its parked events get numbers
+/// below all that the new one can have: else what is new would pass for applied behind them. Answers 1 if the group was moved
 /// and 2 if it is another stream, where the group is, where it was found at first, base,
 /// read, the number of entries read, if that is known, and of those pending, the last of those fetched last, and the
 /// stream's generation.
 ///
-/// KEYS queue owner base read stream identity dead dead-list · ARGV epoch ttl-ms previous-epoch base read group position
+/// KEYS queue owner base read stream identity dead dead-list parked · ARGV epoch ttl-ms previous-epoch base read group position
 /// first-base first-position identity former-id former-epoch id least-generation
 pub(super) const TAKE: &str = with_helpers!(
     r"
 local none = { -1, 0, '', '', '', '', -1, 0, '', 0 }
+local function is_less(a, b)
+  local is_negative = string.sub(a, 1, 1) == '-'
+  if is_negative ~= (string.sub(b, 1, 1) == '-') then return is_negative end
+  if is_negative then a, b = b, a end
+  return #a < #b or (#a == #b and a < b)
+end
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[3] then return none end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return none end
@@ -180,8 +187,16 @@ local generation = math.max(tonumber(redis.call('HGET', KEYS[5], 'generation') o
 local another = position and is_another(KEYS[1], KEYS[5], g)
 if another then
   generation = generation + 1
-  for _, letter in ipairs(redis.call('HVALS', KEYS[7])) do redis.call('RPUSH', KEYS[8], letter) end
+  for _, offset in ipairs(redis.call('HKEYS', KEYS[7])) do
+    redis.call('RPUSH', KEYS[8], redis.call('HGET', KEYS[7], offset))
+    if redis.call('HEXISTS', KEYS[9], offset) == 1 then redis.call('HDEL', KEYS[9], offset) end
+  end
   redis.call('DEL', KEYS[7])
+  local offsets, parked = redis.call('HKEYS', KEYS[9]), {}
+  table.sort(offsets, is_less)
+  for i, offset in ipairs(offsets) do parked[i] = redis.call('HGET', KEYS[9], offset) end
+  redis.call('DEL', KEYS[9])
+  for i, event in ipairs(parked) do redis.call('HSET', KEYS[9], tostring(i - #parked - 1), event) end
   redis.call('HDEL', KEYS[5], 'fetched', 'seen')
 end
 redis.call('HSET', KEYS[5], 'generation', generation)
