@@ -126,3 +126,45 @@ async fn no_code_but_one_of_content_condemns_a_command() -> Outcome {
     stage.settled(&tidegate).await?;
     assert_judged(&stage).await
 }
+
+const HISTORY: &str = r#"
+[[routes]]
+collection = "documents"
+id = "id"
+push = { log = "n" }
+set = { last = "n" }
+inc = { count = 1 }
+history = "documents_history"
+"#;
+
+/// A history's trouble is no event's: its document is written, and the record waits, but for one that can never be kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_code_but_one_of_content_keeps_an_event_out_of_its_history() -> Outcome {
+    let stage = Setting::new().with(HISTORY).forged().stage().await?;
+    let tidegate = stage.start().await?;
+    let trouble = Trouble::new();
+    stage.forge().rule(On::command("insert").collection("documents_history").refuse(
+        move |s: &Statement<'_>| trouble.attempt(s.document.get_str("id").unwrap_or_default()).map(refusal),
+    ));
+    let ids: Vec<String> = Code::all().map(document_of).collect();
+    let edit = |id: &String, n: usize| json!({"id": id, "n": n}).to_string();
+    stage.push((0..EVENTS).flat_map(|n| ids.iter().map(move |id| edit(id, n)))).await?;
+    stage.settled(&tidegate).await?;
+    assert!(stage.dead_letters().await?.is_empty());
+    let found = documents(&stage.database, "documents").await?;
+    let mut kept: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let records = stage.database.collection::<Document>("documents_history");
+    let mut cursor = records.find(doc! {}).sort(doc! {"_id": 1}).await?;
+    while cursor.advance().await? {
+        let record = cursor.deserialize_current()?;
+        kept.entry(record.get_str("id")?.to_owned()).or_default().push(record.get_str("event")?.to_owned());
+    }
+    for code in Code::all() {
+        let id = document_of(code);
+        assert_exact(found.get(&id), EVENTS);
+        let all: Vec<String> = (0..EVENTS).map(|n| edit(&id, n)).collect();
+        let expected = if code.is_of_content() { Vec::new() } else { all };
+        assert_eq!(kept.remove(&id).unwrap_or_default(), expected, "{code:?}");
+    }
+    Ok(())
+}
