@@ -17,8 +17,8 @@ dir=$(cd "$dir" && pwd)
 # Both work within containers, too.
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 containers=(--root "$dir/storage" --runroot "$dir/run")
-readonly slim=docker.io/library/debian:bookworm-slim rust=docker.io/library/rust:1-bookworm
-readonly mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+readonly slim=localhost/debian:bookworm-slim rust=localhost/rust:1-bookworm
+readonly mirror=${DEBIAN_MIRROR:-}
 work=()
 mounted=
 
@@ -47,7 +47,7 @@ done
 if ! has "$slim"; then
     say "making $slim"
     rm -rf "$dir/slim"
-    debootstrap --variant=minbase bookworm "$dir/slim" "$mirror" >"$dir/debootstrap.log" || {
+    debootstrap --variant=minbase bookworm "$dir/slim" ${mirror:+"$mirror"} >"$dir/debootstrap.log" || {
         tail -5 "$dir/debootstrap.log" >&2
         exit 1
     }
