@@ -156,7 +156,7 @@ impl Metric {
                 Gauge,
                 None,
                 QUEUE,
-                "Events in the queue: all elements of a list, settled or not; entries of a stream that are not settled.",
+                "Events in the queue. Of a list: all elements, settled or not. Of a stream: entries that are not settled.",
             ),
             M::QueueOldestAge => (
                 "tidegate_queue_oldest_age_seconds",
@@ -208,28 +208,28 @@ impl Metric {
                 Gauge,
                 None,
                 QUEUE,
-                "Documents that wait since MongoDB refuses to write them for something else than their content.",
+                "Documents that wait because MongoDB refuses them for another reason than their content.",
             ),
             M::ParkedEvents => (
                 "tidegate_parked_events",
                 Gauge,
                 None,
                 QUEUE,
-                "Events of such documents that are kept beside the queue, so that it goes on without them.",
+                "Events of such documents, kept beside the queue so that it goes on without them.",
             ),
             M::StreamLag => (
                 "tidegate_stream_lag",
                 Gauge,
                 None,
                 QUEUE,
-                "Entries of a stream behind the consumer group's position, which is where all is durable; 0 of a list.",
+                "Entries of a stream behind the consumer group's position, so not settled; 0 for a list.",
             ),
             M::StreamPending => (
                 "tidegate_stream_pending",
                 Gauge,
                 None,
                 QUEUE,
-                "Entries pending in the consumer group of a stream: left by others, and settled first; 0 of a list.",
+                "Entries pending in the consumer group of a stream. Others left them, and they are settled first. 0 for a list.",
             ),
             M::Up => ("tidegate_up", Gauge, None, &["dependency"], "Whether the dependency answers: 1 or 0."),
             M::LeaseHeld => {
@@ -250,7 +250,7 @@ impl Metric {
                 "When events were last committed, seconds since the Unix epoch; 0 if never.",
             ),
             M::BuildInfo => {
-                ("tidegate_build_info", Gauge, None, &["version"], "Always 1; the label tells the version.")
+                ("tidegate_build_info", Gauge, None, &["version"], "Always 1; the label is the version.")
             }
             M::EventsReceived => {
                 ("tidegate_events_received_total", Counter, None, QUEUE, "Events read from the queue.")
@@ -309,7 +309,7 @@ impl Metric {
                 Counter,
                 None,
                 &["collection", "op"],
-                "Statements that MongoDB applied; of updates that made their documents, some are inserts.",
+                "Statements that MongoDB applied. Some updates that made their documents are inserts.",
             ),
             M::Batches => (
                 "tidegate_batches_total",
@@ -337,7 +337,7 @@ impl Metric {
                 Counter,
                 None,
                 QUEUE,
-                "Times another client was found to remove or insert elements, or to put another stream in the place.",
+                "Times another client was found to remove or insert elements, or to replace the stream.",
             ),
             M::ReceiptsPublished => {
                 ("tidegate_receipts_published_total", Counter, None, &[], "Receipts published.")
@@ -354,7 +354,7 @@ impl Metric {
                 Counter,
                 None,
                 &["collection", "outcome"],
-                "Writes to documents that had a hot state: applied to it, skipped because it had them, or deleting it.",
+                "Writes to documents with a hot state: applied to it, skipped because it had them, or deleting it.",
             ),
             M::BatchSizeEvents => {
                 ("tidegate_batch_size_events", Histogram(EVENTS), None, &[], "Events that a batch covers.")
@@ -378,7 +378,7 @@ impl Metric {
                 Histogram(SECONDS),
                 Some(Unit::Seconds),
                 QUEUE,
-                "Time from the event to its being durable. Events in one write count with the oldest one's.",
+                "Time from the event until it is durable. Events of one write count with the time of the oldest.",
             ),
         };
         Spec { name, kind, unit, labels, help }
