@@ -39,7 +39,9 @@ OVERLOAD_SECONDS ?= 180
 overload: servers ## push ten times what MongoDB takes, for OVERLOAD_SECONDS: memory stays bounded, nothing is lost
 	@OVERLOAD_SECONDS=$(OVERLOAD_SECONDS) $(CARGO) test --locked --test suite ten_times_what_mongodb_takes -- --nocapture
 
-lint: ## check formatting, clippy and docs, with warnings denied
+lint: ## check formatting, clippy, docs and the length of sentences, with warnings denied
+	@scripts/sentences.sh self-test
+	@scripts/sentences.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
