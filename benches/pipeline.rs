@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tidegate::change::Chunk;
 use tidegate::config::Config;
-use tidegate::event::Decoder;
+use tidegate::decode::Decoder;
 
 use self::corpus::{ENTITIES, EVENTS, article, chunk, config, encoder, ledger, native, pending};
 

@@ -8,19 +8,22 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
 use crate::buffer::Buffer;
-use crate::class::Class;
+use crate::config::Keys;
 use crate::config::{Config, Delivery};
+use crate::health::Health;
 use crate::http::{Asked, serve};
-use crate::live::Live;
+use crate::live_settings::LiveSettings;
 use crate::metrics::{Exporter, QueueMetrics, ReceiptMetrics, WriteMetrics};
+use crate::ownership::Shared;
 use crate::peers::Peers;
-use crate::queue::{Shared, drain};
+use crate::queue::drain;
 use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
+use crate::retry::Backoff;
+use crate::retry::Class;
 use crate::sink::{self, Sink};
-use crate::source::{Keys, Redis, Rights, SourceError, state};
+use crate::source::{Redis, Rights, SourceError, state};
 use crate::status::Status;
 
 /// Runs until `stop`, then flushes and commits.
@@ -31,7 +34,7 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
     let exporter = Exporter::install()?;
-    let live = Live::new(&config);
+    let live = LiveSettings::new(&config);
     let collections = live.mapping().collections.clone();
     let metrics = Arc::new(WriteMetrics::new(collections.names()));
     let queue_metrics: Vec<_> = config
@@ -63,7 +66,7 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
     background.spawn(reloader.run());
 
     let sink = tokio::select! {
-        sink = connect(&config, &live, &status, &metrics, &stop) => sink?,
+        sink = connect(&config, &live, &status.health, &metrics, &stop) => sink?,
         error = look_at_queues(&redis, &config, &status) => return Err(error.into()),
     };
     let Some(sink) = sink else { return Ok(()) };
@@ -78,13 +81,14 @@ pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken
         live,
         seed: foldhash::quality::RandomState::default(),
         metrics,
+        health: Arc::clone(&status.health),
         status,
         peers,
         receipts,
         config,
     });
     let (peers, status) = (Arc::clone(&shared.peers), Arc::clone(&shared.status));
-    let away = shared.sink.watch_away();
+    let away = shared.health.mongodb.watch_away();
     let gathering = tokio::spawn(peers.run(shared.redis.clone(), status, away, stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
     background.spawn(make_indexes(Arc::clone(&shared)));
@@ -147,8 +151,8 @@ fn rights(config: &Config) -> Vec<Rights> {
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.
 async fn connect(
     config: &Config,
-    live: &Arc<Live>,
-    status: &Arc<Status>,
+    live: &Arc<LiveSettings>,
+    health: &Arc<Health>,
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Sink>> {
@@ -160,14 +164,14 @@ async fn connect(
                 Some(database) => database,
                 None => database.insert(sink::database(&config.mongodb).await?),
             };
-            let (live, status, metrics) = (Arc::clone(live), Arc::clone(status), Arc::clone(metrics));
-            Sink::connect(database.clone(), config, live, status, metrics).await
+            let (live, health, metrics) = (Arc::clone(live), Arc::clone(health), Arc::clone(metrics));
+            Sink::connect(database.clone(), config, live, health, metrics).await
         };
         match stop.run_until_cancelled(attempt).await {
             None => return Ok(None),
             Some(Ok(sink)) => return Ok(Some(sink)),
             Some(Err(error)) if error.class() == Class::Fatal => return Err(error.into()),
-            Some(Err(error)) => status.mongodb.down(&error),
+            Some(Err(error)) => health.mongodb.down(&error),
         }
         stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
     }
@@ -178,9 +182,9 @@ async fn connect(
 async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> SourceError {
     loop {
         match look(redis, config, status).await {
-            Ok(()) => status.redis.up(),
+            Ok(()) => status.health.redis.up(),
             Err(error @ SourceError::Fatal(_)) => return error,
-            Err(error) => status.redis.down(&error),
+            Err(error) => status.health.redis.down(&error),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -196,11 +200,11 @@ async fn look(redis: &Redis, config: &Config, servers: &Status) -> Result<(), So
         };
         match seen.await {
             Ok(seen) => {
-                servers.redis.takes(&queue.key);
+                servers.health.redis.takes(&queue.key);
                 status.set_depth(seen.elements);
             }
             // Whoever takes the queue over goes on to tell.
-            Err(error @ SourceError::Refused(_)) => servers.redis.refuses(&queue.key, &error),
+            Err(error @ SourceError::Refused(_)) => servers.health.redis.refuses(&queue.key, &error),
             Err(error) => return Err(error.about(&queue.key)),
         }
     }
@@ -217,7 +221,7 @@ async fn make_indexes(shared: Arc<Shared>) -> std::io::Result<()> {
 async fn check_health(shared: Arc<Shared>) -> std::io::Result<()> {
     const SELDOM: Duration = Duration::from_secs(2);
     const OFTEN: Duration = Duration::from_millis(200);
-    let mut away = shared.sink.watch_away();
+    let mut away = shared.health.mongodb.watch_away();
     loop {
         shared.sink.ping().await;
         if *away.borrow_and_update() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, KeyPath, Problem};
+use crate::decode;
 use crate::sample;
 
 /// Exit code for a bad configuration or command line: `EX_USAGE` of `sysexits.h`.
@@ -111,7 +112,7 @@ impl Cli {
     /// # Errors
     /// Says everything that is wrong, one line each.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config_file(), &self.overrides()?)
+        Config::load(self.config_file(), &self.overrides()?, decode::check_literal)
     }
 
     fn overrides(&self) -> Result<Vec<(String, String)>, ConfigError> {

@@ -13,7 +13,7 @@ use crate::batch::Policy;
 use crate::buffer::Buffer;
 use crate::config::{Config, ConfigError, LIVE, Log};
 use crate::history::Histories;
-use crate::live::Live;
+use crate::live_settings::LiveSettings;
 use crate::log::Filter;
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::sink::Tombstones;
@@ -36,7 +36,7 @@ pub struct Reloader {
     /// The one in effect.
     pub config: Config,
     /// Batches and routes.
-    pub live: Arc<Live>,
+    pub live: Arc<LiveSettings>,
     /// Bounds of memory.
     pub buffer: Arc<Buffer>,
     /// Shows the configuration.

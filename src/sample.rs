@@ -10,10 +10,11 @@ use bson::{Bson, Document};
 use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use crate::change::Collections;
 use crate::change::Placed;
 use crate::config::{Config, Delivery};
 use crate::dead_letter::Reason;
-use crate::event::{Collections, Decoder};
+use crate::decode::Decoder;
 use crate::raw::{self, begin_document, end_document};
 use crate::sink::{Guard, preview};
 use crate::trace::Traceparent;
@@ -184,7 +185,7 @@ mod tests {
             rest.split_once("```\n").unwrap().0
         };
         let config: Config = toml::from_str(block("toml")).unwrap();
-        assert_eq!(config.violations(), []);
+        assert_eq!(config.violations(crate::decode::check_literal), []);
         let mut out = Vec::new();
         assert!(!explain(&config, block("json").as_bytes(), &mut out).unwrap());
         assert_eq!(String::from_utf8(out).unwrap(), block("text"));

@@ -1,14 +1,11 @@
 //! The state of an instance, for people and probes. Changes of state are logged here, once each.
 
-mod dependency;
 mod history;
 mod lane;
-mod letters;
 mod queue;
 mod summary;
 #[cfg(test)]
 mod tests;
-mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +14,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-pub use self::dependency::Dependency;
 use self::history::{History, Recent};
 pub use self::lane::{HeldBack, LaneStatus};
-pub use self::letters::Letters;
 pub use self::queue::{Obstacle, Phase, QueueStatus};
 use self::summary::{Facts, Summary};
 #[cfg(test)]
 pub(crate) use self::tests::Lines;
-pub use self::trouble::Troubles;
 use crate::buffer::Buffer;
 use crate::config::Config;
+use crate::dead_letter::RecentDeadLetters;
+use crate::health::Health;
 use crate::metrics::QueueMetrics;
 
 /// From this time on, documents that MongoDB refuses are a reason not to be ready.
@@ -36,16 +32,12 @@ pub(crate) const HELD_BACK: Duration = Duration::from_secs(5);
 /// The state of an instance.
 #[derive(Debug)]
 pub struct Status {
-    /// Redis.
-    pub redis: Dependency,
-    /// MongoDB.
-    pub mongodb: Dependency,
-    /// What else fails.
-    pub troubles: Troubles,
+    /// Redis, MongoDB, and what else fails.
+    pub health: Arc<Health>,
     /// The queues, in the order of the configuration.
     pub queues: Vec<Arc<QueueStatus>>,
     /// The latest dead letters.
-    pub letters: Letters,
+    pub letters: Arc<RecentDeadLetters>,
     /// Why receipts cannot be published, if they cannot.
     receipts_refused: Mutex<Option<String>>,
     instance: String,
@@ -69,11 +61,9 @@ impl Status {
     ) -> Arc<Self> {
         let queues = config.queues.iter().zip(metrics);
         Arc::new(Status {
-            redis: Dependency::new("redis"),
-            mongodb: Dependency::new("mongodb"),
-            troubles: Troubles::default(),
+            health: Health::new(),
             queues: queues.map(|(queue, metrics)| QueueStatus::new(queue, config, metrics)).collect(),
-            letters: Letters::new(config.http.show_payloads),
+            letters: Arc::new(RecentDeadLetters::new(config.http.show_payloads)),
             receipts_refused: Mutex::default(),
             instance: instance.to_owned(),
             buffer,
@@ -111,9 +101,13 @@ impl Status {
     /// else fails, and it is not ending.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let servers = self.redis.is_up() && self.mongodb.is_up();
+        let servers = self.health.redis.is_up() && self.health.mongodb.is_up();
         let is_drained = self.queues.iter().all(|queue| queue.held_back_for() < HELD_BACK);
-        servers && is_drained && self.troubles.is_empty() && !self.is_stopping() && !self.is_obstructed()
+        servers
+            && is_drained
+            && self.health.troubles.is_empty()
+            && !self.is_stopping()
+            && !self.is_obstructed()
     }
 
     fn is_obstructed(&self) -> bool {
@@ -141,9 +135,9 @@ impl Status {
         json!({
             "ready": self.is_ready(),
             "stopping": self.is_stopping(),
-            "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
+            "dependencies": { "redis": self.health.redis.to_json(), "mongodb": self.health.mongodb.to_json() },
             "held_back": self.queues.iter().flat_map(|queue| queue.held_back_json()).collect::<Vec<_>>(),
-            "troubles": self.troubles.to_json(),
+            "troubles": self.health.troubles.to_json(),
         })
     }
 
@@ -173,8 +167,8 @@ impl Status {
             "ready": self.is_ready(),
             "stopping": self.is_stopping(),
             "summary": self.summary(&recent),
-            "dependencies": { "redis": self.redis.to_json(), "mongodb": self.mongodb.to_json() },
-            "troubles": self.troubles.to_json(),
+            "dependencies": { "redis": self.health.redis.to_json(), "mongodb": self.health.mongodb.to_json() },
+            "troubles": self.health.troubles.to_json(),
             "receipts_refused": *self.receipts_refused.lock(),
             "buffer": self.buffer.to_json(),
             "queues": queues.map(|(queue, recent)| queue.to_json(recent)).collect::<Vec<_>>(),
@@ -191,9 +185,9 @@ impl Status {
     fn summary(&self, recent: &[Recent]) -> Summary {
         Facts {
             stopping: self.is_stopping(),
-            redis: self.redis.health(),
-            mongodb: self.mongodb.health(),
-            trouble: self.troubles.worst(),
+            redis: self.health.redis.now(),
+            mongodb: self.health.mongodb.now(),
+            trouble: self.health.troubles.worst(),
             queues: self.queues.iter().zip(recent).map(|(queue, recent)| queue.facts(recent)).collect(),
             // A page that is looked at minutes later should still say it.
             dead_lately: self.letters.within(5 * 60),
@@ -202,14 +196,6 @@ impl Status {
         }
         .summary()
     }
-}
-
-/// The first so many bytes of a text, and a sign that there was more.
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    format!("{}…", &text[..text.floor_char_boundary(bytes)])
 }
 
 /// The configuration for programs, and as TOML: both hide secrets.

@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use crate::coalesce::Segment;
-
 /// Characters of a `traceparent`.
 pub const LEN: usize = 55;
 
@@ -96,6 +94,12 @@ impl Traces {
         kept.latest.push(trace);
     }
 
+    /// How many events there are traces of, and the latest traces; None where there are none.
+    #[must_use]
+    pub fn kept(&self) -> Option<(u64, &[Traceparent])> {
+        self.0.as_ref().map(|kept| (kept.events, &*kept.latest))
+    }
+
     /// The latest trace.
     #[must_use]
     pub fn latest(&self) -> Option<Traceparent> {
@@ -116,15 +120,6 @@ impl Traces {
 #[must_use]
 pub fn is_logged() -> bool {
     tracing::enabled!(tracing::Level::DEBUG)
-}
-
-/// Logs that a write is durable, if it stands for events that are traced; `now` unless it was found to be.
-pub fn log_write(queue: &str, collection: &str, segment: &Segment, now: bool) {
-    let Some(kept) = &segment.traces.0 else { return };
-    let Segment { first, last, events, .. } = segment;
-    let traceparents = kept.latest.iter().map(Traceparent::as_str).collect::<Vec<_>>().join(",");
-    let what = if now { "written" } else { "was written before" };
-    tracing::debug!(queue, collection, first, last, events, traced = kept.events, traceparents, "{what}");
 }
 
 #[cfg(test)]

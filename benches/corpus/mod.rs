@@ -4,9 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use tidegate::buffer::Buffer;
+use tidegate::change::Collections;
 use tidegate::change::{Chunk, Placed};
 use tidegate::config::Config;
-use tidegate::event::{Collections, Decoder};
+use tidegate::decode::Decoder;
 use tidegate::lane::pending::Pending;
 use tidegate::metrics::QueueMetrics;
 use tidegate::settle::Ledger;

@@ -10,7 +10,7 @@ mod corpus;
 use std::hint::black_box;
 
 use tidegate::config::Config;
-use tidegate::event::Decoder;
+use tidegate::decode::Decoder;
 
 use self::corpus::{EVENTS, article, chunk, config, encoder, ledger, native, pending};
 

@@ -1,6 +1,6 @@
 //! Whether events cost more when many wait.
 
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::daemon::{self, DEFAULT};
 use super::plan::Plan;

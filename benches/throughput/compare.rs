@@ -1,6 +1,6 @@
 //! Everybody who can drain a workload, in turn, round after round.
 
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::bare;
 use super::daemon::{self, BEST, DEFAULT};

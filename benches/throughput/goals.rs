@@ -1,6 +1,6 @@
 //! What is to be reached.
 
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::results::Results;
 

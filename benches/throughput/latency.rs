@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::daemon;
 use super::kind::Kind;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::daemon::{self, DEFAULT};
 use super::plan::Plan;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST};
 use super::latency::{Latency, QUANTILES};

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::compare::Comparison;
 use super::goals::goals;

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use tidegate::words::number;
+use tidegate::format::number;
 use tokio::time::Instant;
 
 use super::report::Latency;

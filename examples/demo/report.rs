@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, ensure};
 use bson::{Bson, Document};
 use mongodb::Database;
-use tidegate::words::number;
+use tidegate::format::number;
 
 use super::support::{Metrics, documents};
 use super::traffic::Office;

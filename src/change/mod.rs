@@ -1,14 +1,24 @@
 //! A change: an entity and an update to it, encoded so that a window of them is two allocations.
 
+mod collections;
 mod field_op;
+pub mod path;
+pub(crate) mod pointer;
 
 use std::hash::{BuildHasher, Hasher};
 
 use bson::spec::ElementType;
 
+pub use self::collections::Collections;
 pub use self::field_op::{EncodedOp, FieldOp, FieldOps, Op, write_field_op, write_text_op};
 use crate::raw::{Value, ValueRef};
 use crate::trace::{self, TraceRef};
+
+/// The largest BSON document MongoDB stores, bytes.
+pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
+
+/// The most that an update may weigh: there is room for what surrounds it in the command, guard, watermark, names.
+pub const MAX_UPDATE: usize = MAX_DOCUMENT - 64 * 1024;
 
 /// A collection, by its place in the list of configured ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

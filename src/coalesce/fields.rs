@@ -12,9 +12,9 @@ use super::known::Known;
 use super::merge::Merge;
 use super::number;
 use super::piped::{Steps, can_be_piped, is_piped};
+use crate::change::path::ancestors;
+use crate::change::pointer;
 use crate::change::{EncodedOp, FieldOp, FieldOps, Op};
-use crate::event::path::ancestors;
-use crate::event::pointer;
 use crate::raw::{self, Value, ValueRef};
 use crate::yjs;
 

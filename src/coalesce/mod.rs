@@ -31,8 +31,8 @@ pub(crate) use wrong::{Wrong, with_wrong_rule};
 
 use std::collections::VecDeque;
 
+use crate::change::MAX_UPDATE;
 use crate::change::{Effect, Placed};
-use crate::event::MAX_UPDATE;
 use crate::trace::Traces;
 
 /// One write: what the entity's events from `first` to `last` come to.

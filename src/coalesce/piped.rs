@@ -6,8 +6,8 @@
 use bson::spec::ElementType;
 
 use super::fields::FieldUpdate;
+use crate::change::pointer;
 use crate::change::{FieldOp, Op};
-use crate::event::pointer;
 use crate::raw::{self, Value, ValueRef};
 
 /// Components that a path may have: each nests an expression deeper, and servers take 200 levels.

@@ -414,7 +414,7 @@ fn why(first: &str, second: &str) -> &'static str {
 
 #[test]
 fn no_update_grows_beyond_what_mongodb_takes() {
-    use crate::event::MAX_UPDATE;
+    use crate::change::MAX_UPDATE;
     let text = "x".repeat(1 << 20);
     let (mut body, mut value) = (Vec::new(), Vec::new());
     write_text_value(&mut value, &text);

@@ -89,7 +89,7 @@ mod tests {
     fn loaded(file: &Path, overrides: &[(&str, &str)]) -> Config {
         let overrides: Vec<_> =
             overrides.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        Config::load_from(file, [], &overrides).unwrap()
+        Config::load_from(file, [], &overrides, crate::decode::check_literal).unwrap()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
-use super::{Config, Deletes, Delivery, KeyPath, Problem, SecretUrl, show};
+use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, SecretUrl, show};
 
 /// Lanes of one queue. More would only wait for the same server.
 const MAX_LANES: usize = 64;
@@ -32,18 +32,28 @@ const FORBIDDEN_IN_DATABASE: [char; 12] = ['/', '\\', '.', ' ', '"', '$', '*', '
 /// MongoDB's own.
 const RESERVED_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
-/// The collections in which tidegate keeps the epochs of its queues, and what it knows of dead letters.
-const OWN_COLLECTIONS: [&str; 2] = [crate::sink::EPOCHS, crate::sink::DEAD];
+/// The collection in which tidegate keeps the epochs of its queues.
+pub const EPOCHS: &str = "tidegate";
+
+/// The collection in which tidegate records which events are dead letters.
+pub const DEAD: &str = "tidegate_dead";
+
+const OWN_COLLECTIONS: [&str; 2] = [EPOCHS, DEAD];
+
+/// Tells whether a literal of a route can be a value, and be converted: those who decode events know.
+pub type CheckLiteral = fn(&toml::Value, Option<Conversion>) -> Result<(), String>;
 
 /// Collects what is wrong.
-#[derive(Default)]
-pub(super) struct Violations(Vec<Problem>);
+pub(super) struct Violations {
+    found: Vec<Problem>,
+    pub(super) check_literal: CheckLiteral,
+}
 
 impl Violations {
     /// `key` is wrong unless `holds`.
     pub(super) fn require(&mut self, holds: bool, key: impl Into<KeyPath>, message: impl Into<String>) {
         if !holds {
-            self.0.push(Problem { origin: None, key: key.into(), message: message.into() });
+            self.found.push(Problem { origin: None, key: key.into(), message: message.into() });
         }
     }
 }
@@ -52,8 +62,8 @@ impl Config {
     /// Everything that breaks a rule across keys. [`Config::load`] has asked already; this is for
     /// configurations made in code.
     #[must_use]
-    pub fn violations(&self) -> Vec<Problem> {
-        let mut found = Violations::default();
+    pub fn violations(&self, check_literal: CheckLiteral) -> Vec<Problem> {
+        let mut found = Violations { found: Vec::new(), check_literal };
         self.check_servers(&mut found);
         self.check_queues(&mut found);
         self.check_keys(&mut found);
@@ -84,7 +94,7 @@ impl Config {
         for (number, route) in self.routes.iter().enumerate() {
             route.check(&KeyPath::from("routes").join(number), &mut found);
         }
-        found.0
+        found.found
     }
 
     /// What is allowed and probably not meant, one line each.
@@ -312,7 +322,12 @@ mod tests {
 
     fn violations(toml: &str) -> String {
         let config: Config = toml::from_str(toml).unwrap();
-        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
@@ -382,7 +397,11 @@ mod tests {
         let check = |name: &str| {
             let mut config = Config::default();
             config.mongodb.database = name.into();
-            config.violations().into_iter().filter(|v| v.key == KeyPath::from("mongodb.database")).count()
+            config
+                .violations(crate::decode::check_literal)
+                .into_iter()
+                .filter(|v| v.key == KeyPath::from("mongodb.database"))
+                .count()
         };
         assert_eq!(check("collab-2"), 0);
         for name in ["", "a.b", "a\0b", "admin", &"x".repeat(64)] {
@@ -397,7 +416,10 @@ mod tests {
         {
             let mut config = Config::default();
             config.log.level = level.into();
-            let found = config.violations().iter().any(|v| v.key == KeyPath::from("log.level"));
+            let found = config
+                .violations(crate::decode::check_literal)
+                .iter()
+                .any(|v| v.key == KeyPath::from("log.level"));
             assert_eq!(found, !good, "{level:?}");
         }
     }

@@ -84,7 +84,12 @@ mod tests {
             "#,
         )
         .unwrap();
-        let found = config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n");
+        let found = config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n");
         insta::assert_snapshot!(found, @r#"
         `routes[0].history`: is a collection that events write to; a history needs one of its own
         `routes[0].history`: queue "q" is at-most-once: its events have no offsets to tell them apart by

@@ -83,7 +83,12 @@ mod tests {
             "#,
         )
         .unwrap();
-        let found = config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n");
+        let found = config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n");
         insta::assert_snapshot!(found, @r#"
         `routes[0].hot_state`: queue "q" is not exactly-once: without watermarks nothing tells what a hot state has
         `routes[1].hot_state`: differs from that of `routes[0]` for the same collection

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Keys;
 use super::check::Violations;
 use super::{Config, Delivery, KeyPath};
-use crate::source::Keys;
 
 /// What hot states and their tokens begin with.
 const OF_HOT_STATES: [&str; 2] = ["tidegate:state:", "tidegate:fill:"];
@@ -64,7 +64,12 @@ mod tests {
         let queues = queues.iter().map(|key| format!("{{ key = {key:?} }}")).collect::<Vec<_>>().join(", ");
         let toml = format!("queues = [{queues}]\nnative.collections = [\"x\"]\n");
         let config: Config = toml::from_str(&toml).unwrap();
-        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
@@ -102,6 +107,6 @@ mod tests {
             native.collections = ["x"]
         "#;
         let config: Config = toml::from_str(toml).unwrap();
-        assert!(config.violations().is_empty());
+        assert!(config.violations(crate::decode::check_literal).is_empty());
     }
 }

@@ -11,7 +11,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{may_be_secret, nearest_key, parser_message, problem};
-use super::{Config, ConfigError, KeyPath, Problem, Queue, SecretUrl};
+use super::{CheckLiteral, Config, ConfigError, KeyPath, Problem, Queue, SecretUrl};
 
 /// Environment variables that begin with this are ours.
 const PREFIX: &str = "TIDEGATE_";
@@ -75,8 +75,12 @@ impl Config {
     ///
     /// # Errors
     /// Says everything that is wrong, one line each. No message shows a URL.
-    pub fn load(file: &Path, overrides: &[(String, String)]) -> Result<Config, ConfigError> {
-        Self::load_from(file, env::vars_os(), overrides)
+    pub fn load(
+        file: &Path,
+        overrides: &[(String, String)],
+        check_literal: CheckLiteral,
+    ) -> Result<Config, ConfigError> {
+        Self::load_from(file, env::vars_os(), overrides, check_literal)
     }
 
     /// [`load`](Self::load) with the environment passed in.
@@ -84,6 +88,7 @@ impl Config {
         file: &Path,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         overrides: &[(String, String)],
+        check_literal: CheckLiteral,
     ) -> Result<Config, ConfigError> {
         let text =
             fs::read_to_string(file).map_err(|error| ConfigError::Read { file: file.to_owned(), error })?;
@@ -115,7 +120,7 @@ impl Config {
             let origin = |key: &KeyPath| origin_of(&figment, file, key);
             config.redis.read_url_file(origin, &mut problems);
             config.mongodb.read_uri_file(origin, &mut problems);
-            let violations = config.violations();
+            let violations = config.violations(check_literal);
             problems.extend(violations.into_iter().map(|v| Problem { origin: Some(origin(&v.key)), ..v }));
         }
         match config {

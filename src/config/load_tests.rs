@@ -24,7 +24,7 @@ fn load(toml: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Res
     let environment: Vec<(OsString, OsString)> =
         environment.iter().map(|(name, value)| (name.into(), value.into())).collect();
     let flags: Vec<_> = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Config::load_from(&file, environment, &flags)
+    Config::load_from(&file, environment, &flags, crate::decode::check_literal)
         .map_err(|error| error.to_string().replace(&format!("{}/", folder.path().display()), ""))
 }
 
@@ -312,7 +312,8 @@ fn a_file_that_is_no_toml() {
 
 #[test]
 fn a_file_that_is_not_there() {
-    let error = Config::load_from(Path::new("no/such.toml"), [], &[]).unwrap_err();
+    let error =
+        Config::load_from(Path::new("no/such.toml"), [], &[], crate::decode::check_literal).unwrap_err();
     insta::assert_snapshot!(error, @"cannot read the configuration file no/such.toml: No such file or directory (os error 2)");
 }
 
@@ -372,7 +373,7 @@ fn a_variable_that_is_not_utf8_is_refused() {
     let file = folder.path().join("config.toml");
     fs::write(&file, ENOUGH).unwrap();
     let variable = ("TIDEGATE_LOG__LEVEL".into(), OsString::from_vec(vec![0xff]));
-    insta::assert_snapshot!(Config::load_from(&file, [variable], &[]).unwrap_err(), @"environment variable TIDEGATE_LOG__LEVEL: not UTF-8");
+    insta::assert_snapshot!(Config::load_from(&file, [variable], &[], crate::decode::check_literal).unwrap_err(), @"environment variable TIDEGATE_LOG__LEVEL: not UTF-8");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod error;
 mod history_rules;
 mod hot_state;
 mod key_rules;
+pub(crate) mod keys;
 mod load;
 mod partitions;
 mod patience;
@@ -38,8 +39,10 @@ use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use changes::LIVE;
+pub use check::{CheckLiteral, DEAD, EPOCHS};
 pub use error::{ConfigError, KeyPath, Problem};
 pub use hot_state::HotState;
+pub use keys::Keys;
 pub use patience::Patience;
 pub use queue::{Delivery, MaxLen, Queue, QueueKind, Trim, TrimWord};
 pub use secret::SecretUrl;

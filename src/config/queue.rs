@@ -161,7 +161,12 @@ mod tests {
         let config: Config =
             toml::from_str(&format!("native.collections = [\"a\"]\n[[queues]]\nkey = \"q\"\n{queue}"))
                 .unwrap();
-        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     fn trim(value: &str) -> Result<Trim, String> {

@@ -233,7 +233,12 @@ mod tests {
 
     fn violations(routes: &str) -> String {
         let config: Config = toml::from_str(&format!("queues = [{{ key = \"q\" }}]\n{routes}")).unwrap();
-        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn its_values_are_the_defaults() {
 #[test]
 fn it_is_fit_to_start_with() {
     let config = shipped();
-    assert_eq!(config.violations(), []);
+    assert_eq!(config.violations(crate::decode::check_literal), []);
     assert_eq!(config.warnings(), [""; 0]);
     let queue: Queue = toml::from_str("key = 'collabQueue'").unwrap();
     assert_eq!(config.queues, [queue]);
@@ -151,7 +151,7 @@ fn its_examples_work() {
     assert_eq!(examples.len(), 12, "{examples:?}");
     let all = format!("{SHIPPED}\n{}", examples.join("\n"));
     let config: Config = toml::from_str(&all).unwrap();
-    assert_eq!(config.violations(), []);
+    assert_eq!(config.violations(crate::decode::check_literal), []);
     assert_eq!(config.warnings(), [""; 0]);
     assert_eq!((config.queues.len(), config.routes.len()), (3, 12));
 }

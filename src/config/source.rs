@@ -8,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::check::Violations;
 use super::{Conversion, KeyPath, SourceTable};
-use crate::event::convert;
 
 /// The source of a value: `"payload.text"`, or a table such as `{ path = "ts", as = "date" }`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -157,14 +156,9 @@ impl Source {
         }
         for (name, literal) in [("value", &table.value), ("default", &table.default)] {
             let Some(literal) = literal else { continue };
-            match convert::literal(literal) {
-                Err(fault) => found.require(false, key.join(name), fault),
-                Ok(value) => {
-                    let to = table.to.filter(|_| table.path.is_some());
-                    if let Some(Err(fault)) = to.map(|to| convert::convert(value.get(), to)) {
-                        found.require(false, key.join(name), fault.to_string());
-                    }
-                }
+            let to = table.to.filter(|_| table.path.is_some());
+            if let Err(fault) = (found.check_literal)(literal, to) {
+                found.require(false, key.join(name), fault);
             }
         }
         table.path.as_ref().map(|path| (key.join("path"), path.as_str()))
@@ -292,7 +286,12 @@ mod tests {
     fn violations(route: &str) -> String {
         let head = "queues = [{ key = \"q\" }]\n[[routes]]\ncollection = \"a\"";
         let config: Config = toml::from_str(&format!("{head}\n{route}")).unwrap();
-        config.violations().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(Problem::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::time::Duration;
 pub use self::key::Keys;
 pub use self::program::{Program, is_exact};
 use crate::change::CollectionId;
+use crate::change::Collections;
 use crate::config::Config;
-use crate::event::Collections;
 
 /// The collections whose documents have hot states, and how long those live.
 #[derive(Debug, Default)]
@@ -41,5 +41,31 @@ impl HotStates {
     pub fn ttl(&self, collection: CollectionId) -> Option<Duration> {
         // Mostly there is no collection that has any.
         if self.0.is_empty() { None } else { self.0.get(&collection).copied() }
+    }
+}
+
+/// What became of a hot state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshed {
+    /// It has the write.
+    Applied,
+    /// It had the write.
+    Skipped,
+    /// It is gone.
+    Deleted,
+}
+
+impl Refreshed {
+    /// All outcomes.
+    pub const ALL: [Refreshed; 3] = [Refreshed::Applied, Refreshed::Skipped, Refreshed::Deleted];
+
+    /// The metric's label value.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Refreshed::Applied => "applied",
+            Refreshed::Skipped => "skipped",
+            Refreshed::Deleted => "deleted",
+        }
     }
 }

@@ -12,8 +12,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
+use crate::config::Keys;
 use crate::config::{Config, Delivery, QueueKind};
-use crate::source::{Fate, Fates, Keys, Redis};
+use crate::source::{Fate, Fates, Redis};
 
 /// The longest wait. The listener gives a client more than this and [`REPLY`] together until its answer begins.
 const LONGEST: Duration = Duration::from_secs(5);

@@ -83,7 +83,7 @@ fn metrics_are_prometheus_text() {
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(body.contains("tidegate_events_received_total{queue=\"edits\"} 0\n"), "{body}");
     assert!(body.contains("tidegate_up{dependency=\"redis\"} 0\n"), "{body}");
-    served.status.redis.up();
+    served.status.health.redis.up();
     let (_, _, body) = get(served.address, "/metrics");
     assert!(body.contains("tidegate_up{dependency=\"redis\"} 1\n"), "{body}");
 }
@@ -95,17 +95,17 @@ fn readiness_follows_the_dependencies_and_liveness_does_not() {
     let (code, body) = ready();
     assert_eq!((code, &body["ready"]), (503, &Value::from(false)));
     assert_eq!(body["dependencies"]["mongodb"]["state"], "unknown");
-    served.status.redis.up();
-    served.status.mongodb.up();
+    served.status.health.redis.up();
+    served.status.health.mongodb.up();
     let (code, body) = ready();
     assert_eq!((code, &body["dependencies"]["redis"]["state"]), (200, &Value::from("up")));
-    served.status.mongodb.down(&"no primary");
+    served.status.health.mongodb.down(&"no primary");
     let (code, body) = ready();
     assert_eq!(code, 503);
     assert_eq!(body["dependencies"]["mongodb"]["state"], "down");
     assert_eq!(body["dependencies"]["mongodb"]["error"], "no primary");
     assert_eq!(get_json(served.address, "/livez").0, 200);
-    served.status.mongodb.up();
+    served.status.health.mongodb.up();
     assert_eq!(ready().0, 200);
     served.status.stopping();
     let (code, body) = ready();

@@ -5,11 +5,12 @@
 
 use crate::change::{CollectionId, Entity, EntityRef};
 use crate::coalesce::Segment;
+use crate::hot_state::Refreshed;
 use crate::hot_state::{Keys, Program, is_exact};
-use crate::queue::Owned;
+use crate::ownership::Owned;
 use crate::sink::Guard;
-use crate::source::{Lease, Looked, Refresh, Refreshed, SourceError};
-use crate::write::Write;
+use crate::sink::Write;
+use crate::source::{Lease, Looked, Refresh, SourceError};
 
 /// Documents that are looked at in one call of a script.
 const STATES: usize = 256;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::quarantine::Withheld;
-use crate::backoff::Backoff;
-use crate::class::Class;
 use crate::history::{Record, Records};
-use crate::queue::Owned;
+use crate::ownership::Owned;
+use crate::retry::Backoff;
+use crate::retry::Class;
 use crate::sink::SinkError;
 
 /// MongoDB's code of a duplicate key.
@@ -115,7 +115,7 @@ async fn attempt(queue: &Owned, kept: &[Records]) -> Result<(), SinkError> {
         match sink.append_history(&queue.id, kept, collections).await {
             Err(error) if error.class() != Class::Data && !error.is_refusal() => {
                 queue.shared.metrics.retried_mongodb(error.class());
-                queue.shared.status.mongodb.back_or(backoff.wait()).await;
+                queue.shared.health.mongodb.back_or(backoff.wait()).await;
             }
             answered => return answered,
         }

@@ -15,17 +15,17 @@ use super::pending::Pending;
 use super::quarantine::Withheld;
 use super::reread::{Reread, Span};
 use super::settling::{condemned, look, withhold};
-use crate::backoff::Backoff;
 use crate::change::EntityRef;
 use crate::coalesce::PendingUpdate;
 use crate::dead_letter::{Dead, Rejection};
-use crate::queue::Owned;
+use crate::ownership::Owned;
+use crate::retry::Backoff;
 use crate::settle::Outcome;
+use crate::sink::Write;
 use crate::sink::{Refusal, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
 use crate::trace::Traceparent;
-use crate::write::Write;
 
 /// A write whose events must be looked at one by one.
 #[derive(Debug)]
@@ -225,7 +225,7 @@ async fn one_by_one(
         status.attempted(failed);
         match stuck {
             None => {}
-            Some(None) => queue.shared.status.mongodb.back_or(backoff.wait()).await,
+            Some(None) => queue.shared.health.mongodb.back_or(backoff.wait()).await,
             Some(Some(error)) => {
                 let mut withheld = withhold(queue, writes.remove(0), error);
                 writes.into_iter().for_each(|write| withheld.add(write));

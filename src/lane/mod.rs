@@ -32,7 +32,7 @@ use crate::buffer::Reserved;
 use crate::change::{Chunk, CollectionId};
 use crate::coalesce::Folded;
 use crate::history::Record;
-use crate::queue::Owned;
+use crate::ownership::Owned;
 use crate::settle::Unsettled;
 use crate::source::SourceError;
 use crate::status::LaneStatus;
@@ -133,7 +133,7 @@ impl Lane {
         Lane {
             index,
             policy: queue.shared.live.watch_policy(),
-            away: queue.shared.sink.watch_away(),
+            away: queue.shared.health.mongodb.watch_away(),
             behind: false,
             quarantine: Quarantine::new(&queue.ledger),
             was_quarantine: false,

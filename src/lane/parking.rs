@@ -2,7 +2,7 @@
 
 use super::quarantine::Unparked;
 use super::reread::Reread;
-use crate::queue::Owned;
+use crate::ownership::Owned;
 use crate::source::SourceError;
 
 /// Parks the events of documents that wait, as far as there is room. Answers which, by document: all or none of it.

@@ -13,7 +13,7 @@ use crate::change::{Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
 use crate::history::{Record, Records};
 use crate::settle::{Ledger, Unsettled};
-use crate::write::Write;
+use crate::sink::Write;
 
 /// The pending updates of one lane.
 #[derive(Debug)]

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 use super::pending::Pending;
 use super::reread::Span;
-use crate::backoff::Backoff;
 use crate::change::{CollectionId, Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, Segment};
 use crate::history::Record;
+use crate::retry::Backoff;
 use crate::settle::{Ledger, Unsettled};
 use crate::sink::SinkError;
+use crate::sink::Write;
 use crate::status::HeldBack;
-use crate::write::Write;
 
 /// Of the documents that wait, one in so many is tried at once.
 const TRIED_OF: usize = 8;
@@ -306,7 +306,7 @@ impl Quarantine {
 }
 
 /// The name of a collection, to be shared.
-pub(super) fn shared_name(collections: &crate::event::Collections, collection: CollectionId) -> Arc<str> {
+pub(super) fn shared_name(collections: &crate::change::Collections, collection: CollectionId) -> Arc<str> {
     Arc::from(collections.name(collection))
 }
 

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use hashbrown::HashTable;
 
 use crate::change::{EntityRef, Placed};
-use crate::event::Decoder;
-use crate::queue::{Owned, WindowSize};
+use crate::decode::Decoder;
+use crate::ownership::{Owned, WindowSize};
 use crate::source::{SourceError, Window};
 
 /// Parked events that are read at once.

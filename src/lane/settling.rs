@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::backoff::Backoff;
 use crate::dead_letter::Rejection;
-use crate::queue::Owned;
+use crate::ownership::Owned;
+use crate::retry::Backoff;
 use crate::sink::{Found, Grown, Refusal, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
@@ -17,7 +17,7 @@ use super::isolate::{Doubt, isolate, refold};
 use super::pending::Pending;
 use super::quarantine::{Withheld, shared_name};
 use super::vouch;
-use crate::write::Write;
+use crate::sink::Write;
 
 /// Settles every event of a batch, but for documents that MongoDB refuses for something else than their content: these
 /// are answered, with all of their events that are not settled.
@@ -56,7 +56,7 @@ pub(super) async fn settle(
             all_withheld.append(&mut withheld);
         }
         if round.failed || examined.raced {
-            queue.shared.status.mongodb.back_or(backoff.wait()).await;
+            queue.shared.health.mongodb.back_or(backoff.wait()).await;
         } else {
             backoff.reset();
         }

@@ -6,9 +6,9 @@
 //! it. If MongoDB confirms this owner, the event was not applied under its number, and the write is made where the document still has
 //! exactly that watermark.
 
-use crate::queue::{Owned, Unconfirmed};
+use crate::ownership::{Owned, Unconfirmed};
+use crate::sink::Write;
 use crate::sink::{Found, SinkError, Strange};
-use crate::write::Write;
 
 /// No queue comes to so many numberings. What has a higher one is rubbish, which must not use them up.
 const CREDIBLE: i64 = 1 << 26;

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::{Kind, Metric, Op};
 use crate::batch::Trigger;
-use crate::class::Class;
 use crate::dead_letter::Reason;
-use crate::source::Refreshed;
+use crate::hot_state::Refreshed;
+use crate::retry::Class;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 

@@ -29,9 +29,9 @@ pub use self::tally::Tally;
 use self::weighted::WeightedHistogram;
 use crate::batch::Trigger;
 use crate::change::CollectionId;
-use crate::class::Class;
 use crate::dead_letter::Reason;
-use crate::source::Refreshed;
+use crate::hot_state::Refreshed;
+use crate::retry::Class;
 
 const METADATA: Metadata<'static> = Metadata::new("tidegate", Level::INFO, None);
 

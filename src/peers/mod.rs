@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::ability::{Fitness, Reach};
 pub use self::assign::assign;
-use crate::source::{Beat, Keys, Members, Redis, Rights, Roster, SourceError};
+use crate::config::Keys;
+use crate::source::{Beat, Members, Redis, Rights, Roster, SourceError};
 use crate::status::Status;
 
 /// The longest time between two heartbeats. A queue that is given up is taken by the next owner after one or two.
@@ -139,7 +140,7 @@ impl Peers {
             if let Err(error) = self.beat(&redis, &status, &away, &stop).await {
                 tracing::debug!(%error, "no heartbeat");
                 if let SourceError::Refused(_) = error {
-                    status.redis.refuses(HEARTBEAT, &self.named(&redis, error).await);
+                    status.health.redis.refuses(HEARTBEAT, &self.named(&redis, error).await);
                 }
                 self.views.send_replace(None);
             }
@@ -171,11 +172,11 @@ impl Peers {
         while !stop.is_cancelled() {
             let queues = self.beats(*away.borrow(), status);
             let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
-            status.redis.takes(HEARTBEAT);
+            status.health.redis.takes(HEARTBEAT);
             // Whoever waits for Redis to come back need not wait longer. Told once a connection: how the others' fare
             // is theirs to tell.
             if std::mem::take(&mut first) {
-                status.redis.up();
+                status.health.redis.up();
             }
             self.views.send_replace(Some(self.shares(&members)));
             for ((place, _), members) in self.queues.iter().zip(members) {

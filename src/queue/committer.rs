@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::Owned;
+use crate::ownership::Owned;
 use crate::source::{Look, Source, SourceError};
 
 /// Commits until `done`, and then what is left.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Owned;
 use crate::buffer::Reserved;
 use crate::change::{Change, Chunk, Entity, Placed};
 use crate::dead_letter::{Dead, Reason, Rejection};
-use crate::event::Decoder;
+use crate::decode::Decoder;
 use crate::history::Record;
 use crate::lane::Input;
+use crate::ownership::Owned;
 use crate::settle::{Outcome, Unsettled};
 use crate::source::{SourceError, Window};
 use crate::trace::{self, Traceparent};

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::Owned;
+use crate::ownership::Owned;
 use crate::source::{Lease, Part, SourceError};
 
 /// How often the work is looked at.
@@ -102,7 +102,7 @@ impl<'o> Mark<'o> {
         }
         let waits = match state.doing {
             Doing::Reading => false,
-            Doing::Given => !self.queue.shared.status.mongodb.is_up() || state.since.elapsed() >= STALLED,
+            Doing::Given => !self.queue.shared.health.mongodb.is_up() || state.since.elapsed() >= STALLED,
             Doing::Ending => true,
         };
         waits && std::mem::take(&mut state.is_set)

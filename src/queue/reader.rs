@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Owned;
 use super::dispatcher::Dispatcher;
 use super::pause::Pause;
-use super::window_size::WindowSize;
 use crate::buffer::Reserved;
+use crate::ownership::Owned;
+use crate::ownership::WindowSize;
 use crate::settle::Unsettled;
 use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;

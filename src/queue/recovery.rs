@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::mark::Mark;
 use super::reader::Reader;
-use super::window_size::WindowSize;
 use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
+use crate::ownership::WindowSize;
 use crate::settle::Outcome;
 use crate::source::{Lease, Part, SourceError, Tries};
 use crate::status::Phase;

@@ -7,12 +7,13 @@ use redis::aio::MultiplexedConnection;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::claim::{Claim, Unconfirmed};
-use super::ownership::Queue;
-use crate::backoff::Backoff;
+use super::drain::Queue;
 use crate::config::{Delivery, QueueKind};
+use crate::epoch::Drawn;
+use crate::ownership::{Claim, Unconfirmed};
 use crate::peers::Share;
-use crate::sink::{Drawn, SinkError};
+use crate::retry::Backoff;
+use crate::sink::SinkError;
 use crate::source::{
     Known, List, Meddling, Source, SourceError, State, Stream, check_version, deletes_at_once, identify,
     lives, state, version,
@@ -80,13 +81,13 @@ impl Queue {
                 Err(Unconfirmed::Ended(error)) => return Err(error),
                 Err(Unconfirmed::Unknown(error)) => {
                     tracing::debug!(queue = self.config.key, %error, "no epoch could be taken");
-                    if !*self.shared.sink.watch_away().borrow() {
+                    if !*self.shared.health.mongodb.watch_away().borrow() {
                         self.is_given_no_epoch(&error);
                         self.shared.peers.no_epoch(self.at);
                     }
                     self.shared.metrics.retried_mongodb(error.class());
                     // Then the queue is looked at again: it grows meanwhile, and may have got an owner.
-                    let mongodb = &self.shared.status.mongodb;
+                    let mongodb = &self.shared.health.mongodb;
                     stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await;
                 }
             }
@@ -106,7 +107,7 @@ impl Queue {
         while !stop.is_cancelled() {
             let seen = state(connection, &self.keys, &self.config).await?;
             // Only now: a Redis that is still loading its data answers to what came before.
-            self.shared.status.redis.up();
+            self.shared.health.redis.up();
             self.status.set_depth(seen.elements);
             let owned = seen.is_owned(self.previous);
             if owned {
@@ -225,7 +226,7 @@ impl Queue {
                 Source::List(Box::new(list))
             }
             QueueKind::Stream => {
-                let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status));
+                let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status.letters));
                 let at_once = deletes_at_once(version);
                 let (what, number) = ((keys, &self.config), (drawn, id, previous));
                 let stream = Stream::take(connections, what, found, number, lease, at_once, watched).await?;

@@ -6,8 +6,8 @@ use bson::spec::{BinarySubtype, ElementType};
 use serde_json::{Value, json};
 
 use super::{News, Receipt};
+use crate::change::Collections;
 use crate::config;
-use crate::event::Collections;
 use crate::raw::{Number, ValueRef};
 
 /// Channel and message of a receipt.

@@ -16,7 +16,7 @@ pub use self::publish::Publisher;
 use crate::change::{CollectionId, Entity};
 use crate::config;
 use crate::dead_letter::Dead;
-use crate::live::Live;
+use crate::live_settings::LiveSettings;
 use crate::metrics::ReceiptMetrics;
 use crate::raw::Value;
 use crate::source::Redis;
@@ -76,7 +76,7 @@ impl Receipts {
     pub fn new(
         config: &config::Receipts,
         redis: &Redis,
-        live: &Arc<Live>,
+        live: &Arc<LiveSettings>,
         metrics: ReceiptMetrics,
         status: &Arc<Status>,
     ) -> Option<(Self, Publisher)> {

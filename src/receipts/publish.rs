@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Receipt;
 use super::message::message;
-use crate::backoff::Backoff;
 use crate::config;
-use crate::live::Live;
+use crate::live_settings::LiveSettings;
 use crate::metrics::ReceiptMetrics;
+use crate::retry::Backoff;
 use crate::source::{Redis, SourceError};
 use crate::status::Status;
 
@@ -24,7 +24,7 @@ pub struct Publisher {
     pub(super) receiver: mpsc::Receiver<Receipt>,
     pub(super) bytes: Arc<AtomicUsize>,
     pub(super) redis: Redis,
-    pub(super) live: Arc<Live>,
+    pub(super) live: Arc<LiveSettings>,
     pub(super) channels: config::Receipts,
     pub(super) metrics: ReceiptMetrics,
     pub(super) status: Arc<Status>,

@@ -9,12 +9,12 @@ use bson::spec::ElementType;
 use super::operator::{REVIVE, operator};
 use super::pipeline::asks_whether_new;
 use super::{Strange, Tombstones, fresh};
+use crate::change::Collections;
+use crate::change::path::{DELETED_FIELD, NEW_FIELD, WATERMARK_FIELD};
 use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update};
-use crate::event::Collections;
-use crate::event::path::{DELETED_FIELD, NEW_FIELD, WATERMARK_FIELD};
 use crate::raw::{self, ValueRef, begin_document, end_document};
-use crate::write::Write;
+use crate::sink::Write;
 
 /// What the server accepts in one command, from its `hello`.
 #[derive(Debug, Clone, Copy)]

@@ -11,39 +11,11 @@ use bson::{Bson, Document, doc};
 use super::{Sink, SinkError, raw_to_document};
 use crate::change::{CollectionId, Entity};
 use crate::coalesce::Update;
-use crate::config::Config;
-use crate::event::Collections;
 use crate::metrics::Op;
 use crate::raw::{begin_document, end_document};
+use crate::sink::Write;
 use crate::sink::command::write_entity;
-use crate::write::Write;
 use crate::yjs;
-
-/// How many updates the Yjs documents of each collection and field may hold.
-#[derive(Debug, Default)]
-pub struct Compaction(HashMap<CollectionId, HashMap<Box<str>, u32>>);
-
-impl Compaction {
-    /// What the routes say.
-    #[must_use]
-    pub fn new(config: &Config, collections: &Collections) -> Self {
-        let mut all = Compaction::default();
-        for route in &config.routes {
-            let Some(yjs) = &route.yjs else { continue };
-            let names = route.collection.iter().chain(&route.collections);
-            for collection in names.filter_map(|name| collections.find(name)) {
-                let fields = all.0.entry(collection).or_default();
-                let limit = fields.entry(yjs.field.as_str().into()).or_insert(yjs.compact_above);
-                *limit = yjs.compact_above.min(*limit);
-            }
-        }
-        all
-    }
-
-    fn limit(&self, collection: CollectionId, field: &str) -> Option<u32> {
-        self.0.get(&collection)?.get(field).copied()
-    }
-}
 
 /// A Yjs document that has grown and is to be looked at.
 #[derive(Debug)]

@@ -10,10 +10,8 @@ use bson::{Bson, Document, doc};
 
 use super::reply::write_error;
 use super::{Sink, SinkError};
+use crate::config::DEAD;
 use crate::dead_letter::{Dead, Reason, Rejection};
-
-/// The collection that holds the records.
-pub const DEAD: &str = "tidegate_dead";
 
 impl Sink {
     /// Records that an event can never be applied.

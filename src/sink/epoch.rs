@@ -6,31 +6,12 @@
 use bson::{Bson, Document, doc};
 
 use super::{Sink, SinkError};
-
-/// The collection that holds them.
-pub const EPOCHS: &str = "tidegate";
+use crate::config::EPOCHS;
+use crate::epoch::{Drawn, Identity};
 
 /// A queue without any number begins at one of the first so many. Documents may have watermarks of an earlier life of the
 /// queue, whose numbers are forgotten: this way no ownership has the number of one back then.
 const FIRST_EPOCHS: i64 = 1 << 20;
-
-/// Which Redis a queue is in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// Random.
-    pub name: String,
-    /// No ownership has had it: this Redis is new, or has lost what it had.
-    pub is_new: bool,
-}
-
-/// What an ownership gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drawn {
-    /// Its number.
-    pub epoch: i64,
-    /// Of a stream, the least generation that it may be of: its ids are its own, and may be below those of a former one.
-    pub generation: i64,
-}
 
 /// Whatever the writes' concern is, an epoch must never be taken twice.
 fn concern() -> Document {

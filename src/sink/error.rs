@@ -4,8 +4,8 @@ use mongodb::error::{Error, ErrorKind};
 
 use super::cause::cause;
 use super::code::{Blame, blame, is_away};
-use crate::class::Class;
 use crate::dead_letter::{Reason, Rejection};
+use crate::retry::Class;
 
 /// An error of MongoDB.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
-use super::{DEAD, Sink, SinkError, UNAUTHORIZED, raw_to_document};
-use crate::backoff::Backoff;
-use crate::config::Config;
-use crate::event::path::DELETED_FIELD;
+use super::{Sink, SinkError, UNAUTHORIZED, raw_to_document};
+use crate::change::path::DELETED_FIELD;
+use crate::config::{Config, DEAD};
 use crate::history::Histories;
+use crate::retry::Backoff;
 use crate::sink::Tombstones;
 
 /// MongoDB: there is no such collection, and no such index.
@@ -79,11 +79,11 @@ impl Sink {
             for index in wanted {
                 let task = index.task();
                 match self.ensure(&index).await {
-                    Ok(()) => self.status.troubles.over(&task),
+                    Ok(()) => self.health.troubles.over(&task),
                     Err(error) => {
                         let error = with_advice(&error);
                         if index.is_needed() {
-                            self.status.troubles.met(&task, &error);
+                            self.health.troubles.met(&task, &error);
                         } else if first {
                             tracing::warn!("{task} failed: {error}; what is old stays there until it works");
                         }
@@ -184,7 +184,7 @@ mod tests {
              [[routes]]\ncollection = 'b'\nid = 'id'\nset = { v = 'v' }\nhistory = 'i'\nhistory_ttl = '2s'\n",
         )
         .unwrap();
-        assert_eq!(config.violations(), []);
+        assert_eq!(config.violations(crate::decode::check_literal), []);
         let wanted = Expiry::wanted(&config);
         let told: Vec<_> =
             wanted.iter().map(|index| (index.task(), index.after.map(|t| t.as_secs()))).collect();

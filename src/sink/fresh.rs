@@ -7,9 +7,9 @@
 use bson::spec::ElementType;
 
 use super::command::Guard;
+use crate::change::path::WATERMARK_FIELD;
 use crate::change::{EntityRef, Op};
 use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update, zero};
-use crate::event::path::WATERMARK_FIELD;
 use crate::raw::{self, begin_document, end_document};
 
 /// Writes the document, or says that it is not known what it would be: MongoDB's clock, say, is in it.
@@ -109,7 +109,7 @@ mod tests {
     use crate::change::Placed;
     use crate::coalesce::PendingUpdate;
     use crate::config::{Config, Native};
-    use crate::event::Decoder;
+    use crate::decode::Decoder;
 
     /// What native events make of nothing, but for the id.
     fn made(events: &[&str]) -> Option<Document> {

@@ -8,7 +8,7 @@ use bson::spec::ElementType;
 use super::command::COMMAND_BYTES;
 use super::reply::write_error;
 use super::{Sink, SinkError};
-use crate::event::Collections;
+use crate::change::Collections;
 use crate::history::{Record, Records};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 

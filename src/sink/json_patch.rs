@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::expr::{Expr, call, cond, is, literal, op, refuse, text, with, without};
-use crate::event::pointer;
+use crate::change::pointer;
 use crate::raw::{self, ValueRef};
 
 /// What is done to the member or element that a pointer leads to.

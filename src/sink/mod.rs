@@ -1,5 +1,6 @@
 //! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
 
+mod attempt;
 mod cause;
 mod code;
 mod command;
@@ -27,34 +28,31 @@ mod write;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
 use mongodb::error::ErrorKind;
 use mongodb::options::ClientOptions;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use self::cause::cause;
 pub use self::command::{Command, Encoder, Guard, Kind, Limits};
-pub use self::compact::{Compaction, Grown};
-pub use self::dead::DEAD;
-pub use self::epoch::{Drawn, EPOCHS, Identity};
+pub use self::compact::Grown;
 pub use self::error::SinkError;
 use self::novelty::Novelty;
 pub use self::preview::preview;
 pub use self::reply::{Refusal, Verdict};
 pub use self::tombstone::Tombstones;
 pub use self::watermark::{Found, Strange};
+pub use self::write::Write;
 use crate::change::CollectionId;
-use crate::class::Class;
-use crate::config;
-use crate::live::Live;
+use crate::config::{self, EPOCHS};
+use crate::health::Health;
+use crate::live_settings::LiveSettings;
 use crate::metrics::WriteMetrics;
 use crate::raw::{self, begin_document, end_document};
-use crate::status::Status;
+use crate::retry::Class;
 
 /// MongoDB: the user has not the right to.
 const UNAUTHORIZED: i32 = 13;
@@ -66,7 +64,7 @@ const MIN_WIRE_VERSION: i32 = 13;
 #[derive(Debug)]
 pub struct Sink {
     database: Database,
-    live: Arc<Live>,
+    live: Arc<LiveSettings>,
     limits: Limits,
     write_concern: Vec<u8>,
     /// Reading back what was written must not see what may yet be rolled back.
@@ -78,11 +76,7 @@ pub struct Sink {
     written: parking_lot::Mutex<HashMap<CollectionId, Instant>>,
     /// New documents may be inserted before it is known that they are new.
     may_insert: bool,
-    /// The last attempt to write failed: that the server answers a ping is not enough then.
-    writes_fail: AtomicBool,
-    /// The server could not be asked last time, be it to refuse.
-    away: watch::Sender<bool>,
-    status: Arc<Status>,
+    health: Arc<Health>,
     metrics: Arc<WriteMetrics>,
 }
 
@@ -125,8 +119,8 @@ impl Sink {
     pub async fn connect(
         database: Database,
         config: &config::Config,
-        live: Arc<Live>,
-        status: Arc<Status>,
+        live: Arc<LiveSettings>,
+        health: Arc<Health>,
         metrics: Arc<WriteMetrics>,
     ) -> Result<Self, SinkError> {
         let tombstones = Tombstones::new(config, &live.mapping().collections);
@@ -142,9 +136,7 @@ impl Sink {
             write_concern: write_concern(&config.write_concern),
             read_concern: if config.write_concern == "1" { "local" } else { "majority" },
             timeout: config.timeout,
-            writes_fail: AtomicBool::new(false),
-            away: watch::Sender::new(false),
-            status,
+            health,
             metrics,
         };
         let hello = sink.ask(&doc! {"hello": 1}).await?;
@@ -177,7 +169,7 @@ impl Sink {
                     Err(unusable(error.get_str("errmsg").unwrap_or_default()))
                 }
                 _ => {
-                    sink.status.mongodb.up();
+                    sink.health.mongodb.up();
                     Ok(sink)
                 }
             },
@@ -195,18 +187,6 @@ impl Sink {
     pub async fn ping(&self) {
         // The outcome is the status's.
         let _ = self.run(bson::serialize_to_vec(&doc! {"ping": 1}).unwrap_or_default()).await;
-    }
-
-    /// Whether the server is known to be out of reach. What is not sent then need not be sent apart from what comes behind
-    /// it. Something must ask, or it stays so.
-    #[must_use]
-    pub fn watch_away(&self) -> watch::Receiver<bool> {
-        self.away.subscribe()
-    }
-
-    /// Forgets that the last attempt to write failed, where nobody makes another.
-    pub fn forget_failure(&self) {
-        self.writes_fail.store(false, Ordering::Relaxed);
     }
 
     async fn run_document(&self, command: &Document) -> Result<Document, SinkError> {
@@ -243,12 +223,11 @@ impl Sink {
     }
 
     fn tell(&self, result: &Result<Document, SinkError>, is_down: impl Fn(&SinkError) -> bool) {
-        let away = matches!(result, Err(error) if error.is_outage());
-        self.away.send_if_modified(|was| std::mem::replace(was, away) != away);
+        let mongodb = &self.health.mongodb;
+        mongodb.was_asked(matches!(result, Err(error) if error.is_outage()));
         match result {
-            Err(error) if is_down(error) => self.status.mongodb.down(error),
-            _ if self.writes_fail.load(Ordering::Relaxed) => {}
-            _ => self.status.mongodb.up(),
+            Err(error) if is_down(error) => mongodb.down(error),
+            _ => mongodb.answers(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use bson::spec::ElementType;
 
 use crate::change::Op;
+use crate::change::path::DELETED_FIELD;
 use crate::coalesce::{Elements, FieldUpdate, Fields};
-use crate::event::path::DELETED_FIELD;
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::yjs;
 

@@ -7,8 +7,8 @@ use super::command::Encoder;
 use super::expr::{Expr, Literal, call, cond, is, literal, op, refuse, text, with, without};
 use super::json_patch;
 use crate::change::Op;
+use crate::change::path::{DELETED_FIELD, NEW_FIELD};
 use crate::coalesce::{Elements, FieldUpdate, Fields, Known, Merge, Merged, zero};
-use crate::event::path::{DELETED_FIELD, NEW_FIELD};
 use crate::raw::{self, Number, ValueRef, begin_document, end_document};
 use bson::spec::ElementType;
 

@@ -4,10 +4,10 @@ use bson::Document;
 
 use super::command::{Encoder, Guard, Limits};
 use super::{Tombstones, raw_to_document, write_concern};
+use crate::change::Collections;
 use crate::change::Placed;
 use crate::coalesce::PendingUpdate;
 use crate::config::Config;
-use crate::event::Collections;
 
 /// What is sent for a change if it is alone in its batch. The bytes are the sink's, decoded.
 #[must_use]

@@ -7,8 +7,8 @@ use bson::{Bson, Document};
 
 use super::command::{Command, Kind};
 use super::error::{SinkError, rejection};
-use crate::class::Class;
 use crate::dead_letter::Rejection;
+use crate::retry::Class;
 
 /// MongoDB's refusal of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,8 +9,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::change::CollectionId;
+use crate::change::Collections;
 use crate::config::{Config, Deletes};
-use crate::event::Collections;
 
 /// The collections whose deleted documents leave tombstones.
 #[derive(Debug, Clone, Default)]

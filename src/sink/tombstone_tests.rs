@@ -6,10 +6,11 @@ use mongodb::Database;
 use super::command::{Encoder, Guard, Limits};
 use super::law::support::{Durability, Mongo};
 use super::{Tombstones, write_concern};
+use crate::change::Collections;
 use crate::change::Placed;
 use crate::coalesce::PendingUpdate;
 use crate::config::Config;
-use crate::event::{Collections, Decoder};
+use crate::decode::Decoder;
 
 /// The commands of three events of one document: it is made, deleted, and made again.
 fn commands(deletes: &str) -> [Vec<u8>; 3] {
@@ -20,7 +21,7 @@ fn commands(deletes: &str) -> [Vec<u8>; 3] {
          deletes = '{deletes}'\n"
     ))
     .unwrap();
-    assert_eq!(config.violations(), []);
+    assert_eq!(config.violations(crate::decode::check_literal), []);
     let collections = Collections::new(&config);
     let guard = Guard::new("q");
     let encoder = Encoder {

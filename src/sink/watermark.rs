@@ -8,9 +8,9 @@ use bson::{Binary, Bson, Decimal128, Document, doc};
 use super::command::{Guard, write_entity};
 use super::{Sink, SinkError};
 use crate::change::CollectionId;
-use crate::event::path::WATERMARK_FIELD;
+use crate::change::path::WATERMARK_FIELD;
 use crate::raw::{self, Number, ValueRef, begin_document, end_document};
-use crate::write::Write;
+use crate::sink::Write;
 
 /// What is known of an entity's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::connect::Redis;
 use super::error::SourceError;
-use super::keys::Keys;
-use super::list::epoch_of;
 use super::script::{REFUSED_KEPT, padded};
+use crate::config::Keys;
+use crate::epoch::epoch_of;
 
 /// The longest that Redis may take to answer somebody who waits.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ fn place(mut offset: i64, base: i64, renumberings: &[Renumbering]) -> Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::list::first_offset;
+    use crate::epoch::first_offset;
     use proptest::prelude::*;
 
     fn at(epoch: i64, index: i64) -> i64 {

@@ -6,7 +6,7 @@ use super::error::SourceError;
 use super::lease::Lease;
 use super::lua::whole;
 use super::script;
-use crate::hot_state::{Keys, Program};
+use crate::hot_state::{Keys, Program, Refreshed};
 
 /// Has fillers that may have read their documents before a write begin anew, and deletes the hashes that cannot be kept.
 /// Answers for each document 0 where there is no hash, 1 where there is one, and 2 where there was.
@@ -242,32 +242,6 @@ pub enum Looked {
     There,
     /// There was one.
     Deleted,
-}
-
-/// What became of a hot state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refreshed {
-    /// It has the write.
-    Applied,
-    /// It had the write.
-    Skipped,
-    /// It is gone.
-    Deleted,
-}
-
-impl Refreshed {
-    /// All outcomes.
-    pub const ALL: [Refreshed; 3] = [Refreshed::Applied, Refreshed::Skipped, Refreshed::Deleted];
-
-    /// The metric's label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Refreshed::Applied => "applied",
-            Refreshed::Skipped => "skipped",
-            Refreshed::Deleted => "deleted",
-        }
-    }
 }
 
 /// A write to apply to a hot state.

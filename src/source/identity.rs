@@ -4,8 +4,8 @@ use redis::Script;
 use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
-use super::keys::Keys;
-use crate::sink;
+use crate::config::Keys;
+use crate::epoch::Identity;
 
 /// What the hash `identity` holds: the identity; whether it is new; the id under which what is unsettled was read; and
 /// the epoch of the last takeover. Makes an identity where there is none. It frees first, so that a full Redis does not
@@ -24,7 +24,7 @@ return { get('identity'), get('new'), get('id'), get('epoch') }";
 #[derive(Debug, Clone)]
 pub struct Known {
     /// Which Redis it is in.
-    pub identity: sink::Identity,
+    pub identity: Identity,
     /// How it was called in MongoDB when it was taken over last; empty if that is not known.
     pub(super) id: String,
     /// The epoch of the last takeover, or nothing.
@@ -58,5 +58,5 @@ pub async fn identify(connection: &mut MultiplexedConnection, keys: &Keys) -> Re
     let made = format!("{:032x}", fastrand::u128(..));
     let (name, new, id, epoch): (String, String, String, String) =
         Script::new(IDENTIFY).key(&keys.identity).arg(made).invoke_async(connection).await?;
-    Ok(Known { identity: sink::Identity { name, is_new: !new.is_empty() }, id, epoch })
+    Ok(Known { identity: Identity { name, is_new: !new.is_empty() }, id, epoch })
 }

@@ -8,10 +8,11 @@ use redis::{RedisResult, Script};
 use super::Letter;
 use super::error::SourceError;
 use super::hot_state;
-use super::keys::Keys;
 use super::lua::whole;
 use super::script;
 use super::window::Window;
+use crate::config::Keys;
+use crate::epoch::first_offset;
 
 /// A queue that this instance owns under an epoch, whatever its kind.
 #[derive(Debug)]
@@ -61,6 +62,15 @@ impl Lease {
     /// The arguments by which scripts know the owner and extend its lease.
     pub(super) fn args(&self) -> (&str, u64) {
         (&self.epoch, self.ttl_ms)
+    }
+
+    /// The first offset of its epoch.
+    ///
+    /// # Errors
+    /// Fatal where the epoch is out of range.
+    pub(super) fn first_offset(&self) -> Result<i64, SourceError> {
+        let first = self.epoch.parse().ok().and_then(first_offset);
+        first.ok_or_else(|| SourceError::Fatal(format!("epoch {} is out of range", self.epoch)))
     }
 
     /// A handle to the connection.

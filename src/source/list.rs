@@ -9,7 +9,6 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
 use super::identity::Known;
-use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
 use super::meddling::Meddling;
@@ -18,26 +17,8 @@ use super::state::State;
 use super::window::{Depth, Look, MAX_WINDOW, MAX_WINDOW_BYTES, Window};
 use super::wire::Wire;
 use crate::commit::Checkpoint;
-
-/// Bits of an offset below the epoch.
-pub(super) const INDEX_BITS: u32 = 36;
-
-/// Whether an epoch has few offsets left above this one, so that it is time for another.
-pub(super) fn is_used_up(offset: i64) -> bool {
-    const SPARE: i64 = 1 << 32;
-    offset & ((1 << INDEX_BITS) - 1) > (1 << INDEX_BITS) - SPARE
-}
-
-/// The first offset of an epoch.
-///
-/// # Errors
-/// Fatal, beyond 2^27 epochs.
-pub(super) fn first_offset(epoch: i64) -> Result<i64, SourceError> {
-    if (0..1 << (63 - INDEX_BITS)).contains(&epoch) {
-        return Ok(epoch << INDEX_BITS);
-    }
-    Err(SourceError::Fatal(format!("epoch {epoch} is out of range")))
-}
+use crate::config::Keys;
+use crate::epoch::epoch_of;
 
 /// A list that this instance owns.
 #[derive(Debug)]
@@ -82,12 +63,6 @@ impl Scripts {
         scripts.read.load_async(connection).await?;
         Ok(scripts)
     }
-}
-
-/// The number of the ownership under which an offset was given out.
-#[must_use]
-pub fn epoch_of(offset: i64) -> i64 {
-    offset >> INDEX_BITS
 }
 
 /// Reads a list's state.
@@ -248,7 +223,7 @@ impl List {
     /// # Errors
     /// Fenced, or Redis's.
     pub async fn renumber(&self) -> Result<i64, SourceError> {
-        let first = first_offset(self.lease.args().0.parse().unwrap_or(-1))?;
+        let first = self.lease.first_offset()?;
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let Control { connection, base, offset, .. } = &mut *control;

@@ -232,7 +232,7 @@ mod tests {
             assert!(!call.command().is_empty() && (names_key || call.command() == "TIME"), "{call:?}");
             for word in &call.words {
                 let Word::Key(name) = word else { continue };
-                let known = super::super::keys::Keys::named(name).is_some();
+                let known = crate::config::Keys::named(name).is_some();
                 assert!(known || ["state", "fill"].contains(&&**name), "{name} of {call:?}");
             }
         }

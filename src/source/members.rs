@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::connect::Redis;
 use super::error::SourceError;
-use super::keys::Keys;
+use crate::config::Keys;
 
 /// Forgets instances that were not heard of, notes the caller if it is able to drain, and, if it owns the queue,
 /// that too. Answers the owner's name and all instances.

@@ -5,7 +5,6 @@ mod error;
 mod fate;
 mod hot_state;
 mod identity;
-mod keys;
 mod lease;
 mod list;
 mod lua;
@@ -27,11 +26,10 @@ use std::ops::Range;
 pub use self::connect::{Redis, check_version, deletes_at_once, version};
 pub use self::error::SourceError;
 pub use self::fate::{Fate, Fates};
-pub use self::hot_state::{Looked, Refresh, Refreshed};
+pub use self::hot_state::{Looked, Refresh};
 pub use self::identity::{Known, identify};
-pub use self::keys::Keys;
 pub use self::lease::Lease;
-pub use self::list::{List, epoch_of, sha1};
+pub use self::list::{List, sha1};
 pub use self::meddling::Meddling;
 pub use self::members::{Beat, Members, Roster};
 pub use self::pop::Pop;
@@ -42,6 +40,7 @@ pub use self::tries::{Part, Tries, lives};
 pub use self::waiter::Waiter;
 pub use self::window::{Depth, Look, MAX_WINDOW, Window};
 use crate::commit::Checkpoint;
+use crate::epoch::{epoch_of, first_offset, is_used_up};
 
 /// A dead letter, as it is kept.
 #[derive(Debug, Clone)]
@@ -92,7 +91,7 @@ impl Source {
     /// The first offset that is not of the numbering of this one, nor of an earlier one, where there are several.
     #[must_use]
     pub fn beyond_numbering(&self, offset: i64) -> Option<i64> {
-        list::first_offset(self.numbering(offset)? + 1).ok()
+        first_offset(self.numbering(offset)? + 1)
     }
 
     /// How many of the events that are wanted may be asked for: no more than are `known` to be there, where elements
@@ -112,7 +111,7 @@ impl Source {
     /// The ownership has ended.
     pub async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
         match self {
-            Source::List(_) if list::is_used_up(cursor) => Err(SourceError::UsedUp),
+            Source::List(_) if is_used_up(cursor) => Err(SourceError::UsedUp),
             Source::List(list) => list.read(cursor, count, true).await,
             Source::Stream(stream) => stream.read(cursor, count).await,
             Source::Pop(pop) => pop.read(cursor, count).await,

@@ -13,12 +13,12 @@ use redis::aio::MultiplexedConnection;
 use super::Letter;
 use super::connect::{Redis, version};
 use super::error::SourceError;
-use super::keys::Keys;
 use super::window::{Depth, Look, Window};
-use crate::backoff::Backoff;
 use crate::buffer::{Buffer, Reserved};
 use crate::commit::Checkpoint;
-use crate::status::Status;
+use crate::config::Keys;
+use crate::health::Health;
+use crate::retry::Backoff;
 
 /// What is asked of Redis besides popping the first event: more of them, and how many there are.
 const MORE: &str = "LPOP";
@@ -28,7 +28,7 @@ const LENGTHS: &str = "LLEN";
 pub struct Pop {
     redis: Redis,
     keys: Keys,
-    status: Arc<Status>,
+    health: Arc<Health>,
     buffer: Arc<Buffer>,
     popping: tokio::sync::Mutex<Popping>,
     /// For what does not block.
@@ -72,11 +72,11 @@ impl Pop {
 
     /// A list to pop. Nothing is sent yet.
     #[must_use]
-    pub fn new(redis: Redis, keys: Keys, status: Arc<Status>, buffer: Arc<Buffer>) -> Self {
+    pub fn new(redis: Redis, keys: Keys, health: Arc<Health>, buffer: Arc<Buffer>) -> Self {
         Pop {
             redis,
             keys,
-            status,
+            health,
             buffer,
             popping: tokio::sync::Mutex::default(),
             other: tokio::sync::Mutex::default(),
@@ -91,14 +91,14 @@ impl Pop {
         let events = match self.pop(&mut popping.connection, count).await {
             Ok(events) => {
                 popping.backoff.reset();
-                self.status.redis.takes(&self.keys.queue);
+                self.health.redis.takes(&self.keys.queue);
                 events
             }
             Err(error) => {
                 // What such a pop took may be lost: that is what at-most-once means.
                 popping.connection = None;
                 self.failed(&self.keys.queue, &error);
-                self.status.redis.back_or(popping.backoff.wait()).await;
+                self.health.redis.back_or(popping.backoff.wait()).await;
                 Vec::new()
             }
         };
@@ -121,7 +121,7 @@ impl Pop {
             let mut connection = self.redis.connect_blocking(Self::BLOCK).await?;
             let counted = version(&mut connection).await? >= (6, 2);
             *open = Some((connection, counted));
-            self.status.redis.up();
+            self.health.redis.up();
         }
         let Some((connection, counted)) = open else { return Ok(Vec::new()) };
         let queue = &self.keys.queue;
@@ -150,7 +150,7 @@ impl Pop {
         };
         match rest {
             Ok(rest) => {
-                self.status.redis.takes(MORE);
+                self.health.redis.takes(MORE);
                 events.extend(rest.into_iter().flatten());
             }
             Err(error) => {
@@ -189,7 +189,7 @@ impl Pop {
             if self.other::<()>(&self.keys.dead_list, &push).await.is_ok() {
                 return Ok(());
             }
-            self.status.redis.back_or(backoff.wait()).await;
+            self.health.redis.back_or(backoff.wait()).await;
         }
     }
 
@@ -219,8 +219,8 @@ impl Pop {
     /// Tells that `what` has failed.
     fn failed(&self, what: &str, error: &SourceError) {
         match error {
-            SourceError::Refused(_) => self.status.redis.refuses(what, error),
-            _ => self.status.redis.down(error),
+            SourceError::Refused(_) => self.health.redis.refuses(what, error),
+            _ => self.health.redis.down(error),
         }
     }
 
@@ -243,8 +243,8 @@ impl Pop {
         let answer: Result<T, SourceError> = answer.await;
         match &answer {
             Ok(_) => {
-                self.status.redis.takes(what);
-                self.status.redis.up();
+                self.health.redis.takes(what);
+                self.health.redis.up();
             }
             Err(error) => self.failed(what, error),
         }

@@ -12,8 +12,8 @@ use redis::aio::MultiplexedConnection;
 
 use super::connect::Redis;
 use super::error::{Refusal, SourceError};
-use super::keys::Keys;
 use super::lua::{Call, Word, calls, kind_of};
+use crate::config::Keys;
 use crate::config::{self, Delivery, QueueKind};
 
 /// What lists and streams have in common beside scripts. Words of small letters are names of keys.

@@ -3,8 +3,8 @@
 use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
-use super::keys::Keys;
 use super::{list, stream};
+use crate::config::Keys;
 use crate::config::{self, QueueKind};
 
 /// What Redis knows of a queue, before it is taken over.

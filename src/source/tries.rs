@@ -7,11 +7,11 @@ use redis::Script;
 use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
-use super::keys::Keys;
 use super::lease::{Lease, fenced};
 use super::list::List;
 use super::lua::whole;
 use super::script;
+use crate::config::Keys;
 
 /// What is known of processes that died over what is at the head of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

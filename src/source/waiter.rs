@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::connect::Redis;
 use super::error::SourceError;
-use super::keys::Keys;
+use crate::config::Keys;
 
 /// Blocks until a list has an element, and leaves it there: the element moves to where it was. Of a stream, reads one
 /// entry in vain.

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::cut;
 use super::history::{Figures, Recent};
 use super::lane::{HeldBack, LaneStatus};
 use super::summary::{self, QueueFacts};
 use crate::config::{self, Delivery, QueueKind};
+use crate::format::cut;
 use crate::metrics::{Metric, QueueMetrics};
 use crate::source::{Depth, Meddling, Members};
 

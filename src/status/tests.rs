@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::Barrier;
 
 use super::*;
+use crate::health::Dependency;
 use crate::source::Depth;
 
 /// What was logged.
@@ -153,14 +154,14 @@ fn a_first_attempt_that_fails_is_an_outage() {
 fn an_instance_is_ready_while_its_dependencies_answer() {
     let status = Status::new(&Config::default(), "here", Buffer::new(&Default::default()), &[]);
     assert!(!status.is_ready());
-    status.redis.up();
+    status.health.redis.up();
     assert!(!status.is_ready());
-    status.mongodb.up();
+    status.health.mongodb.up();
     assert!(status.is_ready());
-    status.mongodb.down(&"no");
+    status.health.mongodb.down(&"no");
     assert!(!status.is_ready());
     assert_eq!(status.readiness()["dependencies"]["mongodb"]["error"], "no");
-    status.mongodb.up();
+    status.health.mongodb.up();
     status.stopping();
     assert!(!status.is_ready());
 }
@@ -178,7 +179,7 @@ fn what_people_read_is_what_prometheus_scrapes() {
         queue.set_dead_letters(2);
         queue.set_oldest_age(Duration::from_millis(1500));
         queue.set_committed(3 << 36);
-        status.mongodb.up();
+        status.health.mongodb.up();
         for (phase, name, held) in [
             (Phase::Connecting, "connecting", 0),
             (Phase::Standby, "standby", 0),
@@ -219,8 +220,8 @@ fn figures_of_the_last_seconds_are_told() {
     let metrics = [Arc::new(QueueMetrics::new("edits", &["documents".to_owned()]))];
     let status = Status::new(&config, "here", Buffer::new(&config.buffer), &metrics);
     let (queue, counts) = (&status.queues[0], &metrics[0]);
-    status.redis.up();
-    status.mongodb.up();
+    status.health.redis.up();
+    status.health.mongodb.up();
     queue.set_phase(Phase::Active);
     // What was there before, and what gets other numbers, did not arrive just now.
     queue.saw(Depth { elements: 500, tail: 500, ..Depth::default() });

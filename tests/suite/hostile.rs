@@ -11,9 +11,9 @@ use bson::{Bson, Document, doc};
 use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use tidegate::config::{DEAD, EPOCHS};
 use tidegate::dead_letter::Reason;
-use tidegate::event::Decoder;
-use tidegate::sink::{DEAD, EPOCHS};
+use tidegate::decode::Decoder;
 use tidegate::trace::TraceRef;
 
 use self::events::{Events, GOOD_DOCUMENTS, GOOD_EVERY, good_document};

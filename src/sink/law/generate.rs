@@ -103,7 +103,7 @@ impl Generator {
                 let mut taken: Vec<&str> = Vec::new();
                 for _ in 0..self.rng.usize(1..self.paths.len().min(4) + 1) {
                     let path = self.paths[self.rng.usize(0..self.paths.len())];
-                    if taken.iter().any(|other| crate::event::path::overlap(path, other)) {
+                    if taken.iter().any(|other| crate::change::path::overlap(path, other)) {
                         continue;
                     }
                     taken.push(path);
@@ -179,9 +179,9 @@ impl Generator {
             _ => {
                 let target = ["d", "e.f", "c", "b.2"][self.rng.usize(0..4)];
                 if path != "a.x"
-                    && !crate::event::path::overlap(path, target)
+                    && !crate::change::path::overlap(path, target)
                     && self.rng.bool()
-                    && !taken.iter().any(|other| crate::event::path::overlap(other, target))
+                    && !taken.iter().any(|other| crate::change::path::overlap(other, target))
                 {
                     taken.push(target);
                     ("$rename", json!(target))

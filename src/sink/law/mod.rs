@@ -21,14 +21,15 @@ use super::command::{Command, Encoder, Guard, Limits};
 use super::reply::verdicts;
 use super::{Tombstones, Verdict, write_concern};
 use crate::buffer::Buffer;
+use crate::change::Collections;
 use crate::change::{EntityRef, Placed};
 use crate::coalesce::{PendingUpdate, Segment, Wrong, with_wrong_rule};
 use crate::config::{Config, Native};
-use crate::event::{Collections, Decoder};
+use crate::decode::Decoder;
 use crate::metrics::QueueMetrics;
 use crate::raw::Value;
 use crate::settle::{Ledger, Unsettled};
-use crate::write::Write;
+use crate::sink::Write;
 
 #[path = "../../../tests/suite/support/mod.rs"]
 pub(super) mod support;

@@ -23,16 +23,16 @@ pub(super) use self::script::ANOTHER;
 use self::script::Acknowledge;
 use super::error::SourceError;
 use super::identity::Known;
-use super::keys::Keys;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
 use super::state::State;
 use super::window::{Depth, Window};
 use super::wire::Wire;
+use crate::config::Keys;
 use crate::config::{self, Trim};
+use crate::dead_letter::RecentDeadLetters;
+use crate::epoch::Drawn;
 use crate::metrics::QueueMetrics;
-use crate::sink::Drawn;
-use crate::status::Status;
 
 /// A stream that this instance owns.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Stream {
     acknowledge: Acknowledge,
     scripts: Scripts,
     metrics: Arc<QueueMetrics>,
-    status: Arc<Status>,
+    letters: Arc<RecentDeadLetters>,
     /// For entries.
     wire: Mutex<Wire>,
     reading: Mutex<Reading>,
@@ -155,7 +155,7 @@ impl Stream {
         (drawn, id, previous): (Drawn, &str, Option<i64>),
         ttl: Duration,
         deletes_at_once: bool,
-        (metrics, status): (Arc<QueueMetrics>, Arc<Status>),
+        (metrics, letters): (Arc<QueueMetrics>, Arc<RecentDeadLetters>),
     ) -> Result<Self, SourceError> {
         let found = Id::parse(&seen.position).unwrap_or_default();
         let taken: Taken = Script::new(&whole(script::TAKE))
@@ -198,7 +198,7 @@ impl Stream {
                 true => Acknowledge::Delete,
             },
             metrics,
-            status,
+            letters,
             wire: Mutex::new(wire),
             reading: Mutex::default(),
             commits: Mutex::new(Commits {

@@ -88,7 +88,7 @@ impl Stream {
             self.metrics.received.increment(1);
             self.metrics.dead_lettered(rejection.reason, 1);
         }
-        self.status.letters.record(&self.lease.keys().queue, &dead);
+        self.letters.record(&self.lease.keys().queue, &dead);
     }
 
     /// Where the first `events` events of a range end.

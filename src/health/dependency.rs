@@ -1,4 +1,4 @@
-//! Redis and MongoDB, as the instance finds them.
+//! A server that an instance depends on, as the instance finds it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use metrics::Gauge;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::cut;
+use crate::format::cut;
 use crate::metrics::{Metric, gauge};
 
 /// Reasons of one outage that are logged.
@@ -27,6 +27,10 @@ pub struct Dependency {
     state: Mutex<Known>,
     back: Notify,
     gauge: Gauge,
+    /// It could not be asked last time, be it to refuse.
+    away: watch::Sender<bool>,
+    /// The last attempt to write failed: that it answers a ping is not enough then.
+    writes_fail: AtomicBool,
 }
 
 impl std::fmt::Debug for Dependency {
@@ -37,7 +41,7 @@ impl std::fmt::Debug for Dependency {
 
 #[derive(Debug)]
 struct Known {
-    state: State,
+    state: Phase,
     /// What it does not do though it answers, and what it says of it.
     refused: BTreeMap<String, String>,
     /// What of that was logged in this outage.
@@ -54,7 +58,7 @@ struct Outage {
 }
 
 #[derive(Debug)]
-enum State {
+enum Phase {
     Unknown,
     Up {
         since: Instant,
@@ -70,7 +74,7 @@ enum State {
 
 /// How a dependency is now.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Health {
+pub enum State {
     /// It was not asked yet.
     Unknown,
     /// It has answered for so long.
@@ -82,18 +86,22 @@ pub(super) enum Health {
 }
 
 impl Dependency {
-    pub(super) fn new(name: &'static str) -> Self {
+    /// Nothing is known of it yet.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
         Dependency {
             name,
             up: AtomicBool::new(false),
             state: Mutex::new(Known {
-                state: State::Unknown,
+                state: Phase::Unknown,
                 refused: BTreeMap::new(),
                 told: BTreeSet::new(),
                 past: None,
             }),
             back: Notify::new(),
             gauge: gauge(Metric::Up, &[("dependency", name)]),
+            away: watch::Sender::new(false),
+            writes_fail: AtomicBool::new(false),
         }
     }
 
@@ -108,15 +116,15 @@ impl Dependency {
     fn is_up_again(&self, known: &mut Known) {
         // That it answers something is no news while it refuses something else.
         if let Some(error) = known.refused.values().next() {
-            if let State::Down { error: told, refuses, .. } = &mut known.state {
+            if let Phase::Down { error: told, refuses, .. } = &mut known.state {
                 (*told, *refuses) = (error.clone(), true);
             }
             return;
         }
         match &known.state {
-            State::Up { .. } => return,
-            State::Unknown => tracing::info!("{} is reached", self.name),
-            State::Down { since, error, refused, .. } => {
+            Phase::Up { .. } => return,
+            Phase::Unknown => tracing::info!("{} is reached", self.name),
+            Phase::Down { since, error, refused, .. } => {
                 let lasted = since.elapsed();
                 let what = if *refused { "refuses no more, after" } else { "is back after" };
                 tracing::info!("{} {what} {:.1} s", self.name, lasted.as_secs_f64());
@@ -124,7 +132,7 @@ impl Dependency {
                 known.past = Some(Outage { error, ended: Instant::now(), lasted });
             }
         }
-        known.state = State::Up { since: Instant::now() };
+        known.state = Phase::Up { since: Instant::now() };
         known.told.clear();
         self.up.store(true, Ordering::Relaxed);
         self.gauge.set(1.0);
@@ -157,8 +165,8 @@ impl Dependency {
 
     fn is_down(&self, known: &mut Known, error: &dyn Display, refuses: bool) {
         let (since, refused) = match &known.state {
-            State::Down { since, refused, .. } => (*since, *refused),
-            State::Unknown | State::Up { .. } => {
+            Phase::Down { since, refused, .. } => (*since, *refused),
+            Phase::Unknown | Phase::Up { .. } => {
                 if !refuses {
                     tracing::warn!("{} is down: {error}; trying again until it is back", self.name);
                 }
@@ -169,7 +177,7 @@ impl Dependency {
         if refuses && known.told.len() < REASONS && known.told.insert(error.to_string()) {
             tracing::warn!("{error}; trying again until it does not");
         }
-        known.state = State::Down { since, error: error.to_string(), refuses, refused };
+        known.state = Phase::Down { since, error: error.to_string(), refuses, refused };
         self.up.store(false, Ordering::Relaxed);
         self.gauge.set(0.0);
     }
@@ -186,25 +194,62 @@ impl Dependency {
         self.up.load(Ordering::Relaxed)
     }
 
-    pub(super) fn health(&self) -> Health {
+    /// Whether it is known to be out of reach. What is not sent then need not be sent apart from what comes behind it.
+    /// Something must ask, or it stays so.
+    #[must_use]
+    pub fn watch_away(&self) -> watch::Receiver<bool> {
+        self.away.subscribe()
+    }
+
+    /// It was asked something, and was out of reach or was not.
+    pub fn was_asked(&self, is_away: bool) {
+        self.away.send_if_modified(|was| std::mem::replace(was, is_away) != is_away);
+    }
+
+    /// It answered something else than a write. That makes it no better while writes fail.
+    pub fn answers(&self) {
+        if !self.writes_fail.load(Ordering::Relaxed) {
+            self.up();
+        }
+    }
+
+    /// An attempt to write has ended, well or not.
+    pub fn wrote(&self, failure: Option<&dyn Display>) {
+        self.writes_fail.store(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(error) => self.down(error),
+            None => self.up(),
+        }
+    }
+
+    /// Forgets that the last attempt to write failed, where nobody makes another.
+    pub fn forget_failure(&self) {
+        self.writes_fail.store(false, Ordering::Relaxed);
+    }
+
+    /// How it is now.
+    #[must_use]
+    pub fn now(&self) -> State {
         match &self.state.lock().state {
-            State::Unknown => Health::Unknown,
-            State::Up { since } => Health::Up(since.elapsed()),
-            State::Down { since, error, refuses: false, .. } => {
-                Health::Down(since.elapsed(), cut(error, ERROR))
+            Phase::Unknown => State::Unknown,
+            Phase::Up { since } => State::Up(since.elapsed()),
+            Phase::Down { since, error, refuses: false, .. } => {
+                State::Down(since.elapsed(), cut(error, ERROR))
             }
-            State::Down { since, error, refuses: true, .. } => {
-                Health::Refuses(since.elapsed(), cut(error, ERROR))
+            Phase::Down { since, error, refuses: true, .. } => {
+                State::Refuses(since.elapsed(), cut(error, ERROR))
             }
         }
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    /// What `/status` says of it.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let known = self.state.lock();
         let mut shown = match &known.state {
-            State::Unknown => json!({ "state": "unknown" }),
-            State::Up { since } => json!({ "state": "up", "for_seconds": since.elapsed().as_secs() }),
-            State::Down { since, error, refuses, .. } => {
+            Phase::Unknown => json!({ "state": "unknown" }),
+            Phase::Up { since } => json!({ "state": "up", "for_seconds": since.elapsed().as_secs() }),
+            Phase::Down { since, error, refuses, .. } => {
                 let error = cut(error, ERROR);
                 let state = if *refuses { "refuses" } else { "down" };
                 json!({ "state": state, "for_seconds": since.elapsed().as_secs(), "error": error })

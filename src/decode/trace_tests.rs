@@ -41,7 +41,7 @@ traceparent = "text"
 
 fn decoder() -> Decoder {
     let config: Config = toml::from_str(&format!("queues = [{{ key = \"q\" }}]\n{ROUTES}")).unwrap();
-    assert_eq!(config.violations(), []);
+    assert_eq!(config.violations(crate::decode::check_literal), []);
     Decoder::new(&config)
 }
 

@@ -1,11 +1,14 @@
 //! Dead letters: events that can never be applied, and why.
 
+mod recent;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+pub use self::recent::RecentDeadLetters;
 use crate::change::EntityRef;
 use crate::trace::Traceparent;
 

@@ -1,28 +1,26 @@
-//! What can change while an instance runs: the bounds of batches, and what events mean.
+//! Settings that can change while an instance runs: the bounds of batches, and what events mean.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use crate::batch::Policy;
+use crate::change::Collections;
 use crate::config::Config;
-use crate::event::{Collections, Decoder};
-use crate::history::Histories;
-use crate::hot_state::HotStates;
-use crate::sink::Compaction;
+use crate::mapping::Mapping;
 
 /// What is in effect now, and a way to wait for something else.
 #[derive(Debug)]
-pub struct Live {
+pub struct LiveSettings {
     policy: watch::Sender<Policy>,
     mapping: watch::Sender<Arc<Mapping>>,
 }
 
-impl Live {
+impl LiveSettings {
     /// What the configuration says at the start.
     #[must_use]
     pub fn new(config: &Config) -> Arc<Self> {
-        Arc::new(Live {
+        Arc::new(LiveSettings {
             policy: watch::Sender::new(Policy::from(&config.batch)),
             mapping: watch::Sender::new(Arc::new(Mapping::new(config, Collections::new(config)))),
         })
@@ -64,45 +62,6 @@ impl Live {
     }
 }
 
-/// What events mean: the routes, the native collections, and what follows from them.
-#[derive(Debug)]
-pub struct Mapping {
-    /// Only routes and native collections count here.
-    config: Config,
-    /// All collections ever named since the start, so that an id means the same to all mappings.
-    pub collections: Collections,
-    /// How many updates Yjs documents may hold.
-    pub compaction: Compaction,
-    /// Where events are kept as they came.
-    pub histories: Histories,
-    /// Which documents are kept fresh in Redis.
-    pub hot_states: HotStates,
-}
-
-impl Mapping {
-    fn new(config: &Config, collections: Collections) -> Self {
-        Mapping {
-            config: config.clone(),
-            compaction: Compaction::new(config, &collections),
-            histories: Histories::new(config),
-            hot_states: HotStates::new(config, &collections),
-            collections,
-        }
-    }
-
-    /// What takes this one's place.
-    #[must_use]
-    pub fn followed_by(&self, config: &Config) -> Self {
-        Mapping::new(config, self.collections.extended(config))
-    }
-
-    /// A decoder of such events.
-    #[must_use]
-    pub fn decoder(&self) -> Decoder {
-        Decoder::with_collections(&self.config, self.collections.clone())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +73,7 @@ mod tests {
             let collections = names.iter().map(|name| (*name).to_owned()).collect();
             Config { native: Native { collections }, ..Config::default() }
         };
-        let live = Live::new(&config(&["m", "z"]));
+        let live = LiveSettings::new(&config(&["m", "z"]));
         let first = live.mapping().collections.clone();
         live.set_mapping(live.mapping().followed_by(&config(&["a"])));
         live.set_mapping(live.mapping().followed_by(&config(&["z", "a", "b"])));

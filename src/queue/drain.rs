@@ -13,16 +13,17 @@ use super::committer::commit;
 use super::dispatcher::Dispatcher;
 use super::reader::Reader;
 use super::takeover::Taken;
-use super::{Owned, Parked, Shared};
-use crate::backoff::Backoff;
 use crate::commit::Tracker;
+use crate::config::Keys;
 use crate::config::{self, Delivery};
 use crate::lane::Lane;
-use crate::live::Mapping;
+use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
+use crate::ownership::{Owned, Parked, Shared};
+use crate::retry::Backoff;
 use crate::settle::Ledger;
 use crate::sink::Guard;
-use crate::source::{Keys, Pop, Rights, Source, SourceError, Waiter};
+use crate::source::{Pop, Rights, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
@@ -89,7 +90,7 @@ pub async fn drain(
         queue.status.set_phase(Phase::Connecting);
         let ended = queue.own(&stop).await;
         queue.status.renumbered();
-        queue.shared.sink.forget_failure();
+        queue.shared.health.mongodb.forget_failure();
         queue.status.set_phase(Phase::Connecting);
         queue.status.set_oldest_age(Duration::ZERO);
         // To have taken it over is no success: that alone could be done again and again.
@@ -104,7 +105,7 @@ pub async fn drain(
             Err(error) => {
                 let error = queue.named(error).await;
                 queue.ended(&error);
-                let redis = &queue.shared.status.redis;
+                let redis = &queue.shared.health.redis;
                 let mut wait = backoff.wait();
                 if error.is_refusal() {
                     // Asking costs little, and nobody tells when it is granted.
@@ -129,11 +130,11 @@ impl Queue {
         let queue = &*self.config.key;
         match error {
             SourceError::Lost(_) => {
-                self.shared.status.redis.down(error);
+                self.shared.health.redis.down(error);
                 self.shared.metrics.retried_redis();
             }
             SourceError::Refused(text) | SourceError::Fatal(text) => {
-                self.shared.status.redis.refuses(queue, &SourceError::Refused(text.clone()));
+                self.shared.health.redis.refuses(queue, &SourceError::Refused(text.clone()));
                 self.shared.metrics.retried_redis();
             }
             SourceError::Fenced => {
@@ -171,7 +172,7 @@ impl Queue {
         let lacks = probed.as_ref().is_err_and(SourceError::is_refusal);
         let lacked = std::mem::replace(&mut self.lacks_rights, lacks);
         if lacked && probed.is_ok() {
-            self.shared.status.redis.takes(&self.config.key);
+            self.shared.health.redis.takes(&self.config.key);
         }
         probed
     }
@@ -181,8 +182,8 @@ impl Queue {
         let Taken { source, id, claim } = match self.config.delivery {
             Delivery::AtMostOnce => {
                 let shared = &self.shared;
-                let (status, buffer) = (Arc::clone(&shared.status), Arc::clone(&shared.buffer));
-                let pop = Pop::new(shared.redis.clone(), self.keys.clone(), status, buffer);
+                let (health, buffer) = (Arc::clone(&shared.health), Arc::clone(&shared.buffer));
+                let pop = Pop::new(shared.redis.clone(), self.keys.clone(), health, buffer);
                 self.probe().await?;
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 pop.reach().await?;
@@ -285,7 +286,7 @@ impl Queue {
                 return std::future::pending().await;
             }
             // Whoever cannot write cannot flush either. What is unsettled is in the queue, for the other.
-            let mut away = self.shared.sink.watch_away();
+            let mut away = self.shared.health.mongodb.watch_away();
             let is_away = async {
                 if away.wait_for(|away| *away).await.is_err() {
                     std::future::pending().await

@@ -1,24 +1,16 @@
-//! Rules for the dotted paths that events write to.
+//! Checks the dotted paths that events write to.
 
 use std::collections::HashSet;
 
 use super::transcode::MAX_DEPTH;
+use crate::change::path::{DELETED_FIELD, NEW_FIELD, WATERMARK_FIELD, ancestors, overlap};
 use crate::dead_letter::{Reason, Rejection};
-
-/// The field of every document that holds its watermarks.
-pub const WATERMARK_FIELD: &str = "_tidegate";
-
-/// The field that a tombstone has: when its document was deleted.
-pub const DELETED_FIELD: &str = "_tidegateDeleted";
-
-/// The field that a document which is just being made has, for as long as that takes.
-pub const NEW_FIELD: &str = "_tidegateNew";
 
 /// Checks a path that an event wants to write to.
 ///
 /// # Errors
 /// `_id`, the watermark, and components that are empty, contain NUL or start with `$`.
-pub fn check(path: &str) -> Result<(), Rejection> {
+pub(super) fn check(path: &str) -> Result<(), Rejection> {
     let mut components = path.split('.');
     let first = components.clone().next().unwrap_or_default();
     if matches!(first, "_id" | WATERMARK_FIELD | DELETED_FIELD | NEW_FIELD) {
@@ -43,23 +35,11 @@ pub fn check(path: &str) -> Result<(), Rejection> {
     }
 }
 
-/// Whether one path is the other or lies below it.
-#[must_use]
-pub fn overlap(a: &str, b: &str) -> bool {
-    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    long.starts_with(short) && matches!(long.as_bytes().get(short.len()), None | Some(b'.'))
-}
-
-/// The proper prefixes of a path that are paths themselves, longest first.
-pub fn ancestors(path: &str) -> impl Iterator<Item = &str> {
-    path.rmatch_indices('.').map(|(at, _)| &path[..at])
-}
-
 /// Checks that no path of one update is another's parent or twin, as MongoDB would (code 40).
 ///
 /// # Errors
 /// The first two that are.
-pub fn check_disjoint(paths: &[&str]) -> Result<(), Rejection> {
+pub(super) fn check_disjoint(paths: &[&str]) -> Result<(), Rejection> {
     const FEW: usize = 8;
     let conflict = |a: &str, b: &str| {
         let text = format!("one event writes to both {a:?} and {b:?}");

@@ -6,8 +6,8 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::cut;
-use crate::dead_letter::Dead;
+use super::Dead;
+use crate::format::cut;
 use crate::trace::Traceparent;
 
 /// Letters kept. With the bounds below, that is at most 50 KiB.
@@ -19,7 +19,7 @@ const EVENT: usize = 2048;
 
 /// The latest dead letters of all queues.
 #[derive(Debug)]
-pub struct Letters {
+pub struct RecentDeadLetters {
     with_events: bool,
     latest: Mutex<VecDeque<Letter>>,
 }
@@ -37,9 +37,11 @@ struct Letter {
     recorded: Instant,
 }
 
-impl Letters {
-    pub(super) fn new(with_events: bool) -> Self {
-        Letters { with_events, latest: Mutex::default() }
+impl RecentDeadLetters {
+    /// None yet; `with_events` where their events may be shown.
+    #[must_use]
+    pub fn new(with_events: bool) -> Self {
+        RecentDeadLetters { with_events, latest: Mutex::default() }
     }
 
     /// Remembers dead letters of a queue.
@@ -70,12 +72,16 @@ impl Letters {
     }
 
     /// How many of those kept were recorded within the last so many seconds.
-    pub(super) fn within(&self, seconds: u64) -> usize {
+    /// What `/status` says of them.
+    #[must_use]
+    pub fn within(&self, seconds: u64) -> usize {
         self.latest.lock().iter().filter(|letter| letter.recorded.elapsed().as_secs() < seconds).count()
     }
 
     /// The latest first.
-    pub(super) fn to_json(&self) -> Value {
+    /// What `/status` says of them.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let latest = self.latest.lock();
         let shown = latest.iter().rev().map(|letter| {
             let mut shown = json!({
@@ -119,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_trace_is_shown_where_there_is_one() {
-        let letters = Letters::new(false);
+        let letters = RecentDeadLetters::new(false);
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let traceparent = TraceRef::new(text.as_bytes()).map(Traceparent::from);
         letters.record("q", &[dead(0, b"", &unique()), Dead { traceparent, ..dead(1, b"", &unique()) }]);
@@ -130,13 +136,13 @@ mod tests {
     #[test]
     fn values_are_shown_only_where_they_may_be() {
         let event: &[u8] = br#"{"email":"ann@example.org"}"#;
-        let hidden = Letters::new(false);
+        let hidden = RecentDeadLetters::new(false);
         hidden.record("q", &[dead(7 << 36, event, &unique())]);
         let shown = hidden.to_json();
         assert!(!shown.to_string().contains("ann@"), "{shown}");
         assert_eq!(shown[0]["reason"], "a unique index refuses the document");
         assert_eq!((&shown[0]["code"], &shown[0]["offset"]), (&json!(11000), &json!("481036337152")));
-        let open = Letters::new(true);
+        let open = RecentDeadLetters::new(true);
         open.record("q", &[dead(0, event, &unique())]);
         assert_eq!(open.to_json()[0]["event"], r#"{"email":"ann@example.org"}"#);
         assert!(open.to_json()[0]["reason"].as_str().unwrap().contains("ann@example.org"));
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_large_ones_leaves_few_short_ones() {
-        let letters = Letters::new(true);
+        let letters = RecentDeadLetters::new(true);
         let event = vec![b'\xc3'; 1 << 20];
         let rejection = Rejection::new(Reason::NotUtf8, "é".repeat(10_000));
         let flood: Vec<_> = (0..5000).map(|n| dead(n, &event[..], &rejection)).collect();

@@ -9,16 +9,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::sink::{EPOCHS, Identity, Sink, SinkError, Strange};
-use crate::source::{SourceError, epoch_of};
+use crate::config::EPOCHS;
+use crate::epoch::{Identity, epoch_of};
+use crate::sink::{Sink, SinkError, Strange};
+use crate::source::SourceError;
 
 /// An ownership, as it is on record in MongoDB.
 #[derive(Debug)]
 pub struct Claim {
     /// The id of the queue's document.
-    pub(super) id: String,
-    pub(super) epoch: i64,
-    pub(super) identity: Identity,
+    pub(crate) id: String,
+    pub(crate) epoch: i64,
+    pub(crate) identity: Identity,
     /// That documents have watermarks which prove nothing was told.
     told: AtomicBool,
     /// MongoDB has denied it.
@@ -35,7 +37,7 @@ pub enum Unconfirmed {
 }
 
 impl Claim {
-    pub(super) fn new(id: &str, epoch: i64, identity: Identity) -> Self {
+    pub(crate) fn new(id: &str, epoch: i64, identity: Identity) -> Self {
         Claim { id: id.to_owned(), epoch, identity, told: AtomicBool::new(false), denied: Notify::new() }
     }
 
@@ -65,7 +67,7 @@ impl Claim {
     ///
     /// # Errors
     /// There is a later one, or MongoDB did not say.
-    pub(super) async fn record(&self, sink: &Sink, generation: i64) -> Result<(), Unconfirmed> {
+    pub(crate) async fn record(&self, sink: &Sink, generation: i64) -> Result<(), Unconfirmed> {
         told(sink.claim(&self.id, self.epoch, &self.identity, generation).await)
     }
 
@@ -82,7 +84,7 @@ impl Claim {
     }
 
     /// Looks every `period` whether there is a later ownership; answers when there is.
-    pub(super) async fn until_ended(&self, sink: &Sink, period: Duration) -> SourceError {
+    pub(crate) async fn until_ended(&self, sink: &Sink, period: Duration) -> SourceError {
         loop {
             if timeout(period, self.denied.notified()).await.is_ok() {
                 return SourceError::Deposed;

@@ -1,4 +1,4 @@
-//! Numbers and times as people say them.
+//! Formats numbers and times for people.
 
 use std::time::Duration;
 
@@ -48,6 +48,15 @@ pub fn rate(per_second: f64) -> String {
         return format!("{per_second:.1}");
     }
     number(per_second.round() as u64)
+}
+
+/// The first so many bytes of a text, and a sign that there was more.
+#[must_use]
+pub fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(bytes)])
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub struct Parked {
     known: Mutex<Known>,
     /// Held while the queue is committed, and while events are forgotten here. Either moves the dead letter of an event
     /// that is in both places, and which of them is told by where the base is.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ impl Parked {
         }
     }
 
-    pub(super) fn add(&self, offset: i64, bytes: usize) {
+    pub(crate) fn add(&self, offset: i64, bytes: usize) {
         let mut known = self.known.lock();
         let before = known.events.insert(offset, bytes).unwrap_or(0);
         known.bytes = known.bytes + bytes - before;

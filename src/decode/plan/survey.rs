@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::plain::{parsed, skip};
-use crate::event::paths::{Node, Paths, Slot};
-use crate::event::transcode::Keys;
+use crate::decode::paths::{Node, Paths, Slot};
+use crate::decode::transcode::Keys;
 
 /// Values of an event that is surveyed, and levels they may be nested.
 const MOST_VALUES: usize = 64;

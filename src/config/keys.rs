@@ -36,7 +36,7 @@ pub struct Keys {
 }
 
 /// One of a queue's keys.
-pub(super) type Key = fn(&Keys) -> &str;
+pub(crate) type Key = fn(&Keys) -> &str;
 
 impl Keys {
     /// All of them, by the names that scripts have for them.
@@ -59,7 +59,7 @@ impl Keys {
     ];
 
     /// The one of that name.
-    pub(super) fn named(name: &str) -> Option<Key> {
+    pub(crate) fn named(name: &str) -> Option<Key> {
         Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, key)| *key)
     }
 

@@ -2,7 +2,7 @@
 
 use super::Plans;
 use crate::config::Config;
-use crate::event::Decoder;
+use crate::decode::Decoder;
 
 /// Paths that routes name: some are others' parents, some lead through arrays.
 const PATHS: &[&str] =

@@ -53,7 +53,8 @@ fn examples_do_what_they_say() {
     let folders = folders();
     assert!(folders.len() >= 5, "{folders:?}");
     for folder in folders {
-        let config = Config::load_from(&folder.join("config.toml"), [], &[]).unwrap();
+        let config =
+            Config::load_from(&folder.join("config.toml"), [], &[], crate::decode::check_literal).unwrap();
         assert_eq!(config.warnings(), [""; 0], "{}", folder.display());
         let (mut decoder, collections) = (Decoder::new(&config), Collections::new(&config));
         let events = fs::read(folder.join("events.jsonl")).unwrap();

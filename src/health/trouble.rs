@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Instant;
 
+use crate::format::cut;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-
-use super::cut;
 
 /// Bytes of an error that are kept.
 const ERROR: usize = 500;
@@ -51,13 +50,16 @@ impl Troubles {
     }
 
     /// How many there are; of the one that is there for longest, the task and what it met.
-    pub(super) fn worst(&self) -> Option<(usize, String, String)> {
+    #[must_use]
+    pub fn worst(&self) -> Option<(usize, String, String)> {
         let all = self.0.lock();
         let (task, trouble) = all.iter().min_by_key(|(_, trouble)| trouble.since)?;
         Some((all.len(), task.clone(), trouble.error.clone()))
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    /// What `/status` says of them.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
         let all = self.0.lock();
         let told = all.iter().map(|(task, trouble)| {
             json!({

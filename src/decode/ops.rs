@@ -2,8 +2,9 @@
 
 use std::sync::atomic::AtomicU64;
 
+use super::path;
 use super::surrogates::REPLACEMENT;
-use super::{path, pointer};
+use crate::change::pointer;
 use crate::change::{FieldOp, FieldOps, Op, write_field_op, write_text_op};
 use crate::coalesce::can_be_piped;
 use crate::dead_letter::{Reason, Rejection};

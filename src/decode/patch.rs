@@ -7,8 +7,10 @@ use std::collections::HashSet;
 
 use bson::spec::ElementType;
 
-use super::{MAX_UPDATE, Ops, path, plain_data, pointer};
+use super::{Ops, path, plain_data};
+use crate::change::path::overlap;
 use crate::change::{FieldOp, Op};
+use crate::change::{MAX_UPDATE, pointer};
 use crate::coalesce::step_bytes;
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
@@ -87,7 +89,7 @@ fn check<'a>(at: &str, operation: ValueRef<'a>) -> Result<Option<&'a str>, Rejec
         "move" | "copy" => {
             let from = text("from")?;
             check_pointer(from)?;
-            if op == "move" && path::overlap(&dotted(from), &dotted(target)) && from.len() < target.len() {
+            if op == "move" && overlap(&dotted(from), &dotted(target)) && from.len() < target.len() {
                 return Err(bad(format!("operation {at} of the patch moves {from:?} into itself")));
             }
         }

@@ -6,7 +6,7 @@ use super::*;
 fn decoder(route: &str) -> Decoder {
     let toml = format!("queues = [{{ key = 'q' }}]\n[[routes]]\ncollection = 'c'\nid = 'id'\n{route}");
     let config: Config = toml::from_str(&toml).unwrap();
-    assert_eq!(config.violations(), [], "{route}");
+    assert_eq!(config.violations(crate::decode::check_literal), [], "{route}");
     Decoder::new(&config)
 }
 
@@ -87,7 +87,7 @@ fn routes_skip_what_they_are_told_to() {
         [[routes]]\nwhen = { t = 'PING' }\nskip = true\n[[routes]]\nskip = 'empty'\n\
         [[routes]]\nwhen = { t = 'set' }\ncollection = 'c'\nid = 'id'\nset = { v = 'value' }\n";
     let config: Config = toml::from_str(toml).unwrap();
-    assert_eq!((config.violations(), config.warnings()), (vec![], vec![]));
+    assert_eq!((config.violations(crate::decode::check_literal), config.warnings()), (vec![], vec![]));
     let mut decoder = Decoder::new(&config);
     let by = |decoder: &mut Decoder, event: &str| {
         let mut route = None;
@@ -118,7 +118,12 @@ fn a_route_that_skips_does_nothing_else() {
     let violations = |route: &str| {
         let config: Config =
             toml::from_str(&format!("queues = [{{ key = 'q' }}]\n[[routes]]\n{route}")).unwrap();
-        config.violations().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        config
+            .violations(crate::decode::check_literal)
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ")
     };
     assert_eq!(violations("when = { a = 1 }\nskip = true"), "");
     assert!(violations("skip = true").contains("needs a `when`"));
@@ -185,7 +190,7 @@ fn a_routes_rules_are_for_its_own_events() {
         [[routes]]\nwhen = { t = 'merged' }\ncollection = 'c'\nid = 'id'\nmerge = 'value'\n\
         [[routes]]\nwhen = { t = 'set' }\ncollection = 'c'\nid = 'id'\nset = { v = 'value' }\n";
     let config: Config = toml::from_str(toml).unwrap();
-    assert_eq!(config.violations(), []);
+    assert_eq!(config.violations(crate::decode::check_literal), []);
     let mut decoder = Decoder::new(&config);
     for (event, expected) in [
         (r#"{"collection":"n","id":1,"update":{"$inc":{"a.b":1}}}"#, "n/1: Inc a.b 1"),

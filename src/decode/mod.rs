@@ -3,7 +3,7 @@
 //! Everything in an event is untrusted. What cannot be applied is refused here with a reason; what
 //! passes can still be refused by MongoDB, never by tidegate later.
 
-pub(crate) mod convert;
+mod convert;
 mod extract;
 mod field;
 mod merge;
@@ -11,10 +11,9 @@ mod native;
 mod operators;
 mod ops;
 mod patch;
-pub mod path;
+mod path;
 mod paths;
 mod plan;
-pub(crate) mod pointer;
 mod route;
 mod source;
 mod surrogates;
@@ -34,63 +33,20 @@ use self::paths::Paths;
 use self::plan::Plans;
 use self::route::{Match, Route, skipped};
 use self::trace::Places;
-use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOps};
+use crate::change::{Change, Collections, Effect, EntityRef, FieldOps, MAX_UPDATE};
 use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Value, ValueRef};
 use crate::trace::TraceRef;
 
-/// The largest BSON document MongoDB stores, bytes.
-pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
-
-/// The most that an update may weigh: there is room for what surrounds it in the command, guard, watermark, names.
-pub const MAX_UPDATE: usize = MAX_DOCUMENT - 64 * 1024;
-
-/// The configured collections; events can reach no others.
-#[derive(Debug, Clone, Default)]
-pub struct Collections(Vec<String>);
-
-impl Collections {
-    /// All collections that the configuration names.
-    #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let mut names = config.native.collections.clone();
-        for route in &config.routes {
-            names.extend(route.collection.clone());
-            names.extend_from_slice(&route.collections);
-        }
-        names.sort();
-        names.dedup();
-        Collections(names)
-    }
-
-    /// These, and behind them those that only `config` names: whatever has an id keeps it.
-    #[must_use]
-    pub fn extended(&self, config: &Config) -> Self {
-        let mut names = self.0.clone();
-        let more = Collections::new(config).0.into_iter().filter(|name| !self.0.contains(name));
-        names.extend(more);
-        Collections(names)
-    }
-
-    /// The collection of that name.
-    #[must_use]
-    pub fn find(&self, name: &str) -> Option<CollectionId> {
-        let at = self.0.iter().position(|n| n == name)?;
-        u16::try_from(at).ok().map(CollectionId)
-    }
-
-    /// The name of a collection.
-    #[must_use]
-    pub fn name(&self, id: CollectionId) -> &str {
-        self.0.get(usize::from(id.0)).map_or("", String::as_str)
-    }
-
-    /// All names, by id.
-    #[must_use]
-    pub fn names(&self) -> &[String] {
-        &self.0
-    }
+/// Whether a literal of a route can be a value, and be converted.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_literal(literal: &toml::Value, to: Option<config::Conversion>) -> Result<(), String> {
+    let value = convert::literal(literal)?;
+    let converted = to.map(|to| convert::convert(value.get(), to));
+    converted.transpose().map(drop).map_err(|fault| fault.to_string())
 }
 
 /// Turns events into changes. Keeps its buffers from event to event.

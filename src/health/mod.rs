@@ -1,0 +1,33 @@
+//! The health of what an instance depends on: delivery goes by it, and the status page shows it. Changes are logged here,
+//! once each.
+
+mod dependency;
+mod trouble;
+
+use std::sync::Arc;
+
+pub use self::dependency::{Dependency, State};
+pub use self::trouble::Troubles;
+
+/// What an instance depends on, and what fails of its own tasks.
+#[derive(Debug)]
+pub struct Health {
+    /// Redis.
+    pub redis: Dependency,
+    /// MongoDB.
+    pub mongodb: Dependency,
+    /// Tasks that fail while the rest goes on.
+    pub troubles: Troubles,
+}
+
+impl Health {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Health {
+            redis: Dependency::new("redis"),
+            mongodb: Dependency::new("mongodb"),
+            troubles: Troubles::default(),
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! What events mean: how they are decoded, and what follows for the documents that they change.
+
+use std::collections::HashMap;
+
+use crate::change::{CollectionId, Collections};
+use crate::config::Config;
+use crate::decode::Decoder;
+use crate::history::Histories;
+use crate::hot_state::HotStates;
+
+/// What events mean: the routes, the native collections, and what follows from them.
+#[derive(Debug)]
+pub struct Mapping {
+    /// Only routes and native collections count here.
+    config: Config,
+    /// All collections ever named since the start, so that an id means the same to all mappings.
+    pub collections: Collections,
+    /// How many updates Yjs documents may hold.
+    pub compaction: Compaction,
+    /// Where events are kept as they came.
+    pub histories: Histories,
+    /// Which documents are kept fresh in Redis.
+    pub hot_states: HotStates,
+}
+
+impl Mapping {
+    /// What a configuration says; `collections` are those ever named.
+    #[must_use]
+    pub fn new(config: &Config, collections: Collections) -> Self {
+        Mapping {
+            config: config.clone(),
+            compaction: Compaction::new(config, &collections),
+            histories: Histories::new(config),
+            hot_states: HotStates::new(config, &collections),
+            collections,
+        }
+    }
+
+    /// What takes this one's place.
+    #[must_use]
+    pub fn followed_by(&self, config: &Config) -> Self {
+        Mapping::new(config, self.collections.extended(config))
+    }
+
+    /// A decoder of such events.
+    #[must_use]
+    pub fn decoder(&self) -> Decoder {
+        Decoder::with_collections(&self.config, self.collections.clone())
+    }
+}
+
+/// How many updates the Yjs documents of each collection and field may hold.
+#[derive(Debug, Default)]
+pub struct Compaction(HashMap<CollectionId, HashMap<Box<str>, u32>>);
+
+impl Compaction {
+    /// What the routes say.
+    #[must_use]
+    pub fn new(config: &Config, collections: &Collections) -> Self {
+        let mut all = Compaction::default();
+        for route in &config.routes {
+            let Some(yjs) = &route.yjs else { continue };
+            let names = route.collection.iter().chain(&route.collections);
+            for collection in names.filter_map(|name| collections.find(name)) {
+                let fields = all.0.entry(collection).or_default();
+                let limit = fields.entry(yjs.field.as_str().into()).or_insert(yjs.compact_above);
+                *limit = yjs.compact_above.min(*limit);
+            }
+        }
+        all
+    }
+
+    /// How many updates a field of a collection may hold, if there is a limit.
+    #[must_use]
+    pub fn limit(&self, collection: CollectionId, field: &str) -> Option<u32> {
+        self.0.get(&collection)?.get(field).copied()
+    }
+}

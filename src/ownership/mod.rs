@@ -1,0 +1,232 @@
+//! An ownership of a queue: what its reader, its lanes and its committer share, from takeover to end.
+
+mod claim;
+mod parked;
+mod window_size;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use self::claim::{Claim, Unconfirmed};
+pub use self::parked::Parked;
+pub use self::window_size::WindowSize;
+use crate::buffer::Buffer;
+use crate::change::Entity;
+use crate::coalesce::Segment;
+use crate::commit::Tracker;
+use crate::config::Config;
+use crate::dead_letter::{Dead, render};
+use crate::health::Health;
+use crate::live_settings::LiveSettings;
+use crate::mapping::Mapping;
+use crate::metrics::{QueueMetrics, WriteMetrics};
+use crate::peers::Peers;
+use crate::receipts::{Receipts, Teller};
+use crate::settle::{Ledger, Outcome};
+use crate::sink::{Guard, Sink, Write};
+use crate::source::{Letter, Redis, Source, SourceError};
+use crate::status::{QueueStatus, Status};
+use crate::tail_clock::TailClock;
+use crate::trace::Traceparent;
+
+/// What all queues of an instance share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration as of the start.
+    pub config: Config,
+    /// Where events come from.
+    pub redis: Redis,
+    /// Where they go.
+    pub sink: Sink,
+    /// The bound on what is in memory.
+    pub buffer: Arc<Buffer>,
+    /// What can change while it runs.
+    pub live: Arc<LiveSettings>,
+    /// What entities are hashed with.
+    pub seed: foldhash::quality::RandomState,
+    /// Metrics of writing.
+    pub metrics: Arc<WriteMetrics>,
+    /// The health of Redis and MongoDB.
+    pub health: Arc<Health>,
+    /// For people and probes.
+    pub status: Arc<Status>,
+    /// Other instances that share the queues.
+    pub peers: Arc<Peers>,
+    /// Where receipts go, if there are any.
+    pub receipts: Option<Receipts>,
+}
+
+/// A queue under one ownership: from takeover until the lease, the connection or the process ends.
+#[derive(Debug)]
+pub struct Owned {
+    /// What all queues share.
+    pub shared: Arc<Shared>,
+    /// Where its events are.
+    pub source: Source,
+    /// What its events mean, the same from takeover to end.
+    pub mapping: Arc<Mapping>,
+    /// What a former owner left is settled.
+    pub recovered: CancellationToken,
+    /// What keeps its events from being applied twice, if its delivery asks for it.
+    pub guard: Option<Guard>,
+    /// Its account.
+    pub ledger: Arc<Ledger>,
+    /// Its metrics.
+    pub metrics: Arc<QueueMetrics>,
+    /// Its status.
+    pub status: Arc<QueueStatus>,
+    /// Its receipts, if there are any.
+    pub receipts: Option<Teller>,
+    /// How far it is settled.
+    pub tracker: Mutex<Tracker>,
+    /// Something was settled or read.
+    pub progress: Notify,
+    /// Something was committed.
+    pub committed: Notify,
+    /// Offsets of dead letters recorded and not committed.
+    pub buried: Mutex<BTreeSet<i64>>,
+    /// Events that wait for MongoDB beside the queue.
+    pub parked: Parked,
+    /// Something was committed, or nothing was left to be.
+    pub got_on: AtomicBool,
+    /// When offsets came into being.
+    pub clock: Mutex<TailClock>,
+    /// The time that the oldest event held by each lane gives itself.
+    pub held_ts: Mutex<Vec<Option<i64>>>,
+    /// Its Redis key.
+    pub key: String,
+    /// Its name in MongoDB, under which what is unsettled was read.
+    pub id: String,
+    /// That is not the one which it has now.
+    pub has_former_id: bool,
+    /// What MongoDB knows of this ownership, if its delivery has a guard.
+    pub claim: Option<Claim>,
+}
+
+impl Owned {
+    /// Whether all that was read is settled and committed. What a former owner left ends at `left_to`.
+    #[must_use]
+    pub fn is_flushed(&self, left_to: i64) -> bool {
+        let tracker = self.tracker.lock();
+        tracker.is_drained() && (self.recovered.is_cancelled() || tracker.committed_to() >= left_to)
+    }
+
+    /// Something was committed, or nothing is left to be: whatever Redis refused of this queue, it refuses no more.
+    pub(crate) fn gets_on(&self) {
+        self.got_on.store(true, Ordering::Relaxed);
+        if self.source.lease().is_some() {
+            self.shared.health.redis.takes(&self.key);
+        }
+    }
+
+    /// Settles a write that is durable, and tells how long its events took.
+    pub fn persisted(&self, write: Write) {
+        let events = write.unsettled.events();
+        // Events folded into one write count with the latency of the oldest of them.
+        let latency = self.age(write.segment.ts, write.segment.first);
+        if let Some(latency) = latency {
+            self.metrics.persisted_after(latency, events);
+        }
+        self.log_traces(&write, true);
+        write.unsettled.settle(Outcome::Persisted(write.entity.get().collection));
+        self.tell_durable(write.entity, write.segment.last, events, latency);
+    }
+
+    /// Settles a write that was found to be durable already.
+    pub fn found(&self, write: Write) {
+        self.log_traces(&write, false);
+        let events = write.unsettled.events();
+        write.unsettled.settle(Outcome::Deduplicated);
+        // Who wrote it may have ended before it could tell.
+        self.tell_durable(write.entity, write.segment.last, events, None);
+    }
+
+    /// Tells that an entity is durable up to an offset, so many events more; and how long they took, if known.
+    pub fn tell_durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
+        if let Some(receipts) = &self.receipts {
+            receipts.durable(entity, offset, events, latency);
+        }
+    }
+
+    /// Tells of dead letters that are on record.
+    pub fn tell_dead(&self, letters: &[Dead<'_>]) {
+        if let Some(receipts) = &self.receipts {
+            receipts.dead(letters);
+        }
+    }
+
+    fn log_traces(&self, write: &Write, now: bool) {
+        let collection = self.mapping.collections.name(write.entity.get().collection);
+        log_write(&self.key, collection, &write.segment, now);
+    }
+
+    /// How long ago an event came into being, by its own time or else by when its offset did.
+    fn age(&self, ts: Option<i64>, offset: i64) -> Option<Duration> {
+        if let Some(age) = ts.or_else(|| self.source.enqueued_ms(offset)).and_then(age_by_clock) {
+            return Some(age);
+        }
+        let at = self.clock.lock().enqueued_at(offset)?;
+        Some(Instant::now().into_std().saturating_duration_since(at))
+    }
+
+    /// Remembers the queue's tail, if that is what tells when events came into being.
+    pub(crate) fn sample(&self, tail: i64) {
+        if !matches!(self.source, Source::Stream(_)) {
+            self.clock.lock().sample(tail, std::time::Instant::now());
+        }
+    }
+
+    /// How long ago the oldest unsettled event, the one at `offset`, came into being. Its own time counts once it was
+    /// read; what was there before this ownership would look younger by its offset.
+    pub(crate) fn oldest_age(&self, offset: i64) -> Option<Duration> {
+        let ts = self.held_ts.lock().iter().flatten().min().copied();
+        ts.and_then(age_by_clock).max(self.age(None, offset))
+    }
+
+    /// Records dead letters. Their events are settled only afterwards.
+    ///
+    /// # Errors
+    /// The ownership has ended.
+    pub async fn bury(&self, letters: &[Dead<'_>]) -> Result<(), SourceError> {
+        let now = bson::DateTime::now();
+        let kept: Vec<Letter> = letters
+            .iter()
+            .map(|dead| {
+                let Dead { offset, rejection, traceparent, .. } = dead;
+                let traceparent = traceparent.map(tracing::field::display);
+                tracing::debug!(queue = self.key, offset, traceparent, reason = %rejection, "dead letter");
+                Letter { offset: *offset, json: render(dead, &self.key, now) }
+            })
+            .collect();
+        self.source.bury(&kept).await?;
+        self.shared.status.letters.record(&self.key, letters);
+        self.buried.lock().extend(kept.iter().map(|letter| letter.offset));
+        self.tell_dead(letters);
+        Ok(())
+    }
+}
+
+/// How long ago a time was, milliseconds since the Unix epoch. None for one that is no event's time, such as
+/// seconds would be: a queue does not hold events for years.
+fn age_by_clock(ms: i64) -> Option<Duration> {
+    const OLDEST: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let age = now.saturating_sub(Duration::from_millis(u64::try_from(ms).ok()?));
+    (age < OLDEST).then_some(age)
+}
+
+/// Logs that a write is durable, if it stands for events that are traced; `now` unless it was found to be.
+fn log_write(queue: &str, collection: &str, segment: &Segment, now: bool) {
+    let Some((count, latest)) = segment.traces.kept() else { return };
+    let Segment { first, last, events, .. } = segment;
+    let traceparents = latest.iter().map(Traceparent::as_str).collect::<Vec<_>>().join(",");
+    let what = if now { "written" } else { "was written before" };
+    tracing::debug!(queue, collection, first, last, events, traced = count, traceparents, "{what}");
+}
