@@ -30,7 +30,11 @@ use crate::status::Status;
 ///
 /// # Errors
 /// What no retry can overcome, at the start; or that the end came before everything was flushed.
-pub async fn run(config: Config, reload: reload::Source, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    reload: reload::ReloadSource,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let listen = config.http.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
     let exporter = Exporter::install()?;

@@ -48,7 +48,7 @@ pub struct Policy {
 
 /// What is pending in a lane.
 #[derive(Debug, Clone, Copy)]
-pub struct Held {
+pub struct Backlog {
     /// Entities.
     pub ops: usize,
     /// Events, folded into their updates.
@@ -73,7 +73,7 @@ impl From<&config::Batch> for Policy {
 impl Policy {
     /// Why what is held is to be sent now. `behind` says that many more events wait to be read.
     #[must_use]
-    pub fn due(&self, held: Held, behind: bool) -> Option<Trigger> {
+    pub fn due(&self, held: Backlog, behind: bool) -> Option<Trigger> {
         if held.ops == 0 {
             None
         } else if held.bytes >= self.max_bytes {
@@ -91,7 +91,7 @@ impl Policy {
 
     /// How long the oldest change may wait for company.
     #[must_use]
-    pub fn patience(&self, held: Held, behind: bool) -> Duration {
+    pub fn patience(&self, held: Backlog, behind: bool) -> Duration {
         // What comes next out of a backlog will be for the same documents, if what came was. Whether it was, shows
         // only after a while.
         let folds = held.events >= 2 * held.ops as u64;
@@ -110,8 +110,8 @@ mod tests {
         backlog_delay: Duration::from_millis(500),
     };
 
-    fn held(ops: usize, events: u64, bytes: usize, ms: u64) -> Held {
-        Held { ops, events, bytes, waited: Duration::from_millis(ms) }
+    fn held(ops: usize, events: u64, bytes: usize, ms: u64) -> Backlog {
+        Backlog { ops, events, bytes, waited: Duration::from_millis(ms) }
     }
 
     #[test]

@@ -31,7 +31,7 @@ const DEFAULT_CONFIG: &str = "config.toml";
 pub struct Cli {
     /// What to do instead of running.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub command: Option<Action>,
     /// Where the configuration comes from.
     #[command(flatten)]
     pub options: Options,
@@ -49,7 +49,7 @@ second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event w
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Command {
+pub enum Action {
     /// Check the configuration and print what is in effect, with secrets hidden.
     ///
     /// Connects to nothing. The configuration goes to standard output, warnings and errors to
@@ -122,7 +122,7 @@ impl Cli {
 
     fn after_command(&self) -> Option<&Options> {
         match &self.command {
-            Some(Command::Check(check)) => Some(&check.options),
+            Some(Action::Check(check)) => Some(&check.options),
             None => None,
         }
     }
@@ -155,7 +155,7 @@ fn key_and_value(flag: &str) -> Result<(String, String), ConfigError> {
 pub fn check(cli: &Cli) -> u8 {
     let (out, err) = (&mut io::stdout().lock(), &mut io::stderr().lock());
     match (&cli.command, cli.load()) {
-        (Some(Command::Check(Check { event: Some(file), .. })), Ok(config)) => {
+        (Some(Action::Check(Check { event: Some(file), .. })), Ok(config)) => {
             explain(&config, file, out, err)
         }
         (_, loaded) => report(loaded, out, err),

@@ -20,7 +20,7 @@ pub struct Checkpoint {
 /// Tracks what is settled of one queue under one ownership.
 #[derive(Debug)]
 pub struct Tracker {
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneProgress>,
     checkpoints: VecDeque<Checkpoint>,
     read_to: i64,
     committed_to: i64,
@@ -31,14 +31,14 @@ pub struct Tracker {
 
 /// What a lane has of the queue.
 #[derive(Debug, Default)]
-struct Lane {
+struct LaneProgress {
     /// First offsets of chunks sent to it and not yet folded.
     queued: VecDeque<i64>,
     /// The oldest offset among its pending updates and its batch in flight.
     held: Option<i64>,
 }
 
-impl Lane {
+impl LaneProgress {
     fn oldest(&self) -> Option<i64> {
         self.held.into_iter().chain(self.queued.front().copied()).min()
     }
@@ -49,7 +49,7 @@ impl Tracker {
     #[must_use]
     pub fn new(lanes: usize, from: i64) -> Self {
         Tracker {
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            lanes: (0..lanes).map(|_| LaneProgress::default()).collect(),
             checkpoints: VecDeque::new(),
             read_to: from,
             committed_to: from,
@@ -91,7 +91,7 @@ impl Tracker {
     /// Every event below this offset is settled.
     #[must_use]
     pub fn settled_to(&self) -> i64 {
-        self.lanes.iter().filter_map(Lane::oldest).min().unwrap_or(self.read_to)
+        self.lanes.iter().filter_map(LaneProgress::oldest).min().unwrap_or(self.read_to)
     }
 
     /// Whether all that was read is settled and committed.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tidegate::cli::{Cli, Command, EXIT_CONFIG, check};
+use tidegate::cli::{Action, Cli, EXIT_CONFIG, check};
 use tidegate::config::Config;
 use tidegate::log::Filter;
 use tidegate::{app, log, reload};
@@ -15,7 +15,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Command::Check(_)) = cli.command {
+    if let Some(Action::Check(_)) = cli.command {
         return check(&cli).into();
     }
     let config = match cli.load() {
@@ -48,8 +48,11 @@ async fn run(cli: Cli, config: Config, filter: Filter) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(watch(signals, stop.clone()));
-    let reload =
-        reload::Source { asked: signal(SignalKind::hangup())?, load: Box::new(move || cli.load()), filter };
+    let reload = reload::ReloadSource {
+        asked: signal(SignalKind::hangup())?,
+        load: Box::new(move || cli.load()),
+        filter,
+    };
     app::run(config, reload, stop).await
 }
 

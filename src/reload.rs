@@ -20,7 +20,7 @@ use crate::sink::Tombstones;
 use crate::status::Status;
 
 /// Where another configuration comes from.
-pub struct Source {
+pub struct ReloadSource {
     /// SIGHUP.
     pub asked: Signal,
     /// Loads it as at the start.
@@ -32,7 +32,7 @@ pub struct Source {
 /// What follows the configuration.
 pub struct Reloader {
     /// Where another configuration comes from.
-    pub source: Source,
+    pub source: ReloadSource,
     /// The one in effect.
     pub config: Config,
     /// Batches and routes.
@@ -69,7 +69,7 @@ impl Reloader {
                 return;
             }
         };
-        let plan = Plan::new(&self.config, new);
+        let plan = ReloadPlan::new(&self.config, new);
         let line = plan.line(self.source.filter.is_from_environment());
         let refused = !plan.restart.is_empty();
         let is_heard =
@@ -86,8 +86,8 @@ impl Reloader {
         }
     }
 
-    fn apply(&mut self, plan: Plan) {
-        let Plan { config, changed, .. } = plan;
+    fn apply(&mut self, plan: ReloadPlan) {
+        let ReloadPlan { config, changed, .. } = plan;
         if changed.contains(&"log.level")
             && let Err(error) = self.source.filter.set_level(&config.log.level)
         {
@@ -109,7 +109,7 @@ impl Reloader {
 }
 
 /// What is to become of a new configuration.
-struct Plan {
+struct ReloadPlan {
     /// The configuration in effect afterwards.
     config: Config,
     /// The keys that change.
@@ -118,7 +118,7 @@ struct Plan {
     restart: Vec<String>,
 }
 
-impl Plan {
+impl ReloadPlan {
     fn new(old: &Config, new: Config) -> Self {
         let (mut changed, restart): (Vec<_>, Vec<_>) =
             old.changes(&new).into_iter().partition(|key| LIVE.contains(key));
@@ -162,7 +162,7 @@ impl Plan {
                 !stays
             });
         }
-        Plan { config, changed, restart }
+        ReloadPlan { config, changed, restart }
     }
 
     fn line(&self, filter_is_fixed: bool) -> String {
@@ -206,13 +206,13 @@ mod tests {
         new.routes = vec![deletion("a", Deletes::Hard)];
         new.redis.url = SecretUrl::new("redis://:hunter2@elsewhere");
         new.lanes.count = 9;
-        let plan = Plan::new(&old, new.clone());
+        let plan = ReloadPlan::new(&old, new.clone());
         let line = "configuration re-read: batch.max_delay, routes, log.level; needs a restart: redis.url, lanes.count";
         assert_eq!(plan.line(false), line);
         assert!(plan.line(true).contains("log.level (RUST_LOG wins)"));
         assert_eq!(plan.config.changes(&new), ["redis.url", "lanes.count"]);
         assert_eq!(
-            Plan::new(&plan.config, plan.config.clone()).line(false),
+            ReloadPlan::new(&plan.config, plan.config.clone()).line(false),
             "configuration re-read: nothing changed"
         );
     }
@@ -221,7 +221,7 @@ mod tests {
     fn tombstones_begin_and_end_with_a_restart() {
         let with = |deletes| Config { routes: vec![deletion("a", deletes)], ..Config::default() };
         for (old, new) in [(Deletes::Hard, Deletes::Tombstone), (Deletes::Tombstone, Deletes::Hard)] {
-            let plan = Plan::new(&with(old), with(new));
+            let plan = ReloadPlan::new(&with(old), with(new));
             assert_eq!(plan.config, with(old));
             let why = "routes (deletes = \"tombstone\" begins or ends for \"a\")";
             assert_eq!(
@@ -232,7 +232,7 @@ mod tests {
         // What leaves the tombstones as they are is free to change.
         let mut more = with(Deletes::Tombstone);
         more.routes.push(deletion("b", Deletes::Hard));
-        assert_eq!(Plan::new(&with(Deletes::Tombstone), more.clone()).config, more);
+        assert_eq!(ReloadPlan::new(&with(Deletes::Tombstone), more.clone()).config, more);
     }
 
     #[test]
@@ -244,13 +244,13 @@ mod tests {
             Config { routes: vec![route], ..Config::default() }
         };
         for (old, new) in [(Some(1), Some(2)), (None, Some(2)), (Some(1), None)] {
-            let plan = Plan::new(&with(Some("h"), old), with(Some("h"), new));
+            let plan = ReloadPlan::new(&with(Some("h"), old), with(Some("h"), new));
             assert_eq!(plan.config, with(Some("h"), old));
             let why = "needs a restart: routes (history_ttl changes for \"h\")";
             assert_eq!(plan.line(false), format!("configuration re-read: nothing changed; {why}"));
         }
         // One without needs no index.
         let new = with(Some("h"), None);
-        assert_eq!(Plan::new(&with(None, None), new.clone()).config, new);
+        assert_eq!(ReloadPlan::new(&with(None, None), new.clone()).config, new);
     }
 }

@@ -69,10 +69,10 @@ impl fmt::Debug for Traceparent {
 
 /// The traces of the events that one write stands for: the latest few. Without any it is a pointer.
 #[derive(Debug, Default)]
-pub struct Traces(Option<Box<Kept>>);
+pub struct Traces(Option<Box<KeptTraces>>);
 
 #[derive(Debug)]
-struct Kept {
+struct KeptTraces {
     events: u64,
     latest: Vec<Traceparent>,
 }
@@ -81,7 +81,7 @@ impl Traces {
     /// Adds the trace of one more event, if it has one.
     pub fn add(&mut self, trace: Option<TraceRef<'_>>) {
         let Some(trace) = trace.map(Traceparent::from) else { return };
-        let empty = || Box::new(Kept { events: 0, latest: Vec::with_capacity(KEPT) });
+        let empty = || Box::new(KeptTraces { events: 0, latest: Vec::with_capacity(KEPT) });
         let kept = self.0.get_or_insert_with(empty);
         kept.events += 1;
         // Mostly the spans of one trace come one after another, or one span has several events.
@@ -110,7 +110,7 @@ impl Traces {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self.0 {
-            Some(_) => size_of::<Kept>() + KEPT * LEN,
+            Some(_) => size_of::<KeptTraces>() + KEPT * LEN,
             None => 0,
         }
     }

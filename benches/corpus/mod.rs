@@ -9,9 +9,9 @@ use tidegate::change::{Chunk, Placed};
 use tidegate::config::Config;
 use tidegate::decode::Decoder;
 use tidegate::lane::pending::Pending;
+use tidegate::ledger::Ledger;
 use tidegate::metrics::QueueMetrics;
-use tidegate::settle::Ledger;
-use tidegate::sink::{Encoder, Guard, Limits, Tombstones};
+use tidegate::sink::{CommandLimits, Encoder, Guard, Tombstones};
 use tokio::time::Instant;
 
 pub(crate) const ENTITIES: usize = 5_000;
@@ -86,7 +86,7 @@ pub(crate) fn encoder<R>(work: impl FnOnce(&Encoder<'_>) -> R) -> R {
     let concern = bson::serialize_to_vec(&bson::doc! {"w": "majority"}).expect("a document");
     let encoder = Encoder {
         collections: &collections,
-        limits: Limits { max_bytes: 16 << 20, max_statements: 100_000 },
+        limits: CommandLimits { max_bytes: 16 << 20, max_statements: 100_000 },
         write_concern: &concern,
         guard: Some(&guard),
         tombstones: &Tombstones::default(),

@@ -5,23 +5,23 @@ use crate::raw::{self, ValueRef};
 
 /// Array elements, encoded as an array without its end.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Elements {
+pub struct ArrayElements {
     open: Vec<u8>,
     count: usize,
 }
 
-impl Default for Elements {
+impl Default for ArrayElements {
     fn default() -> Self {
         let mut open = Vec::new();
         raw::begin_document(&mut open);
-        Elements { open, count: 0 }
+        ArrayElements { open, count: 0 }
     }
 }
 
-impl Elements {
+impl ArrayElements {
     /// The elements that an operation adds.
     pub(super) fn of(op: FieldOp<'_>) -> Self {
-        let mut elements = Elements::default();
+        let mut elements = ArrayElements::default();
         elements.push_op(op);
         elements
     }
@@ -29,7 +29,7 @@ impl Elements {
     /// The elements of an encoded array.
     pub(super) fn of_array(array: ValueRef<'_>) -> Self {
         let count = raw::elements(array.bytes).count();
-        Elements { open: array.bytes[..array.bytes.len() - 1].to_vec(), count }
+        ArrayElements { open: array.bytes[..array.bytes.len() - 1].to_vec(), count }
     }
 
     pub(super) fn push(&mut self, value: ValueRef<'_>) {

@@ -7,11 +7,11 @@ use bson::spec::ElementType;
 use smallvec::SmallVec;
 
 use super::by_path::ByPath;
-use super::elements::Elements;
-use super::known::Known;
+use super::constant::Constant;
+use super::elements::ArrayElements;
 use super::merge::Merge;
 use super::number;
-use super::piped::{Steps, can_be_piped, is_piped};
+use super::pipeline::{Steps, can_be_piped, is_piped};
 use crate::change::path::ancestors;
 use crate::change::pointer;
 use crate::change::{EncodedOp, FieldOp, FieldOps, Op};
@@ -22,17 +22,17 @@ use crate::yjs;
 #[derive(Debug, Clone, PartialEq)]
 pub enum FieldUpdate {
     /// `$set`, or `$unset` where nothing is left.
-    Known(Known),
+    Constant(Constant),
     /// `$push` with `$each`
-    Push(Elements),
+    Push(ArrayElements),
     /// `$push` with `$each` and these modifiers, a document.
-    PushWith(Box<(Elements, Value)>),
+    PushWith(Box<(ArrayElements, Value)>),
     /// `$addToSet` with `$each`
-    AddToSet(Elements),
+    AddToSet(ArrayElements),
     /// `$pullAll`
-    PullAll(Elements),
+    PullAll(ArrayElements),
     /// `$push` of updates to a Yjs document, and `$inc` of their count.
-    Yjs(Elements),
+    Yjs(ArrayElements),
     /// A merge patch, into a field of the document's own.
     Merge(Box<Merge>),
     /// Any other operator, with its operand.
@@ -47,13 +47,13 @@ const FIELD_OVERHEAD: usize = 64;
 impl FieldUpdate {
     fn new(op: FieldOp<'_>) -> Self {
         match op.op {
-            Op::Set => FieldUpdate::Known(Known::Value(op.value.into())),
-            Op::Unset => FieldUpdate::Known(Known::Missing),
-            Op::Push | Op::PushEach => FieldUpdate::Push(Elements::of(op)),
-            Op::PushWith => FieldUpdate::PushWith(Box::new((Elements::of(op), modifiers(op.value)))),
-            Op::AddToSet => FieldUpdate::AddToSet(Elements::of(op)),
-            Op::PullAll => FieldUpdate::PullAll(Elements::of(op)),
-            Op::Yjs => FieldUpdate::Yjs(Elements::of(op)),
+            Op::Set => FieldUpdate::Constant(Constant::Value(op.value.into())),
+            Op::Unset => FieldUpdate::Constant(Constant::Missing),
+            Op::Push | Op::PushEach => FieldUpdate::Push(ArrayElements::of(op)),
+            Op::PushWith => FieldUpdate::PushWith(Box::new((ArrayElements::of(op), modifiers(op.value)))),
+            Op::AddToSet => FieldUpdate::AddToSet(ArrayElements::of(op)),
+            Op::PullAll => FieldUpdate::PullAll(ArrayElements::of(op)),
+            Op::Yjs => FieldUpdate::Yjs(ArrayElements::of(op)),
             Op::Merge => FieldUpdate::Merge(Box::new(Merge::of(op.value, op.path.len()))),
             other => FieldUpdate::Other(other, op.value.into()),
         }
@@ -63,8 +63,8 @@ impl FieldUpdate {
     #[must_use]
     pub fn operator(&self) -> Option<&'static str> {
         Some(match self {
-            FieldUpdate::Known(Known::Missing) => Op::Unset.operator(),
-            FieldUpdate::Known(_) | FieldUpdate::Merge(_) => Op::Set.operator(),
+            FieldUpdate::Constant(Constant::Missing) => Op::Unset.operator(),
+            FieldUpdate::Constant(_) | FieldUpdate::Merge(_) => Op::Set.operator(),
             FieldUpdate::Push(_) | FieldUpdate::PushWith(_) | FieldUpdate::Yjs(_) => Op::Push.operator(),
             FieldUpdate::AddToSet(_) => Op::AddToSet.operator(),
             FieldUpdate::PullAll(_) => Op::PullAll.operator(),
@@ -75,7 +75,7 @@ impl FieldUpdate {
 
     fn bytes(&self) -> usize {
         match self {
-            FieldUpdate::Known(known) => known.bytes(),
+            FieldUpdate::Constant(known) => known.bytes(),
             FieldUpdate::Merge(merge) => merge.bytes(),
             FieldUpdate::Other(_, value) => value.len(),
             FieldUpdate::RenameTarget => 0,
@@ -91,8 +91,8 @@ impl FieldUpdate {
     /// incremented no number; removing what is not there is fine, and so is filling a new document.
     fn is_infallible(&self, path: &str) -> bool {
         match self {
-            FieldUpdate::Known(Known::Missing) | FieldUpdate::Other(Op::SetOnInsert, _) => true,
-            FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate, _) => is_top(path),
+            FieldUpdate::Constant(Constant::Missing) | FieldUpdate::Other(Op::SetOnInsert, _) => true,
+            FieldUpdate::Constant(_) | FieldUpdate::Other(Op::CurrentDate, _) => is_top(path),
             FieldUpdate::Merge(_) => true,
             _ => false,
         }
@@ -101,24 +101,28 @@ impl FieldUpdate {
     /// Whether an operation on the same path can be folded in.
     fn accepts(&self, op: FieldOp<'_>) -> bool {
         #[cfg(test)]
-        if super::wrong::accepts(self, op) {
+        if super::broken_rules::accepts(self, op) {
             return true;
         }
         match (self, op.op) {
             // Both are refused of the same documents.
-            (FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate, _), Op::Set | Op::CurrentDate)
+            (
+                FieldUpdate::Constant(_) | FieldUpdate::Other(Op::CurrentDate, _),
+                Op::Set | Op::CurrentDate,
+            )
             | (FieldUpdate::Other(Op::SetOnInsert, _), Op::Set | Op::CurrentDate) => true,
-            (FieldUpdate::Known(Known::Missing), Op::Unset) => true,
+            (FieldUpdate::Constant(Constant::Missing), Op::Unset) => true,
             (FieldUpdate::Merge(_), Op::Set | Op::Unset | Op::Merge | Op::CurrentDate) => true,
             // Of a field that has no parent they are refused; removing it is not.
-            (FieldUpdate::Known(Known::Missing), _) if may_be_refused(op.path, op) => false,
+            (FieldUpdate::Constant(Constant::Missing), _) if may_be_refused(op.path, op) => false,
             // Setting a.b makes an a; removing a.b does not. Only at the top is that no difference.
-            (FieldUpdate::Known(_) | FieldUpdate::Other(Op::CurrentDate | Op::SetOnInsert, _), Op::Unset) => {
-                is_top(op.path)
-            }
+            (
+                FieldUpdate::Constant(_) | FieldUpdate::Other(Op::CurrentDate | Op::SetOnInsert, _),
+                Op::Unset,
+            ) => is_top(op.path),
             // An array's element becomes null when it is unset.
-            (FieldUpdate::Known(Known::Missing), _) if may_be_index(op.path) => false,
-            (FieldUpdate::Known(known), _) => known.accepts("", op),
+            (FieldUpdate::Constant(Constant::Missing), _) if may_be_index(op.path) => false,
+            (FieldUpdate::Constant(known), _) => known.accepts("", op),
             (FieldUpdate::Push(_), Op::Push | Op::PushEach) => true,
             (FieldUpdate::AddToSet(_), Op::AddToSet)
             | (FieldUpdate::PullAll(_), Op::PullAll)
@@ -136,15 +140,15 @@ impl FieldUpdate {
     }
 
     /// Folds an operation, which was accepted, in. Answers what was renamed, with its new path.
-    fn fold<'a>(&mut self, op: FieldOp<'a>) -> Option<(&'a str, Known)> {
+    fn fold<'a>(&mut self, op: FieldOp<'a>) -> Option<(&'a str, Constant)> {
         match (&mut *self, op.op) {
-            (FieldUpdate::Known(known), Op::Rename) => {
-                return Some((op.value.text()?, std::mem::replace(known, Known::Missing)));
+            (FieldUpdate::Constant(known), Op::Rename) => {
+                return Some((op.value.text()?, std::mem::replace(known, Constant::Missing)));
             }
             (_, Op::CurrentDate) => *self = FieldUpdate::new(op),
             (FieldUpdate::Merge(merge), Op::Merge) => merge.add(op.value, op.path.len()),
             (FieldUpdate::Merge(_), _) => *self = FieldUpdate::new(op),
-            (FieldUpdate::Known(known), _) => known.apply("", op, false),
+            (FieldUpdate::Constant(known), _) => known.apply("", op, false),
             (FieldUpdate::Push(elements), Op::PushWith) => {
                 elements.push_op(op);
                 *self = FieldUpdate::PushWith(Box::new((std::mem::take(elements), modifiers(op.value))));
@@ -269,9 +273,9 @@ impl Fields {
         if let Some((parent, update)) = self.parent(op.path) {
             return match update {
                 // As above.
-                FieldUpdate::Known(Known::Missing) if may_be_index(parent) => false,
-                FieldUpdate::Known(Known::Missing) if may_be_refused(parent, op) => false,
-                FieldUpdate::Known(known) => known.accepts(&op.path[parent.len() + 1..], op),
+                FieldUpdate::Constant(Constant::Missing) if may_be_index(parent) => false,
+                FieldUpdate::Constant(Constant::Missing) if may_be_refused(parent, op) => false,
+                FieldUpdate::Constant(known) => known.accepts(&op.path[parent.len() + 1..], op),
                 _ => false,
             };
         }
@@ -282,7 +286,7 @@ impl Fields {
         match op.op {
             Op::Set => below.all(|(path, update)| update.is_infallible(path)),
             Op::Unset if is_top(op.path) => below.all(|(path, update)| update.is_infallible(path)),
-            Op::Unset => below.all(|(_, update)| *update == FieldUpdate::Known(Known::Missing)),
+            Op::Unset => below.all(|(_, update)| *update == FieldUpdate::Constant(Constant::Missing)),
             _ => below.next().is_none(),
         }
     }
@@ -294,8 +298,8 @@ impl Fields {
             return false;
         }
         match self.by_path.get(path) {
-            Some(FieldUpdate::Known(Known::Missing)) => false,
-            Some(FieldUpdate::Known(_)) => is_top(path),
+            Some(FieldUpdate::Constant(Constant::Missing)) => false,
+            Some(FieldUpdate::Constant(_)) => is_top(path),
             Some(_) => false,
             None => self.is_apart(path),
         }
@@ -366,13 +370,13 @@ impl Fields {
             let moved = update.fold(op);
             self.bytes = self.bytes - before + update.bytes();
             if let Some((target, known)) = moved {
-                self.insert(target, FieldUpdate::Known(known));
+                self.insert(target, FieldUpdate::Constant(known));
             }
             return;
         }
         let parent = self.parent(op.path).map(|(parent, _)| parent);
         if let Some(parent) = parent
-            && let Some(FieldUpdate::Known(known)) = self.by_path.get_mut(parent)
+            && let Some(FieldUpdate::Constant(known)) = self.by_path.get_mut(parent)
         {
             let before = known.bytes();
             known.apply(&op.path[parent.len() + 1..], op, false);
@@ -442,9 +446,9 @@ impl Fields {
     }
 }
 
-fn merged(updates: &Elements) -> Elements {
+fn merged(updates: &ArrayElements) -> ArrayElements {
     let updates = updates.iter().filter_map(|update| Some(update.binary()?.to_vec())).collect();
-    let mut merged = Elements::default();
+    let mut merged = ArrayElements::default();
     for update in yjs::merge(updates) {
         merged.push(Value::binary(&update).get());
     }

@@ -8,7 +8,7 @@ use bson::spec::ElementType;
 use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
-use super::known::Known;
+use super::constant::Constant;
 use crate::raw::{self, ValueRef, begin_document, end_document};
 
 /// A patch that is an object. What it is merged into becomes an object if it is none.
@@ -22,7 +22,7 @@ pub struct Merge {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Merged {
     /// This, whatever was there; nothing, where it is missing.
-    Known(Known),
+    Constant(Constant),
     /// What was there, with this merged into it.
     Merge(Box<Merge>),
 }
@@ -81,7 +81,7 @@ impl Merge {
     #[must_use]
     pub fn sets(&self) -> bool {
         self.fields.values().any(|field| match field {
-            Merged::Known(known) => *known != Known::Missing,
+            Merged::Constant(known) => *known != Constant::Missing,
             Merged::Merge(merge) => merge.sets(),
         })
     }
@@ -97,7 +97,7 @@ impl Merge {
         let start = begin_document(out);
         for (key, field) in self.fields() {
             match field {
-                Merged::Known(known) => known.write(out, key),
+                Merged::Constant(known) => known.write(out, key),
                 Merged::Merge(merge) => merge.write(out, key),
             }
         }
@@ -109,22 +109,22 @@ impl Merged {
     fn of(value: ValueRef<'_>, path: usize) -> Self {
         match value.kind {
             ElementType::EmbeddedDocument => Merged::Merge(Box::new(Merge::of(value, path))),
-            ElementType::Null => Merged::Known(Known::Missing),
-            _ => Merged::Known(Known::Value(value.into())),
+            ElementType::Null => Merged::Constant(Constant::Missing),
+            _ => Merged::Constant(Constant::Value(value.into())),
         }
     }
 
     fn add(&mut self, value: ValueRef<'_>, path: usize) {
         match self {
             _ if value.kind != ElementType::EmbeddedDocument => *self = Merged::of(value, path),
-            Merged::Known(known) => known.merge(value),
+            Merged::Constant(known) => known.merge(value),
             Merged::Merge(merge) => merge.add(value, path),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Merged::Known(known) => known.bytes(),
+            Merged::Constant(known) => known.bytes(),
             Merged::Merge(merge) => merge.bytes(),
         }
     }
@@ -171,7 +171,7 @@ mod tests {
         let mut target = target.as_object().cloned().unwrap_or_default();
         for (key, field) in merge.fields() {
             let value = match field {
-                Merged::Known(known) => json(|out| known.write(out, "v")),
+                Merged::Constant(known) => json(|out| known.write(out, "v")),
                 Merged::Merge(merge) => Some(applied(target.get(key).unwrap_or(&Json::Null), merge)),
             };
             match value {
@@ -205,10 +205,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
         #[test]
         fn patches_compose(target in value(), patches in prop::collection::vec(object(), 1..5)) {
-            let (mut expected, mut merge, mut known) = (target.clone(), None::<Merge>, Known::Missing);
+            let (mut expected, mut merge, mut known) = (target.clone(), None::<Merge>, Constant::Missing);
             let document = encoded(&target);
             if let Some(target) = find(&document, "v") {
-                known = Known::Value(target.into());
+                known = Constant::Value(target.into());
             }
             for patch in &patches {
                 expected = reference(&expected, patch);

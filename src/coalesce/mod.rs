@@ -9,25 +9,25 @@
 //! place only where no document could have made MongoDB refuse the earlier one: a refusal is a dead
 //! letter, and must not vanish.
 
+#[cfg(test)]
+mod broken_rules;
 mod by_path;
+mod constant;
 mod elements;
 mod fields;
-mod known;
 mod merge;
 mod number;
-mod piped;
-#[cfg(test)]
-mod wrong;
+mod pipeline;
 
-pub use elements::Elements;
+#[cfg(test)]
+pub(crate) use broken_rules::{Wrong, with_wrong_rule};
+pub use constant::Constant;
+pub use elements::ArrayElements;
 pub use fields::{FieldUpdate, Fields};
-pub use known::Known;
 pub(crate) use merge::merge_bytes;
 pub use merge::{Merge, Merged};
 pub(crate) use number::zero;
-pub(crate) use piped::{can_be_piped, step_bytes};
-#[cfg(test)]
-pub(crate) use wrong::{Wrong, with_wrong_rule};
+pub(crate) use pipeline::{can_be_piped, step_bytes};
 
 use std::collections::VecDeque;
 
@@ -60,7 +60,7 @@ pub enum Update {
     /// Operations on fields.
     Fields(Fields),
     /// The whole document, an object.
-    Replace(Known),
+    Replace(Constant),
     /// Nothing: the document goes.
     Delete,
 }
@@ -83,7 +83,7 @@ impl Segment {
                 ops.for_each(|op| fields.add(op));
                 Update::Fields(fields)
             }
-            Effect::Replace(document) => Update::Replace(Known::document(document)),
+            Effect::Replace(document) => Update::Replace(Constant::document(document)),
             Effect::Delete => Update::Delete,
         };
         let Placed { offset, change, .. } = placed;
@@ -155,7 +155,7 @@ impl Segment {
             }
             // The update would make the document anew.
             (Update::Delete, Effect::Update(ops)) => {
-                let mut document = Known::empty();
+                let mut document = Constant::empty();
                 if !ops.clone().all(|op| document.accepts(op.path, op)) {
                     return false;
                 }
@@ -163,7 +163,7 @@ impl Segment {
                 self.update = Update::Replace(document);
             }
             (update, Effect::Replace(_) | Effect::Delete) if !update.is_infallible() => return false,
-            (_, Effect::Replace(document)) => self.update = Update::Replace(Known::document(document)),
+            (_, Effect::Replace(document)) => self.update = Update::Replace(Constant::document(document)),
             (_, Effect::Delete) => self.update = Update::Delete,
         }
         self.cover(placed);

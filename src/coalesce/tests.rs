@@ -68,7 +68,7 @@ fn told(update: &Update) -> String {
         let document: bson::Document = bson::deserialize_from_slice(&document).unwrap();
         document.get("v").map_or("null".into(), |value| value.clone().into_relaxed_extjson().to_string())
     };
-    let array = |elements: &Elements| {
+    let array = |elements: &ArrayElements| {
         json(&|out| {
             write_key(out, ElementType::Array, "v");
             elements.write(out);
@@ -80,7 +80,7 @@ fn told(update: &Update) -> String {
         Update::Fields(fields) => {
             let told = fields.iter().filter_map(|(path, update)| {
                 let operand = match update {
-                    FieldUpdate::Known(known) => json(&|out| known.write(out, "v")),
+                    FieldUpdate::Constant(known) => json(&|out| known.write(out, "v")),
                     FieldUpdate::Other(_, value) => json(&|out| write(out, "v", value.get())),
                     FieldUpdate::Push(elements)
                     | FieldUpdate::Yjs(elements)
@@ -103,8 +103,8 @@ fn told(update: &Update) -> String {
 /// A pending merge patch; `=` before what takes the place of whatever is there.
 fn patch(merge: &Merge) -> String {
     let fields = merge.fields().map(|(key, field)| match field {
-        Merged::Known(Known::Missing) => format!("{key}: null"),
-        Merged::Known(known) => {
+        Merged::Constant(Constant::Missing) => format!("{key}: null"),
+        Merged::Constant(known) => {
             let mut out = Vec::new();
             let start = begin_document(&mut out);
             known.write(&mut out, "v");

@@ -21,11 +21,11 @@ const EVENT: usize = 2048;
 #[derive(Debug)]
 pub struct RecentDeadLetters {
     with_events: bool,
-    latest: Mutex<VecDeque<Letter>>,
+    latest: Mutex<VecDeque<RecentDeadLetter>>,
 }
 
 #[derive(Debug)]
-struct Letter {
+struct RecentDeadLetter {
     queue: String,
     offset: i64,
     class: &'static str,
@@ -54,7 +54,7 @@ impl RecentDeadLetters {
                 latest.pop_front();
             }
             let reason = if self.with_events { &rejection.text } else { rejection.without_values() };
-            latest.push_back(Letter {
+            latest.push_back(RecentDeadLetter {
                 queue: queue.to_owned(),
                 offset: *offset,
                 class: rejection.reason.label(),

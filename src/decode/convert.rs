@@ -7,7 +7,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bson::spec::{BinarySubtype, ElementType};
 
-use super::transcode::Keys;
+use super::transcode::KeyRule;
 use crate::config::Conversion;
 use crate::raw::{self, Number, Value, ValueRef, begin_document, end_document};
 
@@ -181,7 +181,7 @@ pub(crate) fn literal(value: &toml::Value) -> Result<Value, String> {
     let mut bytes = Vec::new();
     let kind = write_literal(&mut bytes, value)?;
     let value = made(kind, &bytes);
-    Keys::Data.check_encoded(value.get()).map_err(|rejection| rejection.text)?;
+    KeyRule::Data.check_encoded(value.get()).map_err(|rejection| rejection.text)?;
     Ok(value)
 }
 

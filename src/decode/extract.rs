@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::paths::{Node, Paths, Slot};
 use super::surrogates::{self, REPLACEMENT};
-use super::transcode::{Keys, Output, Transcode, has_wide_integer};
+use super::transcode::{KeyRule, Output, Transcode, has_wide_integer};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
 use crate::trace::TraceRef;
@@ -21,7 +21,7 @@ use crate::trace::TraceRef;
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
     out: Output,
-    slots: Vec<Option<Place>>,
+    slots: Vec<Option<SlotPlace>>,
     /// Nodes that were come across, by number.
     seen: Vec<bool>,
     /// The event had halves of surrogate pairs, which were replaced.
@@ -29,7 +29,7 @@ pub(super) struct Extracted {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct SlotPlace {
     kind: ElementType,
     start: usize,
     end: usize,
@@ -102,7 +102,7 @@ impl Extracted {
         self.out.wide_number
     }
 
-    fn value(&self, place: Place) -> ValueRef<'_> {
+    fn value(&self, place: SlotPlace) -> ValueRef<'_> {
         ValueRef { kind: place.kind, bytes: &self.out.bytes[place.start..place.end] }
     }
 
@@ -115,7 +115,7 @@ impl Extracted {
     fn add_trace(&mut self, slot: Slot, text: &str) {
         let start = self.out.bytes.len();
         raw::write_text_value(&mut self.out.bytes, text);
-        self.slots[slot.0] = Some(Place { kind: ElementType::String, start, end: self.out.bytes.len() });
+        self.slots[slot.0] = Some(SlotPlace { kind: ElementType::String, start, end: self.out.bytes.len() });
     }
 
     /// Takes the traces from a value that is read for nothing else, whatever else is in it.
@@ -135,18 +135,18 @@ impl Extracted {
     }
 
     /// Fills the slots below a value that was transcoded whole.
-    fn fill_below(&mut self, node: &Node, parent: Place) -> Result<(), Rejection> {
+    fn fill_below(&mut self, node: &Node, parent: SlotPlace) -> Result<(), Rejection> {
         if !matches!(parent.kind, ElementType::EmbeddedDocument | ElementType::Array) {
             return Ok(());
         }
         for (key, child) in &node.children {
             let Some(value) = raw::find(self.value(parent).bytes, key) else { continue };
-            if let Some((_, keys @ (Keys::Merge | Keys::Document))) = child.slot {
+            if let Some((_, keys @ (KeyRule::Merge | KeyRule::Document))) = child.slot {
                 keys.check_encoded(value)?;
             }
             let kind = value.kind;
             let start = value.bytes.as_ptr() as usize - self.out.bytes.as_ptr() as usize;
-            let place = Place { kind, start, end: start + value.bytes.len() };
+            let place = SlotPlace { kind, start, end: start + value.bytes.len() };
             for slot in child.slot.map(|(slot, _)| slot).into_iter().chain(child.trace) {
                 self.slots[slot.0] = Some(place);
             }
@@ -206,7 +206,7 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         while let Some(found) = map.next_key_seed(ChildKey { node: self.node, strict: self.strict })? {
             match found {
-                Found::Child(at) => {
+                Step::Child(at) => {
                     let (key, child) = &self.node.children[at];
                     if std::mem::replace(&mut self.into.seen[child.number], true) && child.has_data {
                         let text = format!("the key {key:?} occurs twice");
@@ -214,10 +214,10 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
                     }
                     map.next_value_seed(self.value(at))?;
                 }
-                Found::Unnamed => {
+                Step::Unnamed => {
                     map.next_value::<IgnoredAny>()?;
                 }
-                Found::Unknown(key) => {
+                Step::Unknown(key) => {
                     let text = format!("a native event has no field {key:?}");
                     return Err(self.into.out.stop(Rejection::new(Reason::BadEvent, text)));
                 }
@@ -275,32 +275,32 @@ struct ChildKey<'p> {
     strict: bool,
 }
 
-enum Found {
+enum Step {
     Child(usize),
     Unnamed,
     Unknown(String),
 }
 
 impl<'de> DeserializeSeed<'de> for ChildKey<'_> {
-    type Value = Found;
+    type Value = Step;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Step, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for ChildKey<'_> {
-    type Value = Found;
+    type Value = Step;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Found, E> {
+    fn visit_str<E>(self, key: &str) -> Result<Step, E> {
         Ok(match self.node.child(key) {
-            Some(at) => Found::Child(at),
-            None if self.strict => Found::Unknown(key.to_owned()),
-            None => Found::Unnamed,
+            Some(at) => Step::Child(at),
+            None if self.strict => Step::Unknown(key.to_owned()),
+            None => Step::Unnamed,
         })
     }
 }
@@ -325,7 +325,7 @@ impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
         };
         let start = self.into.out.bytes.len();
         let kind = Transcode { out: &mut self.into.out, keys, depth: 0 }.deserialize(deserializer)?;
-        let place = Place { kind, start, end: self.into.out.bytes.len() };
+        let place = SlotPlace { kind, start, end: self.into.out.bytes.len() };
         for slot in [slot].into_iter().chain(self.node.trace) {
             self.into.slots[slot.0] = Some(place);
         }

@@ -6,8 +6,8 @@ use super::Ops;
 use super::convert::{self, base64};
 use super::extract::Extracted;
 use super::paths::Paths;
-use super::source::{At, Source};
-use super::transcode::Keys;
+use super::source::{At, ValueSource};
+use super::transcode::KeyRule;
 use crate::change::{FieldOp, Op};
 use crate::config::{self, Amount, YjsEncoding};
 use crate::dead_letter::{Reason, Rejection};
@@ -19,7 +19,7 @@ use crate::yjs;
 pub(super) struct Field {
     pub(super) op: Op,
     pub(super) path: String,
-    pub(super) source: Source,
+    pub(super) source: ValueSource,
     pub(super) operand: Operand,
 }
 
@@ -85,10 +85,10 @@ pub(super) fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Fie
     let mut add = |op, path: &String, source, operand| {
         fields.push(Field { op, path: path.clone(), source, operand });
     };
-    let fixed = |value: Value| Source::Fixed(value);
+    let fixed = |value: Value| ValueSource::Fixed(value);
     let [(_, set), others @ ..] = route.sourced_fields();
     for (path, source) in set {
-        add(Op::Set, path, Source::new(source, paths)?, Operand::Value);
+        add(Op::Set, path, ValueSource::new(source, paths)?, Operand::Value);
     }
     for path in &route.unset {
         add(Op::Unset, path, fixed(ValueRef::NULL.into()), Operand::Value);
@@ -97,14 +97,14 @@ pub(super) fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Fie
         let source = match amount {
             Amount::Int(n) => fixed(Number::int(*n).into()),
             Amount::Float(n) => fixed(Number::Double(*n).into()),
-            Amount::From(source) => Source::new(source, paths)?,
+            Amount::From(source) => ValueSource::new(source, paths)?,
         };
         add(Op::Inc, path, source, Operand::Value);
     }
     for (key, sourced) in others {
         for (path, source) in sourced {
             let (op, operand) = sourced_operator(key, source)?;
-            add(op, path, Source::new(source, paths)?, operand);
+            add(op, path, ValueSource::new(source, paths)?, operand);
         }
     }
     for (path, end) in &route.pop {
@@ -171,7 +171,7 @@ pub(super) struct Yjs {
 impl Yjs {
     pub(super) fn new(yjs: &config::Yjs, paths: &mut Paths) -> Self {
         Yjs {
-            update: At::new(paths, &yjs.update, Keys::Data),
+            update: At::new(paths, &yjs.update, KeyRule::Data),
             encoding: yjs.encoding,
             field: yjs.field.clone(),
             max_bytes: usize::try_from(yjs.max_bytes.as_u64()).unwrap_or(usize::MAX),

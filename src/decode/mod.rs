@@ -14,12 +14,12 @@ mod patch;
 mod path;
 mod paths;
 mod plan;
+mod refused_entity;
 mod route;
 mod source;
 mod surrogates;
 mod trace;
 mod transcode;
-mod whose;
 
 use std::sync::atomic::Ordering;
 
@@ -57,7 +57,7 @@ pub struct Decoder {
     routes: Vec<Route>,
     native: Option<Native>,
     /// The routes, each with its own rules for what it reads.
-    parts: Vec<Part>,
+    parts: Vec<RoutePart>,
     traces: Places,
     extracted: Extracted,
     extracted_native: Extracted,
@@ -85,7 +85,7 @@ impl Decoder {
         let parts = config
             .routes
             .iter()
-            .map(|route| Part { probe: alone(route.without_effect()), whole: alone(route.clone()) });
+            .map(|route| RoutePart { probe: alone(route.without_effect()), whole: alone(route.clone()) });
         Decoder {
             parts: parts.collect(),
             traces: Places::new(config),
@@ -171,7 +171,7 @@ impl Decoder {
         rejection: Rejection,
         route: &mut Option<usize>,
     ) -> Result<Change<'_>, Rejection> {
-        let is_its = |part: &mut Part| match part.probe.decode(event.as_bytes()) {
+        let is_its = |part: &mut RoutePart| match part.probe.decode(event.as_bytes()) {
             Ok(_) => true,
             Err(other) => !matches!(other.reason, Reason::NoRoute | Reason::MissingId),
         };
@@ -213,7 +213,7 @@ impl Decoder {
 
 /// A route by itself, so that no other's rules reach its events.
 #[derive(Debug)]
-struct Part {
+struct RoutePart {
     /// Tells whether an event is the route's, and reads nothing else.
     probe: Decoder,
     whole: Decoder,
@@ -320,7 +320,7 @@ impl<'a> Decoded<'a> {
 
 /// Checks the keys of a value that was read where operators may be.
 fn plain_data(value: ValueRef<'_>) -> Result<(), Rejection> {
-    transcode::Keys::Data.check_encoded(value)
+    transcode::KeyRule::Data.check_encoded(value)
 }
 
 /// Checks a value that is to be an `_id`.

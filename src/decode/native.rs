@@ -7,7 +7,7 @@ use super::operators::read_update;
 use super::patch::read_patch;
 use super::paths::{Paths, Slot};
 use super::trace::NATIVE;
-use super::transcode::Keys;
+use super::transcode::KeyRule;
 use super::{Collections, Decoded, Ops, entity_id, event_time, merge};
 use crate::change::EntityRef;
 use crate::dead_letter::{Reason, Rejection};
@@ -33,14 +33,14 @@ impl Native {
     pub(super) fn new(allowed: &[String]) -> Self {
         let mut paths = Paths::strict();
         Native {
-            collection: paths.add("collection", Keys::Data),
-            id: paths.add("id", Keys::Data),
-            ts: paths.add("ts", Keys::Data),
-            update: paths.add("update", Keys::Update),
-            merge: paths.add("merge", Keys::Merge),
-            patch: paths.add("patch", Keys::Data),
-            replace: paths.add("replace", Keys::Document),
-            delete: paths.add("delete", Keys::Data),
+            collection: paths.add("collection", KeyRule::Data),
+            id: paths.add("id", KeyRule::Data),
+            ts: paths.add("ts", KeyRule::Data),
+            update: paths.add("update", KeyRule::Update),
+            merge: paths.add("merge", KeyRule::Merge),
+            patch: paths.add("patch", KeyRule::Data),
+            replace: paths.add("replace", KeyRule::Document),
+            delete: paths.add("delete", KeyRule::Data),
             traceparent: paths.add_trace(NATIVE),
             paths,
             allowed: allowed.to_vec(),

@@ -1,6 +1,6 @@
 //! The paths that routes name, as one tree: what steers the reading of an event.
 
-use super::transcode::Keys;
+use super::transcode::KeyRule;
 
 /// The place of one path's value among an event's extracted values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) struct Node {
     pub(super) number: usize,
     pub(super) children: Vec<(Box<str>, Node)>,
     /// The slot for the value here, and the rule for its keys.
-    pub(super) slot: Option<(Slot, Keys)>,
+    pub(super) slot: Option<(Slot, KeyRule)>,
     /// The slot for the trace that may be here.
     pub(super) trace: Option<Slot>,
     /// A value is read here, or below, that is more than a trace. Else nothing here may refuse the event.
@@ -37,10 +37,10 @@ impl Paths {
     }
 
     /// Adds a dotted path; the same path always has the same slot, under the stricter of its rules.
-    pub(super) fn add(&mut self, path: &str, keys: Keys) -> Slot {
+    pub(super) fn add(&mut self, path: &str, keys: KeyRule) -> Slot {
         let node = self.root.below(path, true, &mut self.nodes);
         if let Some((slot, rule)) = &mut node.slot {
-            if *rule == Keys::Data || keys == Keys::Merge {
+            if *rule == KeyRule::Data || keys == KeyRule::Merge {
                 *rule = keys;
             }
             return *slot;

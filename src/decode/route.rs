@@ -6,8 +6,8 @@ use super::extract::Extracted;
 use super::field::{Field, Yjs, fields};
 use super::patch::read_patch;
 use super::paths::{Paths, Slot};
-use super::source::{At, Id, Source, Taken};
-use super::transcode::Keys;
+use super::source::{At, IdSource, TakenValue, ValueSource};
+use super::transcode::KeyRule;
 use super::{Collections, Decoded, Ops, event_time, merge};
 use crate::change::{CollectionId, EntityRef};
 use crate::config::{self, Scalar};
@@ -22,8 +22,8 @@ const ID_SEPARATOR: &str = ":";
 pub(super) struct Route {
     pub(super) when: Vec<(At, Scalar)>,
     pub(super) collection: Target,
-    pub(super) id: Id,
-    pub(super) shard_key: Vec<(String, Source)>,
+    pub(super) id: IdSource,
+    pub(super) shard_key: Vec<(String, ValueSource)>,
     pub(super) ts: Option<At>,
     pub(super) traceparent: Option<Slot>,
     pub(super) effect: RouteEffect,
@@ -63,14 +63,14 @@ impl Route {
         let when = route
             .when
             .iter()
-            .map(|(path, value)| (At::new(paths, path, Keys::Data), value.clone()))
+            .map(|(path, value)| (At::new(paths, path, KeyRule::Data), value.clone()))
             .collect();
         if route.skip.is_some() {
             let effect = if route.skips_empty() { RouteEffect::SkipEmpty } else { RouteEffect::Skip };
             return Some(Route {
                 when,
                 collection: Target::Fixed(CollectionId(0)),
-                id: Id::Joined(Vec::new(), String::new()),
+                id: IdSource::Joined(Vec::new(), String::new()),
                 shard_key: Vec::new(),
                 ts: None,
                 traceparent: None,
@@ -82,31 +82,31 @@ impl Route {
             (None, Some(path)) => {
                 let allowed =
                     route.collections.iter().filter_map(|name| Some((name.clone(), collections.find(name)?)));
-                Target::From(At::new(paths, path, Keys::Data), allowed.collect())
+                Target::From(At::new(paths, path, KeyRule::Data), allowed.collect())
             }
             (None, None) => return None,
         };
         let effect = if route.delete {
             RouteEffect::Delete
         } else if let Some(path) = &route.replace {
-            RouteEffect::Replace(At::new(paths, path, Keys::Document))
+            RouteEffect::Replace(At::new(paths, path, KeyRule::Document))
         } else {
-            let merge = route.merge.as_ref().map(|path| At::new(paths, path, Keys::Merge));
-            let patch = route.patch.as_ref().map(|path| At::new(paths, path, Keys::Data));
+            let merge = route.merge.as_ref().map(|path| At::new(paths, path, KeyRule::Merge));
+            let patch = route.patch.as_ref().map(|path| At::new(paths, path, KeyRule::Data));
             let yjs = route.yjs.as_ref().map(|yjs| Yjs::new(yjs, paths));
             RouteEffect::Update { fields: fields(route, paths)?, yjs, merge, patch }
         };
         let shard_key = route
             .shard_key
             .iter()
-            .map(|(field, source)| Some((field.clone(), Source::new(source, paths)?)))
+            .map(|(field, source)| Some((field.clone(), ValueSource::new(source, paths)?)))
             .collect::<Option<_>>()?;
         Some(Route {
             when,
             shard_key,
             collection,
-            id: Id::new(&route.id, route.id_separator.as_deref().unwrap_or(ID_SEPARATOR), paths)?,
-            ts: route.ts.as_ref().map(|path| At::new(paths, path, Keys::Data)),
+            id: IdSource::new(&route.id, route.id_separator.as_deref().unwrap_or(ID_SEPARATOR), paths)?,
+            ts: route.ts.as_ref().map(|path| At::new(paths, path, KeyRule::Data)),
             traceparent: route.traceparent.as_ref().map(|path| paths.add_trace(path)),
             effect,
         })
@@ -129,10 +129,10 @@ impl Route {
             return Err(skipped());
         }
         let (id, has_made_id) = match self.id.take(extracted, made_id)? {
-            Taken::Borrowed(id) => (id, false),
+            TakenValue::Borrowed(id) => (id, false),
             // Until the decoder has put it there is no reference to it.
-            Taken::Made => (ValueRef::NULL, true),
-            Taken::Nothing(path) => return Ok(Match::NoId(path)),
+            TakenValue::Made => (ValueRef::NULL, true),
+            TakenValue::Nothing(path) => return Ok(Match::NoId(path)),
         };
         for (field, source) in &self.shard_key {
             write_shard_key(field, source, extracted, &mut ops.shard_key)?;
@@ -196,7 +196,7 @@ impl Route {
 /// Appends an element of the shard key.
 fn write_shard_key(
     field: &str,
-    source: &Source,
+    source: &ValueSource,
     extracted: &Extracted,
     out: &mut Vec<u8>,
 ) -> Result<(), Rejection> {

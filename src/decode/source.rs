@@ -6,7 +6,7 @@ use super::convert::{self, convert, text_value};
 use super::entity_id;
 use super::extract::Extracted;
 use super::paths::{Paths, Slot};
-use super::transcode::Keys;
+use super::transcode::KeyRule;
 use crate::config::{self, Conversion};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{Number, Value, ValueRef};
@@ -19,7 +19,7 @@ pub(super) struct At {
 }
 
 impl At {
-    pub(super) fn new(paths: &mut Paths, path: &str, keys: Keys) -> Self {
+    pub(super) fn new(paths: &mut Paths, path: &str, keys: KeyRule) -> Self {
         At { slot: paths.add(path, keys), path: path.to_owned() }
     }
 
@@ -30,7 +30,7 @@ impl At {
 
 /// A compiled source of a value.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum ValueSource {
     /// What the event has, as it is.
     Event(At),
     /// What the event has, converted, or else a default, converted already.
@@ -41,11 +41,13 @@ pub(super) enum Source {
     Now,
 }
 
-impl Source {
+impl ValueSource {
     /// Compiles a source; None if it is none that the check of the configuration lets pass.
     pub(super) fn new(source: &config::Source, paths: &mut Paths) -> Option<Self> {
         let table = match source {
-            config::Source::Path(path) => return Some(Source::Event(At::new(paths, path, Keys::Data))),
+            config::Source::Path(path) => {
+                return Some(ValueSource::Event(At::new(paths, path, KeyRule::Data)));
+            }
             config::Source::Table(table) => table,
         };
         if let Some(path) = &table.path {
@@ -54,19 +56,19 @@ impl Source {
                 (Some(default), None) => Some(convert::literal(default).ok()?),
                 (Some(default), Some(to)) => Some(convert(convert::literal(default).ok()?.get(), to).ok()?),
             };
-            return Some(Source::Converted(At::new(paths, path, Keys::Data), table.to, default));
+            return Some(ValueSource::Converted(At::new(paths, path, KeyRule::Data), table.to, default));
         }
         match &table.value {
-            Some(value) => Some(Source::Fixed(convert::literal(value).ok()?)),
-            None => Some(Source::Now),
+            Some(value) => Some(ValueSource::Fixed(convert::literal(value).ok()?)),
+            None => Some(ValueSource::Now),
         }
     }
 
     /// The path, for messages.
     fn path(&self) -> &str {
         match self {
-            Source::Event(at) | Source::Converted(at, ..) => &at.path,
-            Source::Fixed(_) | Source::Now => "",
+            ValueSource::Event(at) | ValueSource::Converted(at, ..) => &at.path,
+            ValueSource::Fixed(_) | ValueSource::Now => "",
         }
     }
 
@@ -90,22 +92,22 @@ impl Source {
     #[inline]
     fn at_hand<'a>(&'a self, extracted: &'a Extracted) -> Option<Option<ValueRef<'a>>> {
         match self {
-            Source::Event(at) => Some(at.get(extracted)),
-            Source::Fixed(value) => Some(Some(value.get())),
-            Source::Converted(at, to, default) => match (at.get(extracted), default) {
+            ValueSource::Event(at) => Some(at.get(extracted)),
+            ValueSource::Fixed(value) => Some(Some(value.get())),
+            ValueSource::Converted(at, to, default) => match (at.get(extracted), default) {
                 (None, None) => Some(None),
                 (None | Some(ValueRef { kind: ElementType::Null, .. }), Some(default)) => {
                     Some(Some(default.get()))
                 }
                 (found, _) => to.is_none().then_some(found),
             },
-            Source::Now => None,
+            ValueSource::Now => None,
         }
     }
 
     fn make(&self, extracted: &Extracted) -> Result<Value, Rejection> {
         let (at, value, to) = match self {
-            Source::Converted(at, Some(to), _) => (at, at.get(extracted).unwrap_or(ValueRef::NULL), *to),
+            ValueSource::Converted(at, Some(to), _) => (at, at.get(extracted).unwrap_or(ValueRef::NULL), *to),
             _ => {
                 let now = bson::DateTime::now().timestamp_millis().to_le_bytes();
                 return Ok(ValueRef { kind: ElementType::DateTime, bytes: &now }.into());
@@ -123,20 +125,20 @@ impl Source {
 
 /// A compiled id.
 #[derive(Debug)]
-pub(super) enum Id {
+pub(super) enum IdSource {
     /// One value.
-    One(Source),
+    One(ValueSource),
     /// The texts of several, with something between.
-    Joined(Vec<Source>, String),
+    Joined(Vec<ValueSource>, String),
 }
 
-impl Id {
+impl IdSource {
     pub(super) fn new(id: &config::Id, separator: &str, paths: &mut Paths) -> Option<Self> {
         Some(match id {
-            config::Id::One(source) => Id::One(Source::new(source, paths)?),
+            config::Id::One(source) => IdSource::One(ValueSource::new(source, paths)?),
             config::Id::Parts(parts) => {
-                let parts = parts.iter().map(|part| Source::new(part, paths)).collect::<Option<_>>()?;
-                Id::Joined(parts, separator.to_owned())
+                let parts = parts.iter().map(|part| ValueSource::new(part, paths)).collect::<Option<_>>()?;
+                IdSource::Joined(parts, separator.to_owned())
             }
         })
     }
@@ -150,43 +152,43 @@ impl Id {
         &'a self,
         extracted: &'a Extracted,
         made: &mut Value,
-    ) -> Result<Taken<'a>, Rejection> {
-        if let Id::One(source) = self
+    ) -> Result<TakenValue<'a>, Rejection> {
+        if let IdSource::One(source) = self
             && let Some(Some(id)) = source.at_hand(extracted)
             && id.kind != ElementType::Null
         {
-            return entity_id(id, source.path()).map(Taken::Borrowed);
+            return entity_id(id, source.path()).map(TakenValue::Borrowed);
         }
         self.make(extracted, made)
     }
 
-    fn make<'a>(&'a self, extracted: &'a Extracted, made: &mut Value) -> Result<Taken<'a>, Rejection> {
+    fn make<'a>(&'a self, extracted: &'a Extracted, made: &mut Value) -> Result<TakenValue<'a>, Rejection> {
         match self {
-            Id::One(source) => {
+            IdSource::One(source) => {
                 let is_there = part(source, extracted, |id| {
                     *made = entity_id(id, source.path())?.into();
                     Ok(())
                 })?;
-                Ok(is_there.map_or(Taken::Nothing(source.path()), |()| Taken::Made))
+                Ok(is_there.map_or(TakenValue::Nothing(source.path()), |()| TakenValue::Made))
             }
-            Id::Joined(parts, separator) => {
+            IdSource::Joined(parts, separator) => {
                 let mut joined = String::new();
                 for source in parts {
                     let push = |value: ValueRef<'_>| push_part(&mut joined, value, source.path(), separator);
                     if part(source, extracted, push)?.is_none() {
-                        return Ok(Taken::Nothing(source.path()));
+                        return Ok(TakenValue::Nothing(source.path()));
                     }
                 }
                 joined.truncate(joined.len() - separator.len());
                 *made = text_value(&joined);
-                Ok(Taken::Made)
+                Ok(TakenValue::Made)
             }
         }
     }
 }
 
 /// What an event has for an id.
-pub(super) enum Taken<'a> {
+pub(super) enum TakenValue<'a> {
     /// The id, as it stands in the event or the configuration.
     Borrowed(ValueRef<'a>),
     /// It was made.
@@ -197,7 +199,7 @@ pub(super) enum Taken<'a> {
 
 /// Hands a value other than null that is to be a part of an id to `work`; one that cannot be converted makes a bad id.
 fn part<R>(
-    source: &Source,
+    source: &ValueSource,
     extracted: &Extracted,
     work: impl FnOnce(ValueRef<'_>) -> Result<R, Rejection>,
 ) -> Result<Option<R>, Rejection> {

@@ -18,7 +18,7 @@ pub(super) const MAX_DEPTH: usize = 90;
 
 /// Which keys an object may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keys {
+pub(super) enum KeyRule {
     /// Data below a field: no empty key, no NUL, no leading `$`.
     Data,
     /// Data whose keys become paths, at every level (`merge`): as `Data`, and no `.`.
@@ -33,14 +33,14 @@ pub(super) enum Keys {
     Operand,
 }
 
-impl Keys {
+impl KeyRule {
     /// The rule for the objects that are values in an object under this rule.
     fn below(self) -> Self {
         match self {
-            Keys::Data | Keys::Document | Keys::Operand => Keys::Data,
-            Keys::Paths => Keys::Operand,
-            Keys::Merge => Keys::Merge,
-            Keys::Update => Keys::Paths,
+            KeyRule::Data | KeyRule::Document | KeyRule::Operand => KeyRule::Data,
+            KeyRule::Paths => KeyRule::Operand,
+            KeyRule::Merge => KeyRule::Merge,
+            KeyRule::Update => KeyRule::Paths,
         }
     }
 
@@ -54,10 +54,10 @@ impl Keys {
         }
         match self {
             // Which operators and modifiers there are is checked where they are read.
-            Keys::Update | Keys::Operand => return Ok(()),
+            KeyRule::Update | KeyRule::Operand => return Ok(()),
             // `$` may hide in a path's later components, which the path check sees.
             _ if key.starts_with('$') => return bad(format!("the key {key:?} starts with \"$\"")),
-            Keys::Merge | Keys::Document if key.contains('.') => {
+            KeyRule::Merge | KeyRule::Document if key.contains('.') => {
                 return bad(format!("the key {key:?} contains \".\", which would make it a path"));
             }
             _ => {}
@@ -113,7 +113,7 @@ pub(super) struct Transcode<'o> {
     /// Where to.
     pub(super) out: &'o mut Output,
     /// Which keys it may have.
-    pub(super) keys: Keys,
+    pub(super) keys: KeyRule,
     /// Levels above it.
     pub(super) depth: usize,
 }
@@ -228,7 +228,7 @@ impl Transcode<'_> {
 /// Writes a key and its NUL.
 struct Key<'o> {
     out: &'o mut Output,
-    rule: Keys,
+    rule: KeyRule,
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -321,7 +321,7 @@ pub(super) fn has_wide_integer(json: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn transcode(json: &str, keys: Keys) -> Result<bson::Bson, Rejection> {
+    fn transcode(json: &str, keys: KeyRule) -> Result<bson::Bson, Rejection> {
         let mut out = Output::default();
         let mut wrapped = Vec::new();
         let start = raw::begin_document(&mut wrapped);
@@ -340,7 +340,7 @@ mod tests {
         Ok(document.remove("v").unwrap())
     }
 
-    fn reason(json: &str, keys: Keys) -> Reason {
+    fn reason(json: &str, keys: KeyRule) -> Reason {
         transcode(json, keys).unwrap_err().reason
     }
 
@@ -348,7 +348,7 @@ mod tests {
     fn values_keep_their_types() {
         let value = transcode(
             r#"{"s":"a\nb","i":5,"l":5000000000,"d":0.5,"n":null,"t":true,"a":[1,[2],{"k":[]}],"o":{},"a.b":1}"#,
-            Keys::Data,
+            KeyRule::Data,
         );
         let expected = bson::bson!({
             "s": "a\nb", "i": 5, "l": 5_000_000_000_i64, "d": 0.5, "n": null, "t": true,
@@ -360,38 +360,38 @@ mod tests {
     #[test]
     fn bad_keys_are_refused_with_their_reason() {
         for json in [r#"{"":1}"#, r#"{"a\u0000b":1}"#, r#"{"$oid":"5f"}"#, r#"{"a":[{"$x":1}]}"#] {
-            for keys in [Keys::Data, Keys::Merge, Keys::Document] {
+            for keys in [KeyRule::Data, KeyRule::Merge, KeyRule::Document] {
                 assert_eq!(reason(json, keys), Reason::BadKey, "{json}");
             }
         }
-        assert_eq!(reason(r#"{"a.b":1}"#, Keys::Document), Reason::BadKey);
-        assert!(transcode(r#"{"a":{"a.b":1}}"#, Keys::Document).is_ok());
-        assert_eq!(reason(r#"{"a":{"a.b":1}}"#, Keys::Merge), Reason::BadKey);
-        assert!(transcode(r#"{"$set":{"a.b":{"c.d":1}}}"#, Keys::Update).is_ok());
-        assert!(transcode(r#"{"$push":{"a":{"$each":[1]}}}"#, Keys::Update).is_ok());
-        assert_eq!(reason(r#"{"$set":{"a":{"b":{"$c":1}}}}"#, Keys::Update), Reason::BadKey);
+        assert_eq!(reason(r#"{"a.b":1}"#, KeyRule::Document), Reason::BadKey);
+        assert!(transcode(r#"{"a":{"a.b":1}}"#, KeyRule::Document).is_ok());
+        assert_eq!(reason(r#"{"a":{"a.b":1}}"#, KeyRule::Merge), Reason::BadKey);
+        assert!(transcode(r#"{"$set":{"a.b":{"c.d":1}}}"#, KeyRule::Update).is_ok());
+        assert!(transcode(r#"{"$push":{"a":{"$each":[1]}}}"#, KeyRule::Update).is_ok());
+        assert_eq!(reason(r#"{"$set":{"a":{"b":{"$c":1}}}}"#, KeyRule::Update), Reason::BadKey);
     }
 
     #[test]
     fn duplicate_keys_are_refused_in_small_and_large_objects() {
-        assert_eq!(reason(r#"{"a":1,"a":2}"#, Keys::Data), Reason::DuplicateKey);
-        assert_eq!(reason(r#"{"o":{"x":1,"y":2,"x":3}}"#, Keys::Data), Reason::DuplicateKey);
+        assert_eq!(reason(r#"{"a":1,"a":2}"#, KeyRule::Data), Reason::DuplicateKey);
+        assert_eq!(reason(r#"{"o":{"x":1,"y":2,"x":3}}"#, KeyRule::Data), Reason::DuplicateKey);
         let many: Vec<_> = (0..40).map(|i| format!("\"k{i}\":{i}")).collect();
-        assert!(transcode(&format!("{{{}}}", many.join(",")), Keys::Data).is_ok());
-        assert_eq!(reason(&format!("{{{},\"k3\":0}}", many.join(",")), Keys::Data), Reason::DuplicateKey);
+        assert!(transcode(&format!("{{{}}}", many.join(",")), KeyRule::Data).is_ok());
+        assert_eq!(reason(&format!("{{{},\"k3\":0}}", many.join(",")), KeyRule::Data), Reason::DuplicateKey);
     }
 
     #[test]
     fn nesting_is_bounded() {
         let nested = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
-        assert!(transcode(&nested(MAX_DEPTH), Keys::Data).is_ok());
-        assert_eq!(reason(&nested(MAX_DEPTH + 1), Keys::Data), Reason::TooDeep);
-        assert_eq!(reason(&nested(10_000), Keys::Data), Reason::TooDeep);
+        assert!(transcode(&nested(MAX_DEPTH), KeyRule::Data).is_ok());
+        assert_eq!(reason(&nested(MAX_DEPTH + 1), KeyRule::Data), Reason::TooDeep);
+        assert_eq!(reason(&nested(10_000), KeyRule::Data), Reason::TooDeep);
     }
 
     #[test]
     fn integers_beyond_64_bits_are_found() {
-        assert_eq!(reason("9223372036854775808", Keys::Data), Reason::BadNumber);
+        assert_eq!(reason("9223372036854775808", KeyRule::Data), Reason::BadNumber);
         assert!(has_wide_integer(r#"{"a":[1,-92233720368547758090]}"#));
         assert!(!has_wide_integer(r#"{"a":"92233720368547758090","b\"":1e30,"c":9223372036854775807}"#));
     }

@@ -24,7 +24,7 @@ pub struct Dependency {
     name: &'static str,
     /// Whether `state` says "up": the common question, answered without its lock.
     up: AtomicBool,
-    state: Mutex<Known>,
+    state: Mutex<Observed>,
     back: Notify,
     gauge: Gauge,
     /// It could not be asked last time, be it to refuse.
@@ -40,8 +40,8 @@ impl std::fmt::Debug for Dependency {
 }
 
 #[derive(Debug)]
-struct Known {
-    state: Phase,
+struct Observed {
+    state: Availability,
     /// What it does not do though it answers, and what it says of it.
     refused: BTreeMap<String, String>,
     /// What of that was logged in this outage.
@@ -58,7 +58,7 @@ struct Outage {
 }
 
 #[derive(Debug)]
-enum Phase {
+enum Availability {
     Unknown,
     Up {
         since: Instant,
@@ -74,7 +74,7 @@ enum Phase {
 
 /// How a dependency is now.
 #[derive(Debug, Clone, PartialEq)]
-pub enum State {
+pub enum DependencyState {
     /// It was not asked yet.
     Unknown,
     /// It has answered for so long.
@@ -92,8 +92,8 @@ impl Dependency {
         Dependency {
             name,
             up: AtomicBool::new(false),
-            state: Mutex::new(Known {
-                state: Phase::Unknown,
+            state: Mutex::new(Observed {
+                state: Availability::Unknown,
                 refused: BTreeMap::new(),
                 told: BTreeSet::new(),
                 past: None,
@@ -113,18 +113,18 @@ impl Dependency {
         self.is_up_again(&mut self.state.lock());
     }
 
-    fn is_up_again(&self, known: &mut Known) {
+    fn is_up_again(&self, known: &mut Observed) {
         // That it answers something is no news while it refuses something else.
         if let Some(error) = known.refused.values().next() {
-            if let Phase::Down { error: told, refuses, .. } = &mut known.state {
+            if let Availability::Down { error: told, refuses, .. } = &mut known.state {
                 (*told, *refuses) = (error.clone(), true);
             }
             return;
         }
         match &known.state {
-            Phase::Up { .. } => return,
-            Phase::Unknown => tracing::info!("{} is reached", self.name),
-            Phase::Down { since, error, refused, .. } => {
+            Availability::Up { .. } => return,
+            Availability::Unknown => tracing::info!("{} is reached", self.name),
+            Availability::Down { since, error, refused, .. } => {
                 let lasted = since.elapsed();
                 let what = if *refused { "refuses no more, after" } else { "is back after" };
                 tracing::info!("{} {what} {:.1} s", self.name, lasted.as_secs_f64());
@@ -132,7 +132,7 @@ impl Dependency {
                 known.past = Some(Outage { error, ended: Instant::now(), lasted });
             }
         }
-        known.state = Phase::Up { since: Instant::now() };
+        known.state = Availability::Up { since: Instant::now() };
         known.told.clear();
         self.up.store(true, Ordering::Relaxed);
         self.gauge.set(1.0);
@@ -163,10 +163,10 @@ impl Dependency {
         }
     }
 
-    fn is_down(&self, known: &mut Known, error: &dyn Display, refuses: bool) {
+    fn is_down(&self, known: &mut Observed, error: &dyn Display, refuses: bool) {
         let (since, refused) = match &known.state {
-            Phase::Down { since, refused, .. } => (*since, *refused),
-            Phase::Unknown | Phase::Up { .. } => {
+            Availability::Down { since, refused, .. } => (*since, *refused),
+            Availability::Unknown | Availability::Up { .. } => {
                 if !refuses {
                     tracing::warn!("{} is down: {error}; trying again until it is back", self.name);
                 }
@@ -177,7 +177,7 @@ impl Dependency {
         if refuses && known.told.len() < REASONS && known.told.insert(error.to_string()) {
             tracing::warn!("{error}; trying again until it does not");
         }
-        known.state = Phase::Down { since, error: error.to_string(), refuses, refused };
+        known.state = Availability::Down { since, error: error.to_string(), refuses, refused };
         self.up.store(false, Ordering::Relaxed);
         self.gauge.set(0.0);
     }
@@ -229,15 +229,15 @@ impl Dependency {
 
     /// How it is now.
     #[must_use]
-    pub fn now(&self) -> State {
+    pub fn now(&self) -> DependencyState {
         match &self.state.lock().state {
-            Phase::Unknown => State::Unknown,
-            Phase::Up { since } => State::Up(since.elapsed()),
-            Phase::Down { since, error, refuses: false, .. } => {
-                State::Down(since.elapsed(), cut(error, ERROR))
+            Availability::Unknown => DependencyState::Unknown,
+            Availability::Up { since } => DependencyState::Up(since.elapsed()),
+            Availability::Down { since, error, refuses: false, .. } => {
+                DependencyState::Down(since.elapsed(), cut(error, ERROR))
             }
-            Phase::Down { since, error, refuses: true, .. } => {
-                State::Refuses(since.elapsed(), cut(error, ERROR))
+            Availability::Down { since, error, refuses: true, .. } => {
+                DependencyState::Refuses(since.elapsed(), cut(error, ERROR))
             }
         }
     }
@@ -247,9 +247,9 @@ impl Dependency {
     pub fn to_json(&self) -> Value {
         let known = self.state.lock();
         let mut shown = match &known.state {
-            Phase::Unknown => json!({ "state": "unknown" }),
-            Phase::Up { since } => json!({ "state": "up", "for_seconds": since.elapsed().as_secs() }),
-            Phase::Down { since, error, refuses, .. } => {
+            Availability::Unknown => json!({ "state": "unknown" }),
+            Availability::Up { since } => json!({ "state": "up", "for_seconds": since.elapsed().as_secs() }),
+            Availability::Down { since, error, refuses, .. } => {
                 let error = cut(error, ERROR);
                 let state = if *refuses { "refuses" } else { "down" };
                 json!({ "state": state, "for_seconds": since.elapsed().as_secs(), "error": error })

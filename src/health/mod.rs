@@ -6,7 +6,7 @@ mod trouble;
 
 use std::sync::Arc;
 
-pub use self::dependency::{Dependency, State};
+pub use self::dependency::{Dependency, DependencyState};
 pub use self::trouble::Troubles;
 
 /// What an instance depends on, and what fails of its own tasks.

@@ -7,20 +7,20 @@ use crate::raw::{Number, ValueRef};
 
 /// Key names; a contract with gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keys {
+pub struct StateKeys {
     /// The hash.
     pub state: String,
     /// The token of whoever is about to fill it.
     pub fill: String,
 }
 
-impl Keys {
+impl StateKeys {
     /// The keys that belong to a document. No two documents share one: a collection with hot states has no colon in its
     /// name.
     #[must_use]
     pub fn new(collection: &str, id: ValueRef<'_>) -> Self {
         let id = id_text(id);
-        Keys {
+        StateKeys {
             state: format!("tidegate:state:{collection}:{id}"),
             // In front and not behind: an id may end in anything.
             fill: format!("tidegate:fill:{collection}:{id}"),
@@ -58,7 +58,7 @@ mod tests {
     fn key(id: impl Into<bson::Bson>) -> String {
         let document = bson::serialize_to_vec(&bson::doc! {"": id.into()}).unwrap();
         let id: Value = raw::elements(&document).next().unwrap().1.into();
-        Keys::new("pages", id.get()).state
+        StateKeys::new("pages", id.get()).state
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         let text = |text: &str| {
             let mut value = Vec::new();
             raw::write_text_value(&mut value, text);
-            Keys::new("pages", ValueRef { kind: ElementType::String, bytes: &value })
+            StateKeys::new("pages", ValueRef { kind: ElementType::String, bytes: &value })
         };
         assert_eq!(text("a").fill, "tidegate:fill:pages:a");
         assert_ne!(text("a").fill, text("a:fill").state);

@@ -13,7 +13,7 @@ mod program;
 use std::collections::HashMap;
 use std::time::Duration;
 
-pub use self::key::Keys;
+pub use self::key::StateKeys;
 pub use self::program::{Program, is_exact};
 use crate::change::CollectionId;
 use crate::change::Collections;

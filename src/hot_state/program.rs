@@ -6,7 +6,7 @@
 use super::flat::{self, Leaf};
 use super::json;
 use crate::change::Op;
-use crate::coalesce::{FieldUpdate, Known, Merge, Merged, Update};
+use crate::coalesce::{Constant, FieldUpdate, Merge, Merged, Update};
 use crate::raw::{self, Number};
 
 /// More fields than these, or bytes, are not sent to Redis, which does nothing else meanwhile.
@@ -24,7 +24,7 @@ pub fn is_exact(update: &Update) -> bool {
         // What a JSON Patch makes of arrays is not followed.
         Update::Fields(fields) if fields.steps().next().is_some() => false,
         Update::Fields(fields) => fields.iter().all(|(_, field)| match field {
-            FieldUpdate::Known(_) | FieldUpdate::Push(_) | FieldUpdate::Merge(_) => true,
+            FieldUpdate::Constant(_) | FieldUpdate::Push(_) | FieldUpdate::Merge(_) => true,
             FieldUpdate::Other(Op::Inc, by) => {
                 matches!(by.get().number(), Some(Number::Int32(_) | Number::Int64(_)))
             }
@@ -79,7 +79,7 @@ impl Program {
 
     fn field(&mut self, path: &str, field: &FieldUpdate) -> Option<()> {
         match field {
-            FieldUpdate::Known(known) => self.known(path, known),
+            FieldUpdate::Constant(known) => self.known(path, known),
             FieldUpdate::Merge(merge) => self.merge(path, merge),
             FieldUpdate::Push(elements) => self.add(["P", path, &json::elements(elements.iter())]),
             FieldUpdate::Other(Op::Inc, by) => self.add(["I", path, &json::relaxed(by.get())]),
@@ -87,8 +87,8 @@ impl Program {
         }
     }
 
-    fn known(&mut self, path: &str, known: &Known) -> Option<()> {
-        if *known == Known::Missing {
+    fn known(&mut self, path: &str, known: &Constant) -> Option<()> {
+        if *known == Constant::Missing {
             return self.add(["U", path]);
         }
         let mut out = Vec::new();
@@ -106,7 +106,7 @@ impl Program {
         merge.fields().try_for_each(|(key, field)| {
             let path = format!("{path}.{key}");
             match field {
-                Merged::Known(known) => self.known(&path, known),
+                Merged::Constant(known) => self.known(&path, known),
                 Merged::Merge(merge) => self.merge(&path, merge),
             }
         })

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Shared;
+use super::HttpState;
 use crate::config::Keys;
 use crate::config::{Config, Delivery, QueueKind};
-use crate::source::{Fate, Fates, Redis};
+use crate::source::{DeliveryStatus, DeliveryStatuses, Redis};
 
 /// The longest wait. The listener gives a client more than this and [`REPLY`] together until its answer begins.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ pub struct Asked(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    fates: Fates,
+    fates: DeliveryStatuses,
     /// By key; only lists that are read without removal have offsets that Redis tells.
     queues: Vec<(String, Option<Keys>)>,
     waiting: Semaphore,
@@ -45,12 +45,16 @@ impl Asked {
             (queue.key.clone(), keys)
         };
         let queues = config.queues.iter().map(keys).collect();
-        Asked(Arc::new(Inner { fates: Fates::new(redis), queues, waiting: Semaphore::new(WAITING) }))
+        Asked(Arc::new(Inner {
+            fates: DeliveryStatuses::new(redis),
+            queues,
+            waiting: Semaphore::new(WAITING),
+        }))
     }
 }
 
 pub(super) async fn durable(
-    State(shared): State<Shared>,
+    State(shared): State<HttpState>,
     Path((queue, offset)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
@@ -64,9 +68,9 @@ pub(super) async fn durable(
     }
 }
 
-type Refusal = (StatusCode, &'static str);
+type HttpError = (StatusCode, &'static str);
 
-async fn answer(asked: &Inner, key: &str, offset: &str, query: &str) -> Result<Value, Refusal> {
+async fn answer(asked: &Inner, key: &str, offset: &str, query: &str) -> Result<Value, HttpError> {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
     const LATER: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
     let queue = asked.queues.iter().find(|(known, _)| known == key);
@@ -86,13 +90,13 @@ async fn answer(asked: &Inner, key: &str, offset: &str, query: &str) -> Result<V
         let asking = timeout(REPLY, asked.fates.of(keys, offset)).await;
         let fate = asking.ok().and_then(Result::ok).ok_or((LATER, "Redis does not answer"))?;
         let left = deadline.saturating_duration_since(Instant::now());
-        if fate != Fate::Pending || left.is_zero() {
+        if fate != DeliveryStatus::Pending || left.is_zero() {
             let (state, durable) = match fate {
-                Fate::Durable => ("durable", true),
-                Fate::Dead => ("dead", false),
-                Fate::Settled => ("settled", false),
-                Fate::Pending => ("pending", false),
-                Fate::Unknown => ("unknown", false),
+                DeliveryStatus::Durable => ("durable", true),
+                DeliveryStatus::Dead => ("dead", false),
+                DeliveryStatus::Settled => ("settled", false),
+                DeliveryStatus::Pending => ("pending", false),
+                DeliveryStatus::Unknown => ("unknown", false),
             };
             return Ok(json!({
                 "queue": key, "offset": offset.to_string(), "state": state, "durable": durable

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     /// Connections at once; more wait to be accepted.
     pub(super) connections: usize,
     /// From the first byte of a request until the answer begins, and between two pieces of the answer.
@@ -25,22 +25,22 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         // Longer idle than scrapes are usually apart, so that they keep their connection.
-        Limits { connections: 64, request: Duration::from_secs(10), idle: Duration::from_secs(90) }
+        ConnectionLimits { connections: 64, request: Duration::from_secs(10), idle: Duration::from_secs(90) }
     }
 }
 
-/// A listener whose connections keep to [`Limits`].
+/// A listener whose connections keep to [`ConnectionLimits`].
 pub(super) struct Limited {
     listener: TcpListener,
-    limits: Limits,
+    limits: ConnectionLimits,
     free: Arc<Semaphore>,
 }
 
 impl Limited {
-    pub(super) fn new(listener: TcpListener, limits: Limits) -> Self {
+    pub(super) fn new(listener: TcpListener, limits: ConnectionLimits) -> Self {
         Limited { listener, limits, free: Arc::new(Semaphore::new(limits.connections)) }
     }
 }
@@ -71,7 +71,7 @@ impl Listener for Limited {
 /// A connection that fails when its client lets it wait too long.
 pub(super) struct Connection {
     stream: TcpStream,
-    limits: Limits,
+    limits: ConnectionLimits,
     /// An answer was given and nothing came since.
     between_requests: bool,
     deadline: Pin<Box<Sleep>>,

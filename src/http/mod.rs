@@ -18,12 +18,12 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 pub use self::durable::Asked;
-use self::limited::{Limited, Limits};
+use self::limited::{ConnectionLimits, Limited};
 use crate::metrics::Exporter;
 use crate::status::Status;
 
 #[derive(Clone)]
-struct Shared {
+struct HttpState {
     status: Arc<Status>,
     exporter: Exporter,
     asked: Asked,
@@ -39,11 +39,11 @@ pub async fn serve(
     exporter: Exporter,
     asked: Asked,
 ) -> std::io::Result<()> {
-    serve_within(Limits::default(), listener, status, exporter, asked).await
+    serve_within(ConnectionLimits::default(), listener, status, exporter, asked).await
 }
 
 async fn serve_within(
-    limits: Limits,
+    limits: ConnectionLimits,
     listener: TcpListener,
     status: Arc<Status>,
     exporter: Exporter,
@@ -62,7 +62,7 @@ async fn serve_within(
             (StatusCode::NOT_FOUND, Json(json!({ "error": "no such page", "pages": paths })))
         })
         .layer(map_response(guarded))
-        .with_state(Shared { status, exporter, asked });
+        .with_state(HttpState { status, exporter, asked });
     axum::serve(Limited::new(listener, limits), router).await
 }
 
@@ -82,18 +82,18 @@ async fn guarded(mut response: Response) -> Response {
     response
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
+async fn metrics(State(shared): State<HttpState>) -> Response {
     let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
     ([content_type], shared.exporter.render()).into_response()
 }
 
-async fn readyz(State(shared): State<Shared>) -> Response {
+async fn readyz(State(shared): State<HttpState>) -> Response {
     let code = if shared.status.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(shared.status.readiness())).into_response()
 }
 
 /// With `?since=N`, the history too, from look N on.
-async fn told(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
+async fn told(State(shared): State<HttpState>, RawQuery(query): RawQuery) -> Response {
     let asked = query.iter().flat_map(|query| query.split('&')).find_map(|part| part.strip_prefix("since="));
     let Some(since) = asked.map(str::parse).transpose().ok() else {
         let error = json!({ "error": "since must be a number, as history.next of an earlier answer" });
@@ -102,6 +102,6 @@ async fn told(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Respon
     Json(shared.status.to_json(since)).into_response()
 }
 
-async fn config(State(shared): State<Shared>) -> String {
+async fn config(State(shared): State<HttpState>) -> String {
     shared.status.config_toml()
 }

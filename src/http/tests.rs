@@ -19,7 +19,7 @@ struct Served {
     _runtime: tokio::runtime::Runtime,
 }
 
-fn served(limits: Limits) -> Served {
+fn served(limits: ConnectionLimits) -> Served {
     let text = r#"{ "queues": [{ "key": "edits" }], "redis": { "url": "redis://:hunter2@localhost" } }"#;
     let config: Config = serde_json::from_str(text).unwrap();
     let asked = Asked::new(Redis::new(&config.redis).unwrap(), &config);
@@ -77,7 +77,7 @@ fn wait_until_closed(stream: &mut TcpStream) -> Vec<u8> {
 
 #[test]
 fn metrics_are_prometheus_text() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let (code, head, body) = get(served.address, "/metrics");
     assert_eq!(code, 200);
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -90,7 +90,7 @@ fn metrics_are_prometheus_text() {
 
 #[test]
 fn readiness_follows_the_dependencies_and_liveness_does_not() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let ready = || get_json(served.address, "/readyz");
     let (code, body) = ready();
     assert_eq!((code, &body["ready"]), (503, &Value::from(false)));
@@ -115,7 +115,7 @@ fn readiness_follows_the_dependencies_and_liveness_does_not() {
 
 #[test]
 fn the_status_tells_queues_and_configuration_but_no_password() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let (code, body) = get_json(served.address, "/status");
     assert_eq!(code, 200);
     assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
@@ -128,7 +128,7 @@ fn the_status_tells_queues_and_configuration_but_no_password() {
 
 #[test]
 fn the_status_tells_the_history_from_where_it_is_asked_for() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let (_, body) = get_json(served.address, "/status");
     assert!(body.get("history").is_none(), "{body}");
     let (_, body) = get_json(served.address, "/status?x=1&since=0");
@@ -138,7 +138,7 @@ fn the_status_tells_the_history_from_where_it_is_asked_for() {
 
 #[test]
 fn the_configuration_is_shown_as_it_is_written_but_for_the_password() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let (code, head, body) = get(served.address, "/config");
     assert_eq!(code, 200);
     assert!(head.contains("content-type: text/plain"), "{head}");
@@ -147,7 +147,7 @@ fn the_configuration_is_shown_as_it_is_written_but_for_the_password() {
 
 #[test]
 fn the_page_is_whole_by_itself_and_may_do_nothing_else() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let (_, _, page) = get(served.address, "/");
     for attribute in ["src=\"", "href=\""] {
         let named: Vec<_> = page.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()).collect();
@@ -182,7 +182,7 @@ fn the_page_is_whole_by_itself_and_may_do_nothing_else() {
 
 #[test]
 fn every_answer_is_guarded() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     for path in ["/", "/page.css", "/page.js", "/metrics", "/livez", "/readyz", "/status", "/config", "/none"]
     {
         let (_, head, _) = request(served.address, "GET", path, "Origin: http://evil.example\r\n");
@@ -205,7 +205,7 @@ fn every_answer_is_guarded() {
 
 #[test]
 fn other_pages_and_methods_are_refused() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let (code, body) = get_json(served.address, "/favicon.ico");
     assert_eq!((code, &body["error"]), (404, &Value::from("no such page")));
     for path in ["/", "/metrics", "/status", "/config"] {
@@ -215,7 +215,7 @@ fn other_pages_and_methods_are_refused() {
 
 #[test]
 fn endless_headers_are_refused() {
-    let served = served(Limits::default());
+    let served = served(ConnectionLimits::default());
     let mut stream = connect(served.address);
     let line = format!("X: {}\r\n", "x".repeat(8000));
     let mut sent = write!(stream, "GET /livez HTTP/1.1\r\nHost: t\r\n");
@@ -230,7 +230,7 @@ fn endless_headers_are_refused() {
 
 #[test]
 fn a_client_that_never_ends_its_request_is_cut_off() {
-    let served = served(Limits { request: Duration::from_secs(1), ..Limits::default() });
+    let served = served(ConnectionLimits { request: Duration::from_secs(1), ..ConnectionLimits::default() });
     let mut silent = connect(served.address);
     assert!(wait_until_closed(&mut silent).is_empty());
     let mut trickling = connect(served.address);
@@ -249,7 +249,7 @@ fn a_client_that_never_ends_its_request_is_cut_off() {
 
 #[test]
 fn an_idle_connection_is_closed_and_a_kept_one_answers_again() {
-    let served = served(Limits { idle: Duration::from_secs(2), ..Limits::default() });
+    let served = served(ConnectionLimits { idle: Duration::from_secs(2), ..ConnectionLimits::default() });
     let mut kept = connect(served.address);
     for _ in 0..2 {
         write!(kept, "GET /livez HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
@@ -262,8 +262,11 @@ fn an_idle_connection_is_closed_and_a_kept_one_answers_again() {
 
 #[test]
 fn too_many_connections_wait_for_a_place() {
-    let served =
-        served(Limits { connections: 2, request: Duration::from_secs(1), idle: Duration::from_secs(60) });
+    let served = served(ConnectionLimits {
+        connections: 2,
+        request: Duration::from_secs(1),
+        idle: Duration::from_secs(60),
+    });
     let hogs = [connect(served.address), connect(served.address)];
     // Answered once a hog has had its time.
     assert_eq!(get(served.address, "/livez").0, 200);

@@ -10,17 +10,17 @@ use std::ops::RangeInclusive;
 use tokio::time::Instant;
 
 use super::durable::Durable;
-use super::fate::{Fate, fate};
 use super::pending::Pending;
 use super::quarantine::Withheld;
 use super::reread::{Reread, Span};
-use super::settling::{condemned, look, withhold};
+use super::resolve::{Resolution, resolve};
+use super::settle::{condemned, look, withhold};
 use crate::change::EntityRef;
 use crate::coalesce::PendingUpdate;
 use crate::dead_letter::{Dead, Rejection};
+use crate::ledger::Outcome;
 use crate::ownership::Owned;
 use crate::retry::Backoff;
-use crate::settle::Outcome;
 use crate::sink::Write;
 use crate::sink::{Refusal, SinkError, Verdict};
 use crate::source::SourceError;
@@ -266,13 +266,13 @@ async fn judge(queue: &Owned, write: &mut Write, verdict: Verdict) -> Judged {
     };
     let Some(found) = found.first() else { return Judged::Again };
     let offset = write.segment.first;
-    match fate(&write.segment, *found, refusal.as_ref(), recorded.contains_key(&offset)) {
-        Fate::Applied => Judged::Applied,
-        Fate::AppliedBefore => Judged::AppliedBefore,
-        Fate::Refused(rejection) => Judged::Refused(rejection),
+    match resolve(&write.segment, *found, refusal.as_ref(), recorded.contains_key(&offset)) {
+        Resolution::Applied => Judged::Applied,
+        Resolution::AppliedBefore => Judged::AppliedBefore,
+        Resolution::Refused(rejection) => Judged::Refused(rejection),
         // Of one event that is: it was refused before, and Redis has forgotten it.
-        Fate::InPart(_) => recorded.remove(&offset).map_or(Judged::AppliedBefore, Judged::Refused),
-        Fate::Again => Judged::Again,
+        Resolution::InPart(_) => recorded.remove(&offset).map_or(Judged::AppliedBefore, Judged::Refused),
+        Resolution::Again => Judged::Again,
     }
 }
 

@@ -4,15 +4,15 @@
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
 mod durable;
-mod fate;
 mod history;
 mod isolate;
 mod parking;
 pub mod pending;
+mod proof;
 mod quarantine;
 mod reread;
-mod settling;
-mod vouch;
+mod resolve;
+mod settle;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,14 +26,14 @@ use tokio::time::{Instant, sleep_until};
 use self::parking::park;
 use self::pending::Pending;
 use self::quarantine::{Quarantine, Unparked, Withheld, shared_name};
-use self::settling::settle;
+use self::settle::settle;
 use crate::batch::{Policy, Trigger};
 use crate::buffer::Reserved;
 use crate::change::{Chunk, CollectionId};
 use crate::coalesce::Folded;
 use crate::history::Record;
+use crate::ledger::Unsettled;
 use crate::ownership::Owned;
-use crate::settle::Unsettled;
 use crate::source::SourceError;
 use crate::status::LaneStatus;
 

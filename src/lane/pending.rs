@@ -8,11 +8,11 @@ use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use super::quarantine::{Unparked, Withheld};
-use crate::batch::Held;
+use crate::batch::Backlog;
 use crate::change::{Entity, EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
 use crate::history::{Record, Records};
-use crate::settle::{Ledger, Unsettled};
+use crate::ledger::{Ledger, Unsettled};
 use crate::sink::Write;
 
 /// The pending updates of one lane.
@@ -22,7 +22,7 @@ pub struct Pending {
     unsettled: Unsettled,
     /// Places in `entries`, by entity.
     by_entity: HashTable<usize>,
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<PendingEntity>>,
     free: Vec<usize>,
     /// Places in `entries`, oldest event first.
     order: VecDeque<usize>,
@@ -30,7 +30,7 @@ pub struct Pending {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct PendingEntity {
     hash: u64,
     entity: Entity,
     since: Instant,
@@ -47,7 +47,7 @@ struct Entry {
 /// An entry without its update: table slot, id, place in the order.
 const ENTRY_OVERHEAD: usize = 256;
 
-impl Entry {
+impl PendingEntity {
     fn is(&self, entity: EntityRef<'_>) -> bool {
         self.entity.get() == entity
     }
@@ -105,7 +105,7 @@ impl Pending {
             self.bytes = self.bytes - before + entry.update.bytes();
             return folded;
         }
-        let entry = Entry {
+        let entry = PendingEntity {
             hash: placed.hash,
             entity: entity.into(),
             since,
@@ -143,7 +143,7 @@ impl Pending {
         kept
     }
 
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: PendingEntity) {
         self.bytes += entry.bytes();
         let (hash, entries) = (entry.hash, &mut self.entries);
         let at = match self.free.pop() {
@@ -160,7 +160,7 @@ impl Pending {
         self.order.push_back(at);
     }
 
-    fn remove(&mut self, at: usize) -> Option<Entry> {
+    fn remove(&mut self, at: usize) -> Option<PendingEntity> {
         let entry = self.entries[at].take()?;
         if let Ok(found) = self.by_entity.find_entry(entry.hash, |other| *other == at) {
             found.remove();
@@ -258,7 +258,16 @@ impl Pending {
         let record_bytes = records.iter().map(Record::bytes).sum();
         let refused_since = Some(since);
         self.unsettled.absorb(unsettled);
-        self.insert(Entry { hash, entity, since, update, records, record_bytes, refused_since, parked });
+        self.insert(PendingEntity {
+            hash,
+            entity,
+            since,
+            update,
+            records,
+            record_bytes,
+            refused_since,
+            parked,
+        });
     }
 
     /// The offset of the oldest event.
@@ -270,7 +279,7 @@ impl Pending {
     /// The offset of the oldest event that the queue must keep, where entities are in any order.
     #[must_use]
     pub(super) fn first_of_all(&self) -> Option<i64> {
-        self.entries.iter().flatten().filter_map(Entry::first).min()
+        self.entries.iter().flatten().filter_map(PendingEntity::first).min()
     }
 
     /// The spans of offsets, by entity, of events that are not parked.
@@ -304,7 +313,16 @@ impl Pending {
             batch.bytes = batch.bytes + entry.bytes() - before;
             self.unsettled.absorb(batch.unsettled.split(update.events()));
             let parked = Vec::new();
-            self.insert(Entry { hash, entity, since, update, records, record_bytes, refused_since, parked });
+            self.insert(PendingEntity {
+                hash,
+                entity,
+                since,
+                update,
+                records,
+                record_bytes,
+                refused_since,
+                parked,
+            });
         }
         batch
     }
@@ -324,7 +342,7 @@ impl Pending {
         self.oldest().and_then(|entry| entry.update.ts())
     }
 
-    fn oldest(&self) -> Option<&Entry> {
+    fn oldest(&self) -> Option<&PendingEntity> {
         // Entities are added in the order of their oldest events, and leave with all of them.
         self.order.front().and_then(|at| self.entries[*at].as_ref())
     }
@@ -343,9 +361,9 @@ impl Pending {
 
     /// What the batch policy goes by.
     #[must_use]
-    pub fn held(&self, now: Instant) -> Held {
+    pub fn held(&self, now: Instant) -> Backlog {
         let waited = self.since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        Held { ops: self.entities(), events: self.events(), bytes: self.bytes, waited }
+        Backlog { ops: self.entities(), events: self.events(), bytes: self.bytes, waited }
     }
 
     /// Entities with a pending update.

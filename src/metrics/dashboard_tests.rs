@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::promtool::promtool;
-use super::{Kind, Metric};
+use super::{Metric, MetricKind};
 
 const DASHBOARDS: [(&str, &str); 2] = [
     ("overview", include_str!("../../dashboards/overview.json")),
@@ -52,8 +52,8 @@ pub(super) fn metric_of(series: &str) -> Option<Metric> {
     Metric::ALL.into_iter().find(|metric| {
         let spec = metric.spec();
         match spec.kind {
-            Kind::Counter | Kind::Gauge => series == spec.name,
-            Kind::Histogram(_) => series
+            MetricKind::Counter | MetricKind::Gauge => series == spec.name,
+            MetricKind::Histogram(_) => series
                 .strip_prefix(spec.name)
                 .is_some_and(|suffix| ["_bucket", "_sum", "_count"].contains(&suffix)),
         }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Kind, Metric, Op};
+use super::{Metric, MetricKind, WriteOp};
 use crate::batch::Trigger;
 use crate::dead_letter::Reason;
 use crate::hot_state::Refreshed;
@@ -51,7 +51,7 @@ fn values(label: &str) -> String {
         "version" => "The version of the program.".to_owned(),
         "dependency" => list(["redis", "mongodb"]),
         "reason" => list(Reason::ALL.map(Reason::label)),
-        "op" => list(Op::ALL.map(Op::label)),
+        "op" => list(WriteOp::ALL.map(WriteOp::label)),
         "outcome" => list(Refreshed::ALL.map(Refreshed::label)),
         "trigger" => list(Trigger::ALL.map(Trigger::label)),
         "class" => list(Class::ALL.map(Class::label)),
@@ -75,7 +75,7 @@ fn page() -> String {
         "### Buckets\n\nUpper bounds, in the unit of the name.\n\n| name | bounds |\n| --- | --- |\n",
     );
     for metric in Metric::ALL {
-        if let Kind::Histogram(bounds) = metric.spec().kind {
+        if let MetricKind::Histogram(bounds) = metric.spec().kind {
             let bounds: Vec<_> = bounds.iter().map(f64::to_string).collect();
             writeln!(out, "| `{}` | {} |", metric.spec().name, bounds.join(", ")).unwrap();
         }
@@ -114,7 +114,7 @@ fn names_are_unique_and_tell_type_and_unit() {
     for metric in Metric::ALL {
         let spec = metric.spec();
         assert!(spec.name.starts_with("tidegate_"), "{}", spec.name);
-        assert_eq!(spec.name.ends_with("_total"), spec.kind == Kind::Counter, "{}", spec.name);
+        assert_eq!(spec.name.ends_with("_total"), spec.kind == MetricKind::Counter, "{}", spec.name);
         assert!(spec.help.ends_with('.') && !spec.help.contains('|'), "{}", spec.name);
         if let Some(unit) = spec.unit {
             assert!(spec.name.ends_with(&format!("_{}", unit.as_str())), "{}", spec.name);

@@ -9,7 +9,7 @@ use metrics::Recorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use parking_lot::RwLock;
 
-use super::list::{Kind, Metric};
+use super::list::{Metric, MetricKind};
 use super::{QueueMetrics, process};
 
 /// Renders all metrics.
@@ -24,7 +24,7 @@ pub(crate) fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
     let mut builder = PrometheusBuilder::new();
     for metric in Metric::ALL {
         let spec = metric.spec();
-        if let Kind::Histogram(bounds) = spec.kind {
+        if let MetricKind::Histogram(bounds) = spec.kind {
             builder = builder.set_buckets_for_metric(Matcher::Full(spec.name.to_owned()), bounds)?;
         }
     }
@@ -32,9 +32,11 @@ pub(crate) fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
     for metric in Metric::ALL {
         let spec = metric.spec();
         match spec.kind {
-            Kind::Counter => recorder.describe_counter(spec.name.into(), spec.unit, spec.help.into()),
-            Kind::Gauge => recorder.describe_gauge(spec.name.into(), spec.unit, spec.help.into()),
-            Kind::Histogram(_) => recorder.describe_histogram(spec.name.into(), spec.unit, spec.help.into()),
+            MetricKind::Counter => recorder.describe_counter(spec.name.into(), spec.unit, spec.help.into()),
+            MetricKind::Gauge => recorder.describe_gauge(spec.name.into(), spec.unit, spec.help.into()),
+            MetricKind::Histogram(_) => {
+                recorder.describe_histogram(spec.name.into(), spec.unit, spec.help.into())
+            }
         }
     }
     let handle = recorder.handle();
@@ -88,7 +90,7 @@ mod tests {
     use crate::batch::Trigger;
     use crate::change::CollectionId;
     use crate::metrics::promtool::promtool;
-    use crate::metrics::{Op, WriteMetrics};
+    use crate::metrics::{WriteMetrics, WriteOp};
 
     fn rendered() -> String {
         let (recorder, exporter) = recorder().unwrap();
@@ -99,7 +101,7 @@ mod tests {
             exporter.add(Arc::new(queue));
             let writes = WriteMetrics::new(&collections);
             writes.batch(Trigger::Delay, 5, 100);
-            writes.writes(CollectionId(0), Op::Update, 5);
+            writes.writes(CollectionId(0), WriteOp::Update, 5);
             writes.write_duration(CollectionId(0), Duration::from_millis(3));
             crate::metrics::gauge(Metric::Up, &[("dependency", "redis")]).set(1.0);
             let _receipts = crate::metrics::ReceiptMetrics::default();

@@ -2,8 +2,8 @@
 
 use metrics::Unit;
 
-use Kind::{Counter, Gauge, Histogram};
 use Metric as M;
+use MetricKind::{Counter, Gauge, Histogram};
 
 /// Every metric, without the prefix `tidegate_`. A contract with dashboards and alerts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Metric {
 
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -61,7 +61,7 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
-impl Kind {
+impl MetricKind {
     /// Prometheus' word for it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -79,7 +79,7 @@ pub struct Spec {
     /// The name, with prefix and unit.
     pub name: &'static str,
     /// The type.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The unit, where it has one.
     pub unit: Option<Unit>,
     /// The names of its labels.

@@ -23,7 +23,7 @@ use parking_lot::RwLock;
 pub use self::exporter::Exporter;
 #[cfg(test)]
 pub(crate) use self::exporter::recorder;
-pub use self::list::{Kind, Metric, Spec};
+pub use self::list::{Metric, MetricKind, Spec};
 pub use self::receipts::ReceiptMetrics;
 pub use self::tally::Tally;
 use self::weighted::WeightedHistogram;
@@ -203,7 +203,7 @@ fn persisted(queue: &str, collection: &str) -> Tally {
 
 /// What a statement does to its document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
+pub enum WriteOp {
     /// A document that is new.
     Insert,
     /// Operations on fields.
@@ -216,26 +216,27 @@ pub enum Op {
     Compact,
 }
 
-impl Op {
+impl WriteOp {
     /// All of them.
-    pub const ALL: [Op; 5] = [Op::Insert, Op::Update, Op::Replace, Op::Delete, Op::Compact];
+    pub const ALL: [WriteOp; 5] =
+        [WriteOp::Insert, WriteOp::Update, WriteOp::Replace, WriteOp::Delete, WriteOp::Compact];
 
     /// The metric's label value.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Op::Insert => "insert",
-            Op::Update => "update",
-            Op::Replace => "replace",
-            Op::Delete => "delete",
-            Op::Compact => "compact",
+            WriteOp::Insert => "insert",
+            WriteOp::Update => "update",
+            WriteOp::Replace => "replace",
+            WriteOp::Delete => "delete",
+            WriteOp::Compact => "compact",
         }
     }
 }
 
 /// The metrics of writing to one collection.
 struct CollectionMetrics {
-    writes: [Counter; Op::ALL.len()],
+    writes: [Counter; WriteOp::ALL.len()],
     hot_states: [Counter; Refreshed::ALL.len()],
     duration: Histogram,
 }
@@ -243,7 +244,8 @@ struct CollectionMetrics {
 impl CollectionMetrics {
     fn new(name: &str) -> Self {
         CollectionMetrics {
-            writes: Op::ALL.map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())])),
+            writes: WriteOp::ALL
+                .map(|op| counter(Metric::Writes, &[("collection", name), ("op", op.label())])),
             hot_states: Refreshed::ALL.map(|outcome| {
                 counter(Metric::HotStates, &[("collection", name), ("outcome", outcome.label())])
             }),
@@ -300,7 +302,7 @@ impl WriteMetrics {
     }
 
     /// Counts statements that MongoDB applied.
-    pub fn writes(&self, collection: CollectionId, op: Op, statements: u64) {
+    pub fn writes(&self, collection: CollectionId, op: WriteOp, statements: u64) {
         if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
             metrics.writes[op as usize].increment(statements);
         }

@@ -24,14 +24,14 @@ use crate::commit::Tracker;
 use crate::config::Config;
 use crate::dead_letter::{Dead, render};
 use crate::health::Health;
+use crate::ledger::{Ledger, Outcome};
 use crate::live_settings::LiveSettings;
 use crate::mapping::Mapping;
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::receipts::{Receipts, Teller};
-use crate::settle::{Ledger, Outcome};
 use crate::sink::{Guard, Sink, Write};
-use crate::source::{Letter, Redis, Source, SourceError};
+use crate::source::{DeadLetterRecord, Redis, Source, SourceError};
 use crate::status::{QueueStatus, Status};
 use crate::tail_clock::TailClock;
 use crate::trace::Traceparent;
@@ -196,13 +196,13 @@ impl Owned {
     /// The ownership has ended.
     pub async fn bury(&self, letters: &[Dead<'_>]) -> Result<(), SourceError> {
         let now = bson::DateTime::now();
-        let kept: Vec<Letter> = letters
+        let kept: Vec<DeadLetterRecord> = letters
             .iter()
             .map(|dead| {
                 let Dead { offset, rejection, traceparent, .. } = dead;
                 let traceparent = traceparent.map(tracing::field::display);
                 tracing::debug!(queue = self.key, offset, traceparent, reason = %rejection, "dead letter");
-                Letter { offset: *offset, json: render(dead, &self.key, now) }
+                DeadLetterRecord { offset: *offset, json: render(dead, &self.key, now) }
             })
             .collect();
         self.source.bury(&kept).await?;

@@ -14,14 +14,14 @@ const MAX_BYTES: usize = 64 << 20;
 /// Which events of a queue are parked.
 #[derive(Debug, Default)]
 pub struct Parked {
-    known: Mutex<Known>,
+    known: Mutex<ParkedEvents>,
     /// Held while the queue is committed, and while events are forgotten here. Either moves the dead letter of an event
     /// that is in both places, and which of them is told by where the base is.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct ParkedEvents {
     /// Offsets, and each event's bytes.
     events: BTreeMap<i64, usize>,
     bytes: usize,
@@ -32,7 +32,7 @@ impl Parked {
     #[must_use]
     pub fn new(offsets: Vec<i64>) -> Self {
         let events = offsets.into_iter().map(|offset| (offset, 0)).collect();
-        Parked { known: Mutex::new(Known { events, bytes: 0 }), turn: tokio::sync::Mutex::default() }
+        Parked { known: Mutex::new(ParkedEvents { events, bytes: 0 }), turn: tokio::sync::Mutex::default() }
     }
 
     /// Whether one more may be parked.

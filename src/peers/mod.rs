@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::ability::{Fitness, Reach};
 pub use self::assign::assign;
 use crate::config::Keys;
-use crate::source::{Beat, Members, Redis, Rights, Roster, SourceError};
+use crate::source::{Beat, Instances, Redis, Rights, Roster, SourceError};
 use crate::status::Status;
 
 /// The longest time between two heartbeats. A queue that is given up is taken by the next owner after one or two.
@@ -207,7 +207,7 @@ impl Peers {
         beats
     }
 
-    fn shares(&self, members: &[Members]) -> Vec<Share> {
+    fn shares(&self, members: &[Instances]) -> Vec<Share> {
         let queues: Vec<_> = self
             .queues
             .iter()

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::ownership::Owned;
-use crate::source::{Look, Source, SourceError};
+use crate::source::{QueueLook, Source, SourceError};
 
 /// Commits until `done`, and then what is left.
 ///
@@ -65,7 +65,7 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
         lease.renew().await?;
     }
     let settled_to = queue.tracker.lock().settled_to();
-    let Look { depth, dead, oldest } = queue.source.look(settled_to).await?;
+    let QueueLook { depth, dead, oldest } = queue.source.look(settled_to).await?;
     if depth.elements == 0 && queue.recovered.is_cancelled() && queue.tracker.lock().is_drained() {
         queue.gets_on();
     }

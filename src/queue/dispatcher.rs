@@ -11,8 +11,8 @@ use crate::dead_letter::{Dead, Reason, Rejection};
 use crate::decode::Decoder;
 use crate::history::Record;
 use crate::lane::Input;
+use crate::ledger::{Outcome, Unsettled};
 use crate::ownership::Owned;
-use crate::settle::{Outcome, Unsettled};
 use crate::source::{SourceError, Window};
 use crate::trace::{self, Traceparent};
 
@@ -56,8 +56,8 @@ impl Dispatcher {
     pub(super) async fn share_out_parked(&mut self, window: &Window) -> Result<(), SourceError> {
         let (queue, lanes) = (Arc::clone(&self.queue), self.lanes.len());
         let unsettled = queue.ledger.receive(window.len() as u64);
-        let mut decoded = Decoded::new(window, lanes, unsettled);
-        decoded.read(&queue, &mut self.decoder, window, Kept::Parked);
+        let mut decoded = DecodedWindow::new(window, lanes, unsettled);
+        decoded.read(&queue, &mut self.decoder, window, EventPlace::Parked);
         let refused: Vec<i64> = decoded.rejected.iter().map(|rejected| rejected.0).collect();
         decoded.bury(&queue).await?;
         queue.unpark(&[&*decoded.buried, &*refused].concat()).await?;
@@ -109,8 +109,8 @@ async fn decode(
     lanes: usize,
 ) -> Result<Vec<(usize, Input)>, SourceError> {
     let Some(checkpoint) = window.checkpoint() else { return Ok(Vec::new()) };
-    let mut decoded = Decoded::new(window, lanes, unsettled);
-    decoded.read(queue, decoder, window, Kept::InQueue);
+    let mut decoded = DecodedWindow::new(window, lanes, unsettled);
+    decoded.read(queue, decoder, window, EventPlace::InQueue);
     decoded.bury(queue).await?;
     let shares = decoded.shares();
     let inputs: Vec<_> = shares
@@ -138,7 +138,7 @@ async fn decode(
 
 /// Where events are that are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kept {
+enum EventPlace {
     InQueue,
     Parked,
 }
@@ -147,7 +147,7 @@ enum Kept {
 type Rejected<'w> = (i64, &'w [u8], Rejection, Option<Traceparent>, Option<Entity>);
 
 /// What came of a window.
-struct Decoded<'w> {
+struct DecodedWindow<'w> {
     chunks: Vec<Chunk>,
     records: Vec<Vec<Record>>,
     rejected: Vec<Rejected<'w>>,
@@ -156,10 +156,10 @@ struct Decoded<'w> {
     unsettled: Unsettled,
 }
 
-impl<'w> Decoded<'w> {
+impl<'w> DecodedWindow<'w> {
     fn new(window: &Window, lanes: usize, unsettled: Unsettled) -> Self {
         let room = || Chunk::with_room(window.len(), window.bytes(), lanes);
-        Decoded {
+        DecodedWindow {
             chunks: (0..lanes).map(|_| room()).collect(),
             records: (0..lanes).map(|_| Vec::new()).collect(),
             rejected: Vec::new(),
@@ -169,14 +169,14 @@ impl<'w> Decoded<'w> {
     }
 
     /// Decodes the events of a window.
-    fn read(&mut self, queue: &Owned, decoder: &mut Decoder, window: &'w Window, kept: Kept) {
+    fn read(&mut self, queue: &Owned, decoder: &mut Decoder, window: &'w Window, kept: EventPlace) {
         let lanes = self.chunks.len();
         // Else nobody asks for the traces of writes.
         let keeps_traces = trace::is_logged();
         let (mut route, mut skipped) = (None, 0);
         let buried = queue.buried.lock();
         // What is parked comes from there, and only from there.
-        let may_be_parked = kept == Kept::InQueue && !queue.parked.is_empty();
+        let may_be_parked = kept == EventPlace::InQueue && !queue.parked.is_empty();
         for (offset, event) in window.iter() {
             if may_be_parked && queue.parked.has(offset) {
                 drop(self.unsettled.split(1));
@@ -211,9 +211,9 @@ impl<'w> Decoded<'w> {
                 }
                 Err(rejection) if rejection.reason == Reason::Skipped => {
                     match kept {
-                        Kept::InQueue => skipped += 1,
+                        EventPlace::InQueue => skipped += 1,
                         // The routes have changed since it was parked. It is to be parked no more.
-                        Kept::Parked => self.buried.push(offset),
+                        EventPlace::Parked => self.buried.push(offset),
                     }
                 }
                 Err(rejection) => {

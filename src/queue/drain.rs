@@ -12,16 +12,16 @@ use tokio_util::sync::CancellationToken;
 use super::committer::commit;
 use super::dispatcher::Dispatcher;
 use super::reader::Reader;
-use super::takeover::Taken;
+use super::takeover::Takeover;
 use crate::commit::Tracker;
 use crate::config::Keys;
 use crate::config::{self, Delivery};
 use crate::lane::Lane;
+use crate::ledger::Ledger;
 use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
 use crate::ownership::{Owned, Parked, Shared};
 use crate::retry::Backoff;
-use crate::settle::Ledger;
 use crate::sink::Guard;
 use crate::source::{Pop, Rights, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
@@ -179,7 +179,7 @@ impl Queue {
 
     /// Owns the queue once, if it becomes free before `stop`.
     async fn own(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
-        let Taken { source, id, claim } = match self.config.delivery {
+        let Takeover { source, id, claim } = match self.config.delivery {
             Delivery::AtMostOnce => {
                 let shared = &self.shared;
                 let (health, buffer) = (Arc::clone(&shared.health), Arc::clone(&shared.buffer));
@@ -189,7 +189,7 @@ impl Queue {
                 pop.reach().await?;
                 self.previous.get_or_insert(0);
                 self.choose_mapping(false, 0);
-                Taken { source: Source::Pop(Box::new(pop)), id: self.config.id().to_owned(), claim: None }
+                Takeover { source: Source::Pop(Box::new(pop)), id: self.config.id().to_owned(), claim: None }
             }
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
                 Some(taken) => taken,

@@ -1,9 +1,9 @@
 //! Running a queue: taking over, reading ahead, dispatching to lanes, committing, handing over.
 
 mod committer;
+mod death_mark;
 mod dispatcher;
 mod drain;
-mod mark;
 mod pause;
 mod reader;
 mod recovery;

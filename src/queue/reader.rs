@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::dispatcher::Dispatcher;
 use super::pause::Pause;
 use crate::buffer::Reserved;
+use crate::ledger::Unsettled;
 use crate::ownership::Owned;
 use crate::ownership::WindowSize;
-use crate::settle::Unsettled;
 use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
 use crate::status::Phase;
 
@@ -24,7 +24,7 @@ pub(super) struct Reader {
     pub(super) dispatcher: Dispatcher,
     waiter: Waiter,
     /// What was read last and is to be shared out.
-    held: Option<Held>,
+    held: Option<HeldWindow>,
     /// Events read so far.
     read: u64,
     /// Whether there is a backlog behind what was read.
@@ -32,7 +32,7 @@ pub(super) struct Reader {
     pause: Pause,
 }
 
-struct Held {
+struct HeldWindow {
     window: Window,
     unsettled: Unsettled,
     _memory: Reserved,
@@ -187,12 +187,12 @@ impl Reader {
         let unsettled = self.queue.ledger.receive(events);
         let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
         let since = if events > 0 { self.pause.end() } else { Instant::now() };
-        self.held = Some(Held { window, unsettled, _memory: memory, behind: self.behind, since });
+        self.held = Some(HeldWindow { window, unsettled, _memory: memory, behind: self.behind, since });
     }
 
     /// Shares out the window that is held.
     pub(super) async fn release(&mut self) -> Result<(), SourceError> {
-        let Some(Held { window, unsettled, _memory, behind, since }) = self.held.take() else {
+        let Some(HeldWindow { window, unsettled, _memory, behind, since }) = self.held.take() else {
             return Ok(());
         };
         // Lanes that are told of an end before its last window would send what this still adds to.

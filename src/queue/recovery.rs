@@ -2,17 +2,17 @@
 //!
 //! Where process after process dies over the same events, one of them kills. Then they are worked on in parts, each
 //! committed before the next; the part over which the next process dies is worked on event by event; and the event over
-//! which two more die is set aside, without being read. What counts as a death is told by the [`Mark`].
+//! which two more die is set aside, without being read. What counts as a death is told by the [`DeathMark`].
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::mark::Mark;
+use super::death_mark::DeathMark;
 use super::reader::Reader;
 use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
+use crate::ledger::Outcome;
 use crate::ownership::WindowSize;
-use crate::settle::Outcome;
-use crate::source::{Lease, Part, SourceError, Tries};
+use crate::source::{Deaths, Lease, RecoveryPart, SourceError};
 use crate::status::Phase;
 
 /// Processes that may die over the same events before one is suspected.
@@ -83,7 +83,7 @@ impl Reader {
         &mut self,
         lease: &Lease,
         unsettled: Range<i64>,
-        tries: Tries,
+        tries: Deaths,
     ) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
         let mut at = unsettled.start;
@@ -96,7 +96,7 @@ impl Reader {
         while at < unsettled.end && !self.stop.is_cancelled() {
             let is_one = at < suspect_to;
             let end = queue.source.part_end(at..unsettled.end, if is_one { 1 } else { PART }).await?;
-            self.settle(lease, at..end, Some(Part { end, is_one })).await?;
+            self.settle(lease, at..end, Some(RecoveryPart { end, is_one })).await?;
             at = end;
         }
         Ok(())
@@ -125,17 +125,17 @@ impl Reader {
         &mut self,
         lease: &Lease,
         range: Range<i64>,
-        part: Option<Part>,
+        part: Option<RecoveryPart>,
     ) -> Result<(), SourceError> {
         let (queue, stop) = (Arc::clone(&self.queue), self.stop.clone());
-        let mark = Mark::new(&queue, lease, part);
+        let mark = DeathMark::new(&queue, lease, part);
         tokio::select! {
             settled = self.settle_marked(range, &mark) => settled,
             error = mark.watch(&stop) => Err(error),
         }
     }
 
-    async fn settle_marked(&mut self, range: Range<i64>, mark: &Mark<'_>) -> Result<(), SourceError> {
+    async fn settle_marked(&mut self, range: Range<i64>, mark: &DeathMark<'_>) -> Result<(), SourceError> {
         let mut size = WindowSize::default();
         let mut cursor = range.start;
         while cursor < range.end {

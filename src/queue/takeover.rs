@@ -15,8 +15,8 @@ use crate::peers::Share;
 use crate::retry::Backoff;
 use crate::sink::SinkError;
 use crate::source::{
-    Known, List, Meddling, Source, SourceError, State, Stream, check_version, deletes_at_once, identify,
-    lives, state, version,
+    Interference, KnownQueue, List, QueueState, Source, SourceError, Stream, check_version, deletes_at_once,
+    identify, lives, state, version,
 };
 use crate::status::{Obstacle, Phase};
 
@@ -24,7 +24,7 @@ use crate::status::{Obstacle, Phase};
 const PROBED_FOR: Duration = Duration::from_secs(1);
 
 /// A queue that was taken over.
-pub(super) struct Taken {
+pub(super) struct Takeover {
     pub(super) source: Source,
     /// How it is called in MongoDB.
     pub(super) id: String,
@@ -44,7 +44,10 @@ impl Queue {
     }
 
     /// Waits until the queue is free and this instance's to take, and takes it over. None if stopped before.
-    pub(super) async fn take_over(&mut self, stop: &CancellationToken) -> Result<Option<Taken>, SourceError> {
+    pub(super) async fn take_over(
+        &mut self,
+        stop: &CancellationToken,
+    ) -> Result<Option<Takeover>, SourceError> {
         self.probe().await?;
         let mut probed = Instant::now();
         let mut connection = self.shared.redis.connect().await?;
@@ -100,7 +103,7 @@ impl Queue {
         &self,
         connection: &mut MultiplexedConnection,
         stop: &CancellationToken,
-    ) -> Result<Option<State>, SourceError> {
+    ) -> Result<Option<QueueState>, SourceError> {
         let poll = (self.shared.config.lease.ttl / 16).min(Duration::from_millis(250));
         let mut standing_by = false;
         let mut free_since = None;
@@ -132,7 +135,7 @@ impl Queue {
     }
 
     /// Draws an epoch, above all that Redis knows of. None where the queue of this id is in another Redis.
-    async fn draw(&self, seen: &State, known: &Known) -> Result<Option<Drawn>, SinkError> {
+    async fn draw(&self, seen: &QueueState, known: &KnownQueue) -> Result<Option<Drawn>, SinkError> {
         let (sink, id) = (&self.shared.sink, self.config.id());
         let former = known.id(&self.config.key);
         if self.is_guarded() && former != id && !seen.is_unsettled() {
@@ -177,9 +180,9 @@ impl Queue {
         &mut self,
         connection: &MultiplexedConnection,
         version: (u32, u32),
-        (seen, known): (&State, &Known),
+        (seen, known): (&QueueState, &KnownQueue),
         drawn: Drawn,
-    ) -> Result<Taken, Unconfirmed> {
+    ) -> Result<Takeover, Unconfirmed> {
         let epoch = drawn.epoch;
         // What was read under another id is settled under that: its watermarks tell what was applied.
         let is_former = self.is_guarded() && seen.is_unsettled();
@@ -201,7 +204,7 @@ impl Queue {
         } else {
             tracing::debug!(queue = self.config.key, epoch, ?recovering, "took the queue over");
         }
-        Ok(Taken { source, id, claim })
+        Ok(Takeover { source, id, claim })
     }
 
     /// Answers the source, and whether it is news that it was taken over.
@@ -209,7 +212,7 @@ impl Queue {
         &self,
         connection: &MultiplexedConnection,
         version: (u32, u32),
-        found: (&State, &Known),
+        found: (&QueueState, &KnownQueue),
         (drawn, id): (Drawn, &str),
     ) -> Result<(Source, bool), SourceError> {
         let connections = (connection.clone(), self.shared.redis.wire().await?);
@@ -237,7 +240,7 @@ impl Queue {
     }
 
     /// Tells what another client has done to the list; answers whether that is news.
-    fn tell_meddling(&self, meddling: Meddling) -> bool {
+    fn tell_meddling(&self, meddling: Interference) -> bool {
         self.metrics.foreign_pops.increment(1);
         let Some(times) = self.status.meddled(meddling) else { return false };
         tracing::error!(

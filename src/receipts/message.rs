@@ -78,7 +78,7 @@ fn uuid(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Refusal;
+    use super::super::PublishRefusal;
     use super::*;
     use crate::change::CollectionId;
     use crate::config::{Config, Native};
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_has_no_known_collection_is_told_all_the_same() {
-        let refusal = || Box::new(Refusal { reason: "no".into(), class: Some("bad-key"), code: None });
+        let refusal = || Box::new(PublishRefusal { reason: "no".into(), class: Some("bad-key"), code: None });
         let (channel, message) = told(Some(encoded("a")), News::Dead(refusal()));
         assert_eq!((&*channel, &message["id"]), ("tidegate:dead:documents", &json!("a")));
         let (channel, message) = told(None, News::Dead(refusal()));

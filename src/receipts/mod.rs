@@ -41,11 +41,11 @@ enum News {
     /// So many events are durable, and how long the oldest of them took, in milliseconds.
     Durable { events: u64, ms: Option<u64> },
     /// The event is a dead letter.
-    Dead(Box<Refusal>),
+    Dead(Box<PublishRefusal>),
 }
 
 #[derive(Debug)]
-struct Refusal {
+struct PublishRefusal {
     reason: String,
     class: Option<&'static str>,
     code: Option<i32>,
@@ -131,7 +131,7 @@ impl Teller {
     /// Events are dead letters. What MongoDB says of them is left out: it quotes values, and not only the event's.
     pub fn dead(&self, letters: &[Dead<'_>]) {
         for Dead { offset, rejection, entity, .. } in letters {
-            let refusal = Refusal {
+            let refusal = PublishRefusal {
                 reason: rejection.without_values().to_owned(),
                 class: Some(rejection.reason.label()),
                 code: rejection.code,
@@ -143,7 +143,7 @@ impl Teller {
     /// An event was made a dead letter by a former owner, who perhaps could not tell.
     pub fn dead_before(&self, entity: Option<Entity>, offset: i64) {
         let reason = "it was made a dead letter before; the letter has the reason".to_owned();
-        self.send(entity, offset, News::Dead(Refusal { reason, class: None, code: None }.into()));
+        self.send(entity, offset, News::Dead(PublishRefusal { reason, class: None, code: None }.into()));
     }
 
     fn send(&self, entity: Option<Entity>, offset: i64, news: News) {

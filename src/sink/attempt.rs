@@ -6,13 +6,13 @@ use std::ops::Range;
 use tokio::time::Instant;
 
 use super::Write;
-use super::command::{Command, Encoder, Guard, Kind};
-use super::novelty::SAMPLE;
+use super::command::{Command, Encoder, Guard, StatementKind};
+use super::insert_rate::SAMPLE;
 use super::reply::{Refusal, Verdict, made, verdicts};
 use super::{Sink, SinkError};
 use crate::change::CollectionId;
 use crate::coalesce::Update;
-use crate::metrics::Op;
+use crate::metrics::WriteOp;
 use crate::retry::Class;
 
 impl Sink {
@@ -73,8 +73,8 @@ impl Attempt<'_> {
         for command in self.encoder.inserts(likely.into_iter().map(|at| (at, &self.writes[at]))) {
             let (collection, places) = (command.collection, command.writes.clone());
             let verdicts = match self.send(command).await {
-                Answer::Each(verdicts) => verdicts,
-                Answer::Refused(error) => vec![of_statement(error); places.len()],
+                CommandReply::Each(verdicts) => verdicts,
+                CommandReply::Refused(error) => vec![of_statement(error); places.len()],
             };
             let inserted = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Applied)).count();
             let told = verdicts.iter().filter(|verdict| {
@@ -95,8 +95,8 @@ impl Attempt<'_> {
         for command in self.commands(&untried) {
             let places = command.writes.clone();
             match self.send(command).await {
-                Answer::Each(verdicts) => note(all, &places, verdicts),
-                Answer::Refused(error) => self.split(&places, error, all).await,
+                CommandReply::Each(verdicts) => note(all, &places, verdicts),
+                CommandReply::Refused(error) => self.split(&places, error, all).await,
             }
             let complete = places.iter().all(|at| matches!(all[*at], Verdict::Applied));
             if self.encoder.ordered && !complete {
@@ -125,18 +125,18 @@ impl Attempt<'_> {
             tries = tries.saturating_sub(1);
             let answer = match command {
                 Some(command) => self.send(command).await,
-                None => Answer::Each(vec![Verdict::Held(refused.clone()); part.len()]),
+                None => CommandReply::Each(vec![Verdict::Held(refused.clone()); part.len()]),
             };
             match answer {
-                Answer::Refused(again) if part.len() > 1 && again.code() == refused.code() => {
+                CommandReply::Refused(again) if part.len() > 1 && again.code() == refused.code() => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([first, second]);
                 }
-                Answer::Refused(again) if part.len() > 1 => {
+                CommandReply::Refused(again) if part.len() > 1 => {
                     note(all, part, vec![Verdict::Held(again); part.len()]);
                 }
-                Answer::Refused(again) => note(all, part, vec![of_statement(again)]),
-                Answer::Each(verdicts) => {
+                CommandReply::Refused(again) => note(all, part, vec![of_statement(again)]),
+                CommandReply::Each(verdicts) => {
                     let is_away = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Failed(_)));
                     note(all, part, verdicts);
                     if is_away {
@@ -151,38 +151,38 @@ impl Attempt<'_> {
         }
     }
 
-    async fn send(&self, mut command: Command) -> Answer {
+    async fn send(&self, mut command: Command) -> CommandReply {
         let Attempt { sink, encoder, .. } = self;
         let body = std::mem::take(&mut command.body);
         let started = Instant::now();
         let verdicts = match sink.run_for_documents(body).await {
             Ok(reply) => {
                 // What was tried to be inserted before is known not to be new.
-                if command.kind == Kind::Update && !sink.novelty.is_likely(command.collection) {
+                if command.kind == StatementKind::Update && !sink.novelty.is_likely(command.collection) {
                     sink.novelty.learn(command.collection, made(&reply), command.writes.len());
                 }
                 verdicts(&command, encoder.ordered, encoder.guard.is_some(), &reply)
             }
             Err(error) if error.is_refusal() => {
                 sink.metrics.write_duration(command.collection, started.elapsed());
-                return Answer::Refused(error);
+                return CommandReply::Refused(error);
             }
             Err(error) => vec![Verdict::Failed(error); command.writes.len()],
         };
         sink.metrics.write_duration(command.collection, started.elapsed());
         self.count(&command, &verdicts);
-        Answer::Each(verdicts)
+        CommandReply::Each(verdicts)
     }
 
     fn count(&self, command: &Command, verdicts: &[Verdict]) {
-        let mut counts = [0_u64; Op::ALL.len()];
+        let mut counts = [0_u64; WriteOp::ALL.len()];
         for (at, verdict) in command.writes.iter().zip(verdicts) {
             if matches!(verdict, Verdict::Applied) {
                 let op = match (command.kind, &self.writes[*at].segment.update) {
-                    (Kind::Insert, _) => Op::Insert,
-                    (_, Update::Fields(_)) => Op::Update,
-                    (_, Update::Replace(_)) => Op::Replace,
-                    (_, Update::Delete) => Op::Delete,
+                    (StatementKind::Insert, _) => WriteOp::Insert,
+                    (_, Update::Fields(_)) => WriteOp::Update,
+                    (_, Update::Replace(_)) => WriteOp::Replace,
+                    (_, Update::Delete) => WriteOp::Delete,
                 };
                 counts[op as usize] += 1;
             }
@@ -190,14 +190,14 @@ impl Attempt<'_> {
         if counts.iter().any(|count| *count > 0) {
             self.sink.written.lock().insert(command.collection, Instant::now());
         }
-        for op in Op::ALL {
+        for op in WriteOp::ALL {
             self.sink.metrics.writes(command.collection, op, counts[op as usize]);
         }
     }
 }
 
 /// What was answered to a command.
-enum Answer {
+enum CommandReply {
     /// A verdict for each of its statements.
     Each(Vec<Verdict>),
     /// It is refused as a whole, by a server that can write.

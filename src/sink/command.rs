@@ -8,17 +8,17 @@ use bson::spec::ElementType;
 
 use super::operator::{REVIVE, operator};
 use super::pipeline::asks_whether_new;
-use super::{Strange, Tombstones, fresh};
+use super::{Strange, Tombstones, insert};
 use crate::change::Collections;
 use crate::change::path::{DELETED_FIELD, NEW_FIELD, WATERMARK_FIELD};
 use crate::change::{CollectionId, EntityRef, Op};
-use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update};
+use crate::coalesce::{Constant, FieldUpdate, Fields, Segment, Update};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::sink::Write;
 
 /// What the server accepts in one command, from its `hello`.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct CommandLimits {
     /// Bytes of one command; its batch is one BSON document here.
     pub max_bytes: usize,
     /// Statements of one command.
@@ -73,7 +73,7 @@ impl Guard {
 
 /// The kinds of command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum StatementKind {
     /// `insert`
     Insert,
     /// `update`
@@ -82,12 +82,12 @@ pub enum Kind {
     Delete,
 }
 
-impl Kind {
+impl StatementKind {
     fn names(self) -> (&'static str, &'static str) {
         match self {
-            Kind::Insert => ("insert", "documents"),
-            Kind::Update => ("update", "updates"),
-            Kind::Delete => ("delete", "deletes"),
+            StatementKind::Insert => ("insert", "documents"),
+            StatementKind::Update => ("update", "updates"),
+            StatementKind::Delete => ("delete", "deletes"),
         }
     }
 }
@@ -98,7 +98,7 @@ pub struct Command {
     /// The collection.
     pub collection: CollectionId,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: StatementKind,
     /// The places, among the writes, of its statements.
     pub writes: Vec<usize>,
     /// The encoded command.
@@ -111,7 +111,7 @@ pub struct Encoder<'a> {
     /// The collections' names.
     pub collections: &'a Collections,
     /// The server's limits.
-    pub limits: Limits,
+    pub limits: CommandLimits,
     /// The encoded `writeConcern` document.
     pub write_concern: &'a [u8],
     /// The queue's guard, if its delivery has one.
@@ -155,8 +155,8 @@ impl Encoder<'_> {
         self.pack(writes, |out, write| {
             // What has a watermark is not new.
             let is_known = write.instead_of.lock().is_some();
-            (!is_known && fresh::document(out, write.entity.get(), &write.segment, self.guard))
-                .then_some(Kind::Insert)
+            (!is_known && insert::document(out, write.entity.get(), &write.segment, self.guard))
+                .then_some(StatementKind::Insert)
         })
     }
 
@@ -164,7 +164,7 @@ impl Encoder<'_> {
     fn pack<'w>(
         &'w self,
         writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
-        encode: impl Fn(&mut Vec<u8>, &Write) -> Option<Kind> + 'w,
+        encode: impl Fn(&mut Vec<u8>, &Write) -> Option<StatementKind> + 'w,
     ) -> impl Iterator<Item = Command> + 'w {
         let mut writes = writes.into_iter();
         let mut open: Vec<Open> = Vec::new();
@@ -201,14 +201,14 @@ impl Encoder<'_> {
     }
 
     /// The kind of command that writes a segment.
-    fn kind(&self, collection: CollectionId, segment: &Segment) -> Kind {
+    fn kind(&self, collection: CollectionId, segment: &Segment) -> StatementKind {
         match segment.update {
-            Update::Delete if !self.tombstones.are_in(collection) => Kind::Delete,
-            _ => Kind::Update,
+            Update::Delete if !self.tombstones.are_in(collection) => StatementKind::Delete,
+            _ => StatementKind::Update,
         }
     }
 
-    fn open(&self, collection: CollectionId, kind: Kind) -> Open {
+    fn open(&self, collection: CollectionId, kind: StatementKind) -> Open {
         let (command, statements) = kind.names();
         let mut body = Vec::new();
         let start = begin_document(&mut body);
@@ -297,7 +297,7 @@ impl Encoder<'_> {
         let mut others = false;
         for (path, update) in fields.iter() {
             match update {
-                FieldUpdate::Known(known) if *known != Known::Missing => known.write(out, path),
+                FieldUpdate::Constant(known) if *known != Constant::Missing => known.write(out, path),
                 _ => others = true,
             }
         }
@@ -327,7 +327,7 @@ impl Encoder<'_> {
         &self,
         out: &mut Vec<u8>,
         entity: EntityRef<'_>,
-        document: Option<&Known>,
+        document: Option<&Constant>,
         watermark: i64,
     ) {
         let literal = |out: &mut Vec<u8>, key: &str, value: ValueRef<'_>| {
@@ -390,7 +390,7 @@ pub(super) fn write_entity(out: &mut Vec<u8>, entity: EntityRef<'_>) {
 /// A command that statements are still added to.
 struct Open {
     collection: CollectionId,
-    kind: Kind,
+    kind: StatementKind,
     body: Vec<u8>,
     start: usize,
     array: usize,
@@ -398,7 +398,7 @@ struct Open {
 }
 
 impl Open {
-    fn has_room(&self, statement: usize, limits: Limits) -> bool {
+    fn has_room(&self, statement: usize, limits: CommandLimits) -> bool {
         self.writes.is_empty()
             || (self.writes.len() < limits.max_statements
                 && self.body.len() + statement + COMMAND_ROOM <= limits.max_bytes.min(COMMAND_BYTES))

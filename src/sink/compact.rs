@@ -11,7 +11,7 @@ use bson::{Bson, Document, doc};
 use super::{Sink, SinkError, raw_to_document};
 use crate::change::{CollectionId, Entity};
 use crate::coalesce::Update;
-use crate::metrics::Op;
+use crate::metrics::WriteOp;
 use crate::raw::{begin_document, end_document};
 use crate::sink::Write;
 use crate::sink::command::write_entity;
@@ -104,7 +104,7 @@ impl Sink {
         };
         let reply = self.run_document(&command).await?;
         if matches!(reply.get_i32("nModified"), Ok(1)) {
-            self.metrics.writes(collection, Op::Compact, 1);
+            self.metrics.writes(collection, WriteOp::Compact, 1);
             tracing::debug!(field, from = stored.len(), to = length, "compacted a Yjs document");
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bson::spec::ElementType;
 
-use crate::coalesce::{Elements, Known};
+use crate::coalesce::{ArrayElements, Constant};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 
 /// An expression.
@@ -26,8 +26,8 @@ pub(super) enum Expr<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Literal<'a> {
     Value(ValueRef<'a>),
-    Known(&'a Known),
-    Elements(&'a Elements),
+    Constant(&'a Constant),
+    ArrayElements(&'a ArrayElements),
 }
 
 impl Expr<'_> {
@@ -60,8 +60,8 @@ impl Literal<'_> {
     fn write(self, out: &mut Vec<u8>, key: &str) {
         match self {
             Literal::Value(value) => raw::write(out, key, value),
-            Literal::Known(known) => known.write(out, key),
-            Literal::Elements(elements) => {
+            Literal::Constant(known) => known.write(out, key),
+            Literal::ArrayElements(elements) => {
                 raw::write_key(out, ElementType::Array, key);
                 elements.write(out);
             }

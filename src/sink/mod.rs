@@ -10,12 +10,12 @@ mod epoch;
 mod error;
 mod expiry;
 mod expr;
-mod fresh;
 mod history;
+mod insert;
+mod insert_rate;
 mod json_patch;
 #[cfg(test)]
 mod law;
-mod novelty;
 mod operator;
 mod pipeline;
 mod preview;
@@ -37,14 +37,14 @@ use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
 use self::cause::cause;
-pub use self::command::{Command, Encoder, Guard, Kind, Limits};
+pub use self::command::{Command, CommandLimits, Encoder, Guard, StatementKind};
 pub use self::compact::Grown;
 pub use self::error::SinkError;
-use self::novelty::Novelty;
+use self::insert_rate::InsertRate;
 pub use self::preview::preview;
 pub use self::reply::{Refusal, Verdict};
 pub use self::tombstone::Tombstones;
-pub use self::watermark::{Found, Strange};
+pub use self::watermark::{FoundWatermark, Strange};
 pub use self::write::Write;
 use crate::change::CollectionId;
 use crate::config::{self, EPOCHS};
@@ -65,13 +65,13 @@ const MIN_WIRE_VERSION: i32 = 13;
 pub struct Sink {
     database: Database,
     live: Arc<LiveSettings>,
-    limits: Limits,
+    limits: CommandLimits,
     write_concern: Vec<u8>,
     /// Reading back what was written must not see what may yet be rolled back.
     read_concern: &'static str,
     timeout: Duration,
     tombstones: Tombstones,
-    novelty: Novelty,
+    novelty: InsertRate,
     /// When something was last written to each collection.
     written: parking_lot::Mutex<HashMap<CollectionId, Instant>>,
     /// New documents may be inserted before it is known that they are new.
@@ -128,11 +128,11 @@ impl Sink {
         let mut sink = Sink {
             database,
             tombstones,
-            novelty: Novelty::default(),
+            novelty: InsertRate::default(),
             written: parking_lot::Mutex::default(),
             may_insert: false,
             live,
-            limits: Limits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
+            limits: CommandLimits { max_bytes: 16 * 1024 * 1024, max_statements: 100_000 },
             write_concern: write_concern(&config.write_concern),
             read_concern: if config.write_concern == "1" { "local" } else { "majority" },
             timeout: config.timeout,
@@ -148,7 +148,7 @@ impl Sink {
         }
         let limit =
             |key, default| hello.get_i32(key).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
-        sink.limits = Limits {
+        sink.limits = CommandLimits {
             max_bytes: limit("maxBsonObjectSize", sink.limits.max_bytes),
             max_statements: limit("maxWriteBatchSize", sink.limits.max_statements),
         };

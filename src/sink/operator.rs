@@ -4,7 +4,7 @@ use bson::spec::ElementType;
 
 use crate::change::Op;
 use crate::change::path::DELETED_FIELD;
-use crate::coalesce::{Elements, FieldUpdate, Fields};
+use crate::coalesce::{ArrayElements, FieldUpdate, Fields};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::yjs;
 
@@ -26,7 +26,7 @@ pub(super) fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
             _ if update.operator() != Some(name) => {}
             FieldUpdate::Yjs(updates) => each(out, &format!("{path}.{}", yjs::UPDATES), updates, None),
             FieldUpdate::Other(_, value) => raw::write(out, path, value.get()),
-            FieldUpdate::Known(_) => raw::write(out, path, ValueRef::NULL),
+            FieldUpdate::Constant(_) => raw::write(out, path, ValueRef::NULL),
             FieldUpdate::PullAll(elements) => {
                 raw::write_key(out, ElementType::Array, path);
                 elements.write(out);
@@ -48,7 +48,7 @@ pub(super) fn operator(out: &mut Vec<u8>, name: &str, fields: &Fields) {
 }
 
 /// Writes `path: {$each: [...], modifiers}`.
-fn each(out: &mut Vec<u8>, path: &str, elements: &Elements, modifiers: Option<ValueRef<'_>>) {
+fn each(out: &mut Vec<u8>, path: &str, elements: &ArrayElements, modifiers: Option<ValueRef<'_>>) {
     raw::write_key(out, ElementType::EmbeddedDocument, path);
     let operand = begin_document(out);
     raw::write_key(out, ElementType::Array, "$each");

@@ -8,7 +8,7 @@ use super::expr::{Expr, Literal, call, cond, is, literal, op, refuse, text, with
 use super::json_patch;
 use crate::change::Op;
 use crate::change::path::{DELETED_FIELD, NEW_FIELD};
-use crate::coalesce::{Elements, FieldUpdate, Fields, Known, Merge, Merged, zero};
+use crate::coalesce::{ArrayElements, Constant, FieldUpdate, Fields, Merge, Merged, zero};
 use crate::raw::{self, Number, ValueRef, begin_document, end_document};
 use bson::spec::ElementType;
 
@@ -48,7 +48,7 @@ impl Encoder<'_> {
         for (path, update) in fields.iter().filter(|(path, _)| !path.contains('.')) {
             match update {
                 FieldUpdate::Merge(_) => {}
-                FieldUpdate::Known(Known::Missing) => gone.push(path.into()),
+                FieldUpdate::Constant(Constant::Missing) => gone.push(path.into()),
                 _ => set.push((path.into(), outcome(&format!("${path}"), path, update))),
             }
         }
@@ -98,8 +98,10 @@ fn merges<'a>(fields: &'a Fields, stages: &mut Stages<'_>) -> (Set<'a>, Vec<Cow<
             for (key, field) in merge.fields() {
                 let path = format!("{parent}.{key}");
                 match field {
-                    Merged::Known(Known::Missing) => gone.push(path.into()),
-                    Merged::Known(known) => set.push((path.into(), Expr::Literal(Literal::Known(known)))),
+                    Merged::Constant(Constant::Missing) => gone.push(path.into()),
+                    Merged::Constant(known) => {
+                        set.push((path.into(), Expr::Literal(Literal::Constant(known))))
+                    }
                     Merged::Merge(merge) => below.push((path, &**merge)),
                 }
             }
@@ -113,7 +115,7 @@ fn merges<'a>(fields: &'a Fields, stages: &mut Stages<'_>) -> (Set<'a>, Vec<Cow<
 /// missing if it makes something, and refuses to go through anything else; but nothing is removed from what is none.
 fn reach<'a>(place: String, below: &[&'a str], path: &'a str, update: &'a FieldUpdate) -> Expr<'a> {
     let [key, rest @ ..] = below else { return outcome(&place, path, update) };
-    let removes = matches!(update, FieldUpdate::Known(Known::Missing));
+    let removes = matches!(update, FieldUpdate::Constant(Constant::Missing));
     let inside = if removes && rest.is_empty() {
         without(&place, *key)
     } else {
@@ -123,7 +125,7 @@ fn reach<'a>(place: String, below: &[&'a str], path: &'a str, update: &'a FieldU
     };
     let unchanged = || text(place.clone());
     let otherwise = match update {
-        FieldUpdate::Known(Known::Missing) => unchanged(),
+        FieldUpdate::Constant(Constant::Missing) => unchanged(),
         FieldUpdate::Other(Op::SetOnInsert, _) => cond(is_new(), inside.clone(), unchanged()),
         FieldUpdate::PullAll(_) => cond(is(&place, "missing"), unchanged(), misfit(path, &place, update)),
         _ => cond(is(&place, "missing"), inside.clone(), misfit(path, &place, update)),
@@ -142,7 +144,7 @@ fn misfit<'a>(path: &str, place: &str, update: &FieldUpdate) -> Expr<'a> {
 
 /// What an operator makes of what is at a place.
 fn outcome<'a>(place: &str, path: &'a str, update: &'a FieldUpdate) -> Expr<'a> {
-    let elements = |elements: &'a Elements| Expr::Literal(Literal::Elements(elements));
+    let elements = |elements: &'a ArrayElements| Expr::Literal(Literal::ArrayElements(elements));
     // Something of an array, or of nothing.
     let of_array = |array: Expr<'a>, nothing: Expr<'a>| {
         let otherwise = cond(is(place, "missing"), nothing, misfit(path, place, update));
@@ -150,7 +152,7 @@ fn outcome<'a>(place: &str, path: &'a str, update: &'a FieldUpdate) -> Expr<'a> 
     };
     let here = || text(place.to_owned());
     match update {
-        FieldUpdate::Known(known) => Expr::Literal(Literal::Known(known)),
+        FieldUpdate::Constant(known) => Expr::Literal(Literal::Constant(known)),
         FieldUpdate::Push(added) => {
             of_array(call("$concatArrays", [here(), elements(added)]), elements(added))
         }

@@ -2,7 +2,7 @@
 
 use bson::Document;
 
-use super::command::{Encoder, Guard, Limits};
+use super::command::{CommandLimits, Encoder, Guard};
 use super::{Tombstones, raw_to_document, write_concern};
 use crate::change::Collections;
 use crate::change::Placed;
@@ -19,7 +19,7 @@ pub fn preview(
 ) -> Vec<Document> {
     let encoder = Encoder {
         collections,
-        limits: Limits { max_bytes: usize::MAX, max_statements: 1 },
+        limits: CommandLimits { max_bytes: usize::MAX, max_statements: 1 },
         write_concern: &write_concern(&config.mongodb.write_concern),
         guard,
         tombstones: &Tombstones::new(config, collections),

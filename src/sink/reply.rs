@@ -5,7 +5,7 @@
 
 use bson::{Bson, Document};
 
-use super::command::{Command, Kind};
+use super::command::{Command, StatementKind};
 use super::error::{SinkError, rejection};
 use crate::dead_letter::Rejection;
 use crate::retry::Class;
@@ -55,7 +55,7 @@ pub(super) fn verdicts(command: &Command, ordered: bool, guarded: bool, reply: &
         }
     }
     // A deletion that found nothing says nothing: there was no document, or the guard held it back.
-    if command.kind == Kind::Delete && guarded {
+    if command.kind == StatementKind::Delete && guarded {
         let applied = verdicts.iter().filter(|v| matches!(v, Verdict::Applied)).count();
         if integer(reply, "n").is_none_or(|n| usize::try_from(n).unwrap_or(0) < applied) {
             for verdict in &mut verdicts {
@@ -146,11 +146,11 @@ mod tests {
     use crate::dead_letter::Reason;
     use bson::doc;
 
-    fn command(kind: Kind, statements: usize) -> Command {
+    fn command(kind: StatementKind, statements: usize) -> Command {
         Command { collection: CollectionId(0), kind, writes: (0..statements).collect(), body: Vec::new() }
     }
 
-    fn told(kind: Kind, statements: usize, ordered: bool, reply: &Document) -> Vec<String> {
+    fn told(kind: StatementKind, statements: usize, ordered: bool, reply: &Document) -> Vec<String> {
         verdicts(&command(kind, statements), ordered, true, reply)
             .iter()
             .map(|verdict| match verdict {
@@ -171,7 +171,7 @@ mod tests {
             {"index": 2, "code": 11000, "keyPattern": {"_id": 1, "x": 1}, "errmsg": "E11000"},
         ]};
         assert_eq!(
-            told(Kind::Update, 4, false, &reply),
+            told(StatementKind::Update, 4, false, &reply),
             ["conflict", "refused unique-index", "refused unique-index", "applied"]
         );
     }
@@ -186,7 +186,7 @@ mod tests {
             "E11000 duplicate key error collection: a.b index: user_id_1 dup key: { user_id: 1 }",
         ] {
             let reply = doc! {"ok": 1, "writeErrors": [{"index": 0, "code": 11000, "errmsg": text}]};
-            assert_eq!(told(Kind::Update, 2, false, &reply), ["perhaps refused", "applied"]);
+            assert_eq!(told(StatementKind::Update, 2, false, &reply), ["perhaps refused", "applied"]);
         }
     }
 
@@ -199,11 +199,11 @@ mod tests {
             {"index": 3, "code": 14, "errmsg": "Cannot increment"},
         ]};
         assert_eq!(
-            told(Kind::Update, 4, false, &reply),
+            told(StatementKind::Update, 4, false, &reply),
             ["held 13", "held 112", "refused validation", "refused type-mismatch"]
         );
         let unmet = doc! {"ok": 1, "n": 2, "writeConcernError": {"code": 64, "errmsg": "timed out"}};
-        assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
+        assert_eq!(told(StatementKind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
         // What a write was refused for may be rolled back with the rest.
         let unmet = doc! {"ok": 1, "n": 0,
             "writeErrors": [
@@ -212,15 +212,19 @@ mod tests {
             ],
             "writeConcernError": {"code": 189, "errmsg": "Primary stepped down"},
         };
-        assert_eq!(told(Kind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
+        assert_eq!(told(StatementKind::Update, 2, false, &unmet), ["failed transient", "failed transient"]);
     }
 
     #[test]
     fn an_ordered_command_stops_at_its_first_error() {
         let reply = doc! {"ok": 1, "n": 1, "writeErrors": [{"index": 1, "code": 14, "errmsg": "x"}]};
-        assert_eq!(told(Kind::Update, 3, true, &reply), ["applied", "refused type-mismatch", "untried"]);
-        assert_eq!(verdicts(&command(Kind::Update, 1), true, true, &doc! {"ok": 1}).len(), 1);
-        let Verdict::Refused(refusal) = &verdicts(&command(Kind::Update, 3), true, true, &reply)[1] else {
+        assert_eq!(
+            told(StatementKind::Update, 3, true, &reply),
+            ["applied", "refused type-mismatch", "untried"]
+        );
+        assert_eq!(verdicts(&command(StatementKind::Update, 1), true, true, &doc! {"ok": 1}).len(), 1);
+        let Verdict::Refused(refusal) = &verdicts(&command(StatementKind::Update, 3), true, true, &reply)[1]
+        else {
             panic!("refused")
         };
         let Rejection { reason, code, .. } = refusal.rejection;
@@ -229,7 +233,7 @@ mod tests {
 
     #[test]
     fn deletions_that_find_nothing_are_looked_into() {
-        assert_eq!(told(Kind::Delete, 2, false, &doc! {"ok": 1, "n": 2}), ["applied", "applied"]);
-        assert_eq!(told(Kind::Delete, 2, false, &doc! {"ok": 1, "n": 1}), ["conflict", "conflict"]);
+        assert_eq!(told(StatementKind::Delete, 2, false, &doc! {"ok": 1, "n": 2}), ["applied", "applied"]);
+        assert_eq!(told(StatementKind::Delete, 2, false, &doc! {"ok": 1, "n": 1}), ["conflict", "conflict"]);
     }
 }

@@ -3,7 +3,7 @@
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
 
-use super::command::{Encoder, Guard, Limits};
+use super::command::{CommandLimits, Encoder, Guard};
 use super::law::support::{Durability, Mongo};
 use super::{Tombstones, write_concern};
 use crate::change::Collections;
@@ -26,7 +26,7 @@ fn commands(deletes: &str) -> [Vec<u8>; 3] {
     let guard = Guard::new("q");
     let encoder = Encoder {
         collections: &collections,
-        limits: Limits { max_bytes: 1 << 20, max_statements: 1 },
+        limits: CommandLimits { max_bytes: 1 << 20, max_statements: 1 },
         write_concern: &write_concern("1"),
         guard: Some(&guard),
         tombstones: &Tombstones::new(&config, &collections),

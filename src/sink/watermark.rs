@@ -14,7 +14,7 @@ use crate::sink::Write;
 
 /// What is known of an entity's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundWatermark {
     /// There is none.
     Nothing,
     /// It has no watermark of the queue.
@@ -72,9 +72,9 @@ impl Sink {
         &self,
         writes: &[&Write],
         guard: Option<&Guard>,
-    ) -> Result<Vec<(Found, Option<Strange>)>, SinkError> {
+    ) -> Result<Vec<(FoundWatermark, Option<Strange>)>, SinkError> {
         let projected = guard.map_or("_id", Guard::path);
-        let mut all = vec![(Found::Nothing, None); writes.len()];
+        let mut all = vec![(FoundWatermark::Nothing, None); writes.len()];
         let mut by_collection: HashMap<CollectionId, Vec<usize>> = HashMap::new();
         for (at, write) in writes.iter().enumerate() {
             let entity = write.entity.get();
@@ -94,7 +94,7 @@ impl Sink {
                 if !self.find(entity.collection, &by_id, projected, 1).await?.is_empty() {
                     // Unless it was made between the two looks, it is another's.
                     found = find().await?;
-                    all[at] = (Found::Taken, None);
+                    all[at] = (FoundWatermark::Taken, None);
                 }
             }
             if let Some(document) = found.first() {
@@ -105,13 +105,13 @@ impl Sink {
             for some in places.chunks(IDS) {
                 let filter = among(some.iter().map(|at| writes[*at].entity.get().id));
                 let documents = self.find(collection, &filter, projected, some.len()).await?;
-                let found: HashMap<Vec<u8>, (Found, Option<Strange>)> = documents
+                let found: HashMap<Vec<u8>, (FoundWatermark, Option<Strange>)> = documents
                     .iter()
                     .filter_map(|document| Some((id_bytes(document.get("_id")?), watermark(document, guard))))
                     .collect();
                 for at in some {
                     let found = found.get(&key(writes[*at].entity.get().id)).cloned();
-                    all[*at] = found.unwrap_or((Found::Nothing, None));
+                    all[*at] = found.unwrap_or((FoundWatermark::Nothing, None));
                 }
             }
         }
@@ -161,16 +161,19 @@ fn among<'a>(ids: impl Iterator<Item = ValueRef<'a>>) -> Vec<u8> {
     out
 }
 
-fn watermark(document: &Document, guard: Option<&Guard>) -> (Found, Option<Strange>) {
-    let Some(guard) = guard else { return (Found::Unmarked, None) };
+fn watermark(document: &Document, guard: Option<&Guard>) -> (FoundWatermark, Option<Strange>) {
+    let Some(guard) = guard else { return (FoundWatermark::Unmarked, None) };
     let watermarks = match document.get(WATERMARK_FIELD) {
         Some(Bson::Document(watermarks)) => watermarks,
-        Some(Bson::Array(_)) => return (Found::Strange, Some(Strange::Array)),
+        Some(Bson::Array(_)) => return (FoundWatermark::Strange, Some(Strange::Array)),
         // No field can be in it: the server refuses to make one.
-        _ => return (Found::Unmarked, None),
+        _ => return (FoundWatermark::Unmarked, None),
     };
-    let Some(value) = watermarks.get(guard.id()) else { return (Found::Unmarked, None) };
-    (whole(value).map_or(Found::Strange, Found::Watermark), Some(Strange::Value(value.clone())))
+    let Some(value) = watermarks.get(guard.id()) else { return (FoundWatermark::Unmarked, None) };
+    (
+        whole(value).map_or(FoundWatermark::Strange, FoundWatermark::Watermark),
+        Some(Strange::Value(value.clone())),
+    )
 }
 
 /// A whole number of any type: to MongoDB they compare alike, and other programs store what they please.
@@ -239,7 +242,7 @@ fn id_bytes(id: &Bson) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn found(watermark: impl Into<Bson>) -> (Found, Option<Strange>) {
+    fn found(watermark: impl Into<Bson>) -> (FoundWatermark, Option<Strange>) {
         let document = doc! { "_id": 1, WATERMARK_FIELD: { "q": watermark.into() } };
         super::watermark(&document, Some(&Guard::new("q")))
     }
@@ -247,15 +250,19 @@ mod tests {
     #[test]
     fn numbers_count_by_their_value() {
         let large = (40_i64 << 36) + 17;
-        assert_eq!(found(large).0, Found::Watermark(large));
+        assert_eq!(found(large).0, FoundWatermark::Watermark(large));
         // As it is stored: not every server finds it by the same number of another type.
         let stored = Strange::Value(Bson::Double(large as f64));
-        assert_eq!(found(large as f64), (Found::Watermark(large), Some(stored)));
-        assert_eq!(found(7).0, Found::Watermark(7));
+        assert_eq!(found(large as f64), (FoundWatermark::Watermark(large), Some(stored)));
+        assert_eq!(found(7).0, FoundWatermark::Watermark(7));
         for (text, value) in
             [("2748779069457", large), ("27487790694570E-1", large), ("17.00", 17), ("5E+3", 5000)]
         {
-            assert_eq!(found(text.parse::<Decimal128>().unwrap()).0, Found::Watermark(value), "{text}");
+            assert_eq!(
+                found(text.parse::<Decimal128>().unwrap()).0,
+                FoundWatermark::Watermark(value),
+                "{text}"
+            );
         }
     }
 
@@ -274,15 +281,15 @@ mod tests {
             Bson::Array(vec![Bson::Int64(i64::MAX)]),
             Bson::Document(doc! {}),
         ] {
-            assert_eq!(found(value.clone()), (Found::Strange, Some(Strange::Value(value))));
+            assert_eq!(found(value.clone()), (FoundWatermark::Strange, Some(Strange::Value(value))));
         }
         let guard = Guard::new("q");
         let within = |value: Bson| super::watermark(&doc! { WATERMARK_FIELD: value }, Some(&guard));
         assert_eq!(
             within(Bson::Array(vec![Bson::Document(doc! {"q": 1})])),
-            (Found::Strange, Some(Strange::Array))
+            (FoundWatermark::Strange, Some(Strange::Array))
         );
-        assert_eq!(within(Bson::Int32(5)).0, Found::Unmarked);
-        assert_eq!(within(Bson::Document(doc! {})).0, Found::Unmarked);
+        assert_eq!(within(Bson::Int32(5)).0, FoundWatermark::Unmarked);
+        assert_eq!(within(Bson::Document(doc! {})).0, FoundWatermark::Unmarked);
     }
 }

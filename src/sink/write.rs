@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use crate::change::Entity;
 use crate::coalesce::Segment;
-use crate::settle::Unsettled;
+use crate::ledger::Unsettled;
 use crate::sink::{Refusal, Strange};
 
 /// Refusals in a row that leave open whether a race is behind them, until they are believed.

@@ -84,14 +84,14 @@ const NO_RIGHT: [&str; 2] = [
 
 /// What a server says is wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct RedisRefusal {
     /// Its word for that.
     pub(super) code: Option<String>,
     /// All that it says.
     pub(super) text: String,
 }
 
-impl Refusal {
+impl RedisRefusal {
     /// Of a pipeline, what its first command that failed met. Before 7.0, what a script met is only in the text.
     pub(super) fn of(error: &RedisError) -> Self {
         let first = error.clone().into_server_errors().and_then(|errors| Some(errors.first()?.1.clone()));
@@ -109,7 +109,7 @@ impl Refusal {
         let within = REFUSALS.into_iter().chain(["WRONGTYPE"]).find(|word| in_script(&text, word));
         let no_right = NO_RIGHT.iter().any(|known| text.contains(known)).then_some("NOPERM");
         let code = no_right.or(within).or(code).map(str::to_owned);
-        Refusal { code, text }
+        RedisRefusal { code, text }
     }
 
     /// Whether Redis does not do it now, or not for this user. One that is full does let scripts drain a queue.
@@ -141,7 +141,7 @@ impl From<RedisError> for SourceError {
             }
             _ => {}
         }
-        let refusal = Refusal::of(&error);
+        let refusal = RedisRefusal::of(&error);
         match refusal.code.as_deref() {
             Some("NOAUTH" | "WRONGPASS") => {
                 SourceError::Fatal(format!("Redis refuses the credentials: {error}"))

@@ -6,7 +6,7 @@ use super::error::SourceError;
 use super::lease::Lease;
 use super::lua::whole;
 use super::script;
-use crate::hot_state::{Keys, Program, Refreshed};
+use crate::hot_state::{Program, Refreshed, StateKeys};
 
 /// Has fillers that may have read their documents before a write begin anew, and deletes the hashes that cannot be kept.
 /// Answers for each document 0 where there is no hash, 1 where there is one, and 2 where there was.
@@ -222,14 +222,14 @@ return outcomes";
 
 /// The scripts.
 #[derive(Debug)]
-pub(super) struct Scripts {
+pub(super) struct HotStateScripts {
     look: Script,
     apply: Script,
 }
 
-impl Scripts {
+impl HotStateScripts {
     pub(super) fn new() -> Self {
-        Scripts { look: Script::new(LOOK), apply: Script::new(&whole(APPLY)) }
+        HotStateScripts { look: Script::new(LOOK), apply: Script::new(&whole(APPLY)) }
     }
 }
 
@@ -265,7 +265,10 @@ impl Lease {
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn look_at_hot_states(&self, states: &[(&Keys, bool)]) -> Result<Vec<Looked>, SourceError> {
+    pub async fn look_at_hot_states(
+        &self,
+        states: &[(&StateKeys, bool)],
+    ) -> Result<Vec<Looked>, SourceError> {
         let mut call = self.hot_states().look.prepare_invoke();
         call.key(&self.keys().owner).arg(self.args());
         for (keys, delete) in states {

@@ -22,7 +22,7 @@ return { get('identity'), get('new'), get('id'), get('epoch') }";
 
 /// What is known of a queue besides its numbers.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct KnownQueue {
     /// Which Redis it is in.
     pub identity: Identity,
     /// How it was called in MongoDB when it was taken over last; empty if that is not known.
@@ -31,7 +31,7 @@ pub struct Known {
     pub(super) epoch: String,
 }
 
-impl Known {
+impl KnownQueue {
     /// The epoch of the last takeover.
     #[must_use]
     pub fn epoch(&self) -> i64 {
@@ -54,9 +54,12 @@ impl Known {
 ///
 /// # Errors
 /// Redis's.
-pub async fn identify(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<Known, SourceError> {
+pub async fn identify(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<KnownQueue, SourceError> {
     let made = format!("{:032x}", fastrand::u128(..));
     let (name, new, id, epoch): (String, String, String, String) =
         Script::new(IDENTIFY).key(&keys.identity).arg(made).invoke_async(connection).await?;
-    Ok(Known { identity: Identity { name, is_new: !new.is_empty() }, id, epoch })
+    Ok(KnownQueue { identity: Identity { name, is_new: !new.is_empty() }, id, epoch })
 }

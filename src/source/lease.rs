@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 
-use super::Letter;
+use super::DeadLetterRecord;
 use super::error::SourceError;
 use super::hot_state;
 use super::lua::whole;
@@ -26,7 +26,7 @@ pub struct Lease {
     unpark: Script,
     renew: Script,
     release: Script,
-    hot_states: hot_state::Scripts,
+    hot_states: hot_state::HotStateScripts,
 }
 
 /// Milliseconds, as Redis takes them.
@@ -47,7 +47,7 @@ impl Lease {
             unpark: Script::new(&whole(script::UNPARK)),
             renew: Script::new(script::RENEW),
             release: Script::new(script::RELEASE),
-            hot_states: hot_state::Scripts::new(),
+            hot_states: hot_state::HotStateScripts::new(),
         }
     }
 
@@ -55,7 +55,7 @@ impl Lease {
         &self.keys
     }
 
-    pub(super) fn hot_states(&self) -> &hot_state::Scripts {
+    pub(super) fn hot_states(&self) -> &hot_state::HotStateScripts {
         &self.hot_states
     }
 
@@ -98,7 +98,7 @@ impl Lease {
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
+    pub async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
         let mut call = self.bury.prepare_invoke();
         call.key(&self.keys.owner).key(&self.keys.dead).arg(self.args());
         for letter in letters {

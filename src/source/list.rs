@@ -8,13 +8,13 @@ use sha1::{Digest, Sha1};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
-use super::identity::Known;
+use super::identity::KnownQueue;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
-use super::meddling::Meddling;
+use super::meddling::Interference;
 use super::script;
-use super::state::State;
-use super::window::{Depth, Look, MAX_WINDOW, MAX_WINDOW_BYTES, Window};
+use super::state::QueueState;
+use super::window::{Depth, MAX_WINDOW, MAX_WINDOW_BYTES, QueueLook, Window};
 use super::wire::Wire;
 use crate::commit::Checkpoint;
 use crate::config::Keys;
@@ -24,13 +24,13 @@ use crate::epoch::epoch_of;
 #[derive(Debug)]
 pub struct List {
     lease: Lease,
-    scripts: Scripts,
+    scripts: ListScripts,
     /// Elements move under their indexes when the head is trimmed, so whoever reads or trims holds this.
     control: Mutex<Control>,
     /// Elements below this offset are to be recovered before anything else.
     recover_to: i64,
     /// What somebody else was found to have done to it.
-    meddling: Option<Meddling>,
+    meddling: Option<Interference>,
 }
 
 #[derive(Debug)]
@@ -44,16 +44,16 @@ pub(super) struct Control {
 }
 
 #[derive(Debug)]
-struct Scripts {
+struct ListScripts {
     read: Script,
     mark: Script,
     commit: Script,
     renumber: Script,
 }
 
-impl Scripts {
+impl ListScripts {
     async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
-        let scripts = Scripts {
+        let scripts = ListScripts {
             read: Script::new(script::READ),
             mark: Script::new(script::MARK),
             commit: Script::new(&whole(script::COMMIT)),
@@ -69,7 +69,10 @@ impl Scripts {
 ///
 /// # Errors
 /// Redis's.
-pub(super) async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -> Result<State, SourceError> {
+pub(super) async fn state(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+) -> Result<QueueState, SourceError> {
     let (values, elements): (Vec<Option<String>>, u64) = redis::pipe()
         .cmd("MGET")
         .arg(&[&keys.owner, &keys.base, &keys.read])
@@ -83,7 +86,7 @@ pub(super) async fn state(connection: &mut MultiplexedConnection, keys: &Keys) -
     let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
     let reader = of_offset(&base);
     let epoch = reader.max(of_offset(&read));
-    Ok(State { owner, base, read, elements, epoch, reader, ..State::default() })
+    Ok(QueueState { owner, base, read, elements, epoch, reader, ..QueueState::default() })
 }
 
 impl List {
@@ -95,7 +98,7 @@ impl List {
     pub(crate) async fn take(
         (mut connection, wire): (MultiplexedConnection, Wire),
         keys: Keys,
-        (seen, known): (&State, &Known),
+        (seen, known): (&QueueState, &KnownQueue),
         (epoch, id): (i64, &str),
         previous: Option<i64>,
         ttl: Duration,
@@ -116,7 +119,7 @@ impl List {
             .await?;
         let meddling = match fenced(taken) {
             Ok(_) => None,
-            Err(SourceError::ForeignPop) => Some(Meddling::at(place)),
+            Err(SourceError::ForeignPop) => Some(Interference::at(place)),
             Err(error) => return Err(error),
         };
         let intact = meddling.is_none();
@@ -124,7 +127,7 @@ impl List {
             // Under numbers that mean nothing any more, events would pass for done. They get new ones.
             recover_to: if intact { read } else { base },
             meddling,
-            scripts: Scripts::load(&mut connection).await?,
+            scripts: ListScripts::load(&mut connection).await?,
             control: Mutex::new(Control {
                 connection: connection.clone(),
                 wire,
@@ -137,7 +140,7 @@ impl List {
 
     /// What somebody else has done to it, if not every element that was read and not committed is where it was.
     #[must_use]
-    pub fn meddling(&self) -> Option<Meddling> {
+    pub fn meddling(&self) -> Option<Interference> {
         self.meddling
     }
 
@@ -246,14 +249,18 @@ impl List {
     ///
     /// # Errors
     /// Redis's.
-    pub(super) async fn look(&self) -> Result<Look, SourceError> {
+    pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let mut pipe = redis::pipe();
         pipe.cmd("LLEN").arg(&keys.queue).cmd("LLEN").arg(&keys.dead_list);
         let answer = control.wire.ask(&pipe).await?;
         let (elements, dead) = (answer.value(0)?, answer.value(1)?);
-        Ok(Look { depth: Depth::of_list(elements, control.offset, i64::MAX), dead: Some(dead), oldest: None })
+        Ok(QueueLook {
+            depth: Depth::of_list(elements, control.offset, i64::MAX),
+            dead: Some(dead),
+            oldest: None,
+        })
     }
 
     /// What it has in common with other kinds of queue.

@@ -205,7 +205,7 @@ mod tests {
         include_str!("script.rs"),
         include_str!("stream/script.rs"),
         include_str!("hot_state.rs"),
-        include_str!("members.rs"),
+        include_str!("instances.rs"),
         include_str!("identity.rs"),
     ];
 

@@ -2,7 +2,7 @@
 
 /// What another client has done to a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meddling {
+pub enum Interference {
     /// So many elements are in front of what was the head.
     PushedInFront(u64),
     /// The head is where it was, but what is behind it is not.
@@ -13,14 +13,14 @@ pub enum Meddling {
     Unknown,
 }
 
-impl Meddling {
+impl Interference {
     /// By the index at which the takeover found the former head, negative where it did not.
     pub(super) fn at(place: i64) -> Self {
         match place {
-            0 => Meddling::Behind,
-            1.. => Meddling::PushedInFront(place.unsigned_abs()),
-            -1 => Meddling::HeadGone,
-            _ => Meddling::Unknown,
+            0 => Interference::Behind,
+            1.. => Interference::PushedInFront(place.unsigned_abs()),
+            -1 => Interference::HeadGone,
+            _ => Interference::Unknown,
         }
     }
 
@@ -28,19 +28,19 @@ impl Meddling {
     #[must_use]
     pub fn text(self) -> String {
         match self {
-            Meddling::PushedInFront(1) => {
+            Interference::PushedInFront(1) => {
                 "an element appeared in front of the head: a producer pushes with LPUSH where RPUSH is meant".into()
             }
-            Meddling::PushedInFront(n) => {
+            Interference::PushedInFront(n) => {
                 format!("{n} elements appeared in front of the head: a producer pushes with LPUSH where RPUSH is meant")
             }
-            Meddling::Behind => "another client removes, replaces or inserts elements behind the head, as RPOP, LREM, \
+            Interference::Behind => "another client removes, replaces or inserts elements behind the head, as RPOP, LREM, \
                                  LTRIM, LSET and LINSERT do"
                 .into(),
-            Meddling::HeadGone => {
+            Interference::HeadGone => {
                 "another client removes or replaces the element at the head, as LPOP, BLPOP, LMOVE and LSET do".into()
             }
-            Meddling::Unknown => "another client removes or inserts elements".into(),
+            Interference::Unknown => "another client removes or inserts elements".into(),
         }
     }
 
@@ -48,10 +48,10 @@ impl Meddling {
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
-            Meddling::PushedInFront(_) => {
+            Interference::PushedInFront(_) => {
                 "Have the producer push with RPUSH: a queue grows at its tail. CLIENT LIST shows who used LPUSH last."
             }
-            Meddling::Behind | Meddling::HeadGone | Meddling::Unknown => {
+            Interference::Behind | Interference::HeadGone | Interference::Unknown => {
                 "This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list."
             }
         }
@@ -64,12 +64,13 @@ mod tests {
 
     #[test]
     fn each_place_of_the_head_tells_what_was_done() {
-        assert_eq!(Meddling::at(30), Meddling::PushedInFront(30));
-        assert_eq!(Meddling::at(0), Meddling::Behind);
-        assert_eq!(Meddling::at(-1), Meddling::HeadGone);
-        assert_eq!(Meddling::at(-2), Meddling::Unknown);
+        assert_eq!(Interference::at(30), Interference::PushedInFront(30));
+        assert_eq!(Interference::at(0), Interference::Behind);
+        assert_eq!(Interference::at(-1), Interference::HeadGone);
+        assert_eq!(Interference::at(-2), Interference::Unknown);
         assert!(
-            Meddling::at(1).text().contains("LPUSH") && Meddling::at(30).text().starts_with("30 elements")
+            Interference::at(1).text().contains("LPUSH")
+                && Interference::at(30).text().starts_with("30 elements")
         );
     }
 }

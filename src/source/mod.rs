@@ -1,22 +1,22 @@
 //! The source: Redis. Reading events, keeping what is unsettled, committing what is settled.
 
 mod connect;
+mod deaths;
+mod delivery_status;
 mod error;
-mod fate;
 mod hot_state;
 mod identity;
+mod instances;
 mod lease;
 mod list;
 mod lua;
 mod meddling;
-mod members;
 mod pop;
 mod rights;
 mod script;
 mod sentinel;
 mod state;
 mod stream;
-mod tries;
 mod waiter;
 mod window;
 mod wire;
@@ -24,27 +24,27 @@ mod wire;
 use std::ops::Range;
 
 pub use self::connect::{Redis, check_version, deletes_at_once, version};
+pub use self::deaths::{Deaths, RecoveryPart, lives};
+pub use self::delivery_status::{DeliveryStatus, DeliveryStatuses};
 pub use self::error::SourceError;
-pub use self::fate::{Fate, Fates};
 pub use self::hot_state::{Looked, Refresh};
-pub use self::identity::{Known, identify};
+pub use self::identity::{KnownQueue, identify};
+pub use self::instances::{Beat, Instances, Roster};
 pub use self::lease::Lease;
 pub use self::list::{List, sha1};
-pub use self::meddling::Meddling;
-pub use self::members::{Beat, Members, Roster};
+pub use self::meddling::Interference;
 pub use self::pop::Pop;
 pub use self::rights::Rights;
-pub use self::state::{State, state};
+pub use self::state::{QueueState, state};
 pub use self::stream::Stream;
-pub use self::tries::{Part, Tries, lives};
 pub use self::waiter::Waiter;
-pub use self::window::{Depth, Look, MAX_WINDOW, Window};
+pub use self::window::{Depth, MAX_WINDOW, QueueLook, Window};
 use crate::commit::Checkpoint;
 use crate::epoch::{epoch_of, first_offset, is_used_up};
 
 /// A dead letter, as it is kept.
 #[derive(Debug, Clone)]
-pub struct Letter {
+pub struct DeadLetterRecord {
     /// The event's offset.
     pub offset: i64,
     /// The JSON object for the dead-letter list.
@@ -197,7 +197,7 @@ impl Source {
     ///
     /// # Errors
     /// The ownership has ended.
-    pub async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
+    pub async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
         match self {
             Source::Pop(pop) => pop.bury(letters).await,
             Source::List(list) => list.lease().bury(letters).await,
@@ -221,7 +221,7 @@ impl Source {
     ///
     /// # Errors
     /// The ownership has ended.
-    pub async fn look(&self, settled_to: i64) -> Result<Look, SourceError> {
+    pub async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
         match self {
             Source::List(list) => list.look().await,
             Source::Stream(stream) => stream.look(settled_to).await,

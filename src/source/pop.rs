@@ -10,10 +10,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 
-use super::Letter;
+use super::DeadLetterRecord;
 use super::connect::{Redis, version};
 use super::error::SourceError;
-use super::window::{Depth, Look, Window};
+use super::window::{Depth, QueueLook, Window};
 use crate::buffer::{Buffer, Reserved};
 use crate::commit::Checkpoint;
 use crate::config::Keys;
@@ -33,7 +33,7 @@ pub struct Pop {
     popping: tokio::sync::Mutex<Popping>,
     /// For what does not block.
     other: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    held: Mutex<Held>,
+    held: Mutex<PoppedWindows>,
 }
 
 #[derive(Default)]
@@ -45,14 +45,14 @@ struct Popping {
 
 /// What was popped and is not settled.
 #[derive(Debug, Default)]
-struct Held {
+struct PoppedWindows {
     windows: VecDeque<(Window, Reserved)>,
     next: i64,
     /// What was left in the list when it was last looked at.
     elements: u64,
 }
 
-impl Held {
+impl PoppedWindows {
     fn depth(&self) -> Depth {
         // Popped events are numbered as they come, and none is in the list.
         Depth { elements: self.elements, tail: self.next, ..Depth::default() }
@@ -179,7 +179,7 @@ impl Pop {
     }
 
     /// Pushes dead letters to their list at once; they have nowhere else to be.
-    pub(super) async fn bury(&self, letters: &[Letter]) -> Result<(), SourceError> {
+    pub(super) async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
         let mut push = redis::pipe();
         for letter in letters {
             push.cmd("RPUSH").arg(&self.keys.dead_list).arg(&letter.json).ignore();
@@ -193,7 +193,7 @@ impl Pop {
         }
     }
 
-    pub(super) async fn look(&self) -> Result<Look, SourceError> {
+    pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
         let lengths = self.other::<(u64, u64)>(LENGTHS, &lengths).await;
@@ -203,7 +203,7 @@ impl Pop {
             held.elements = elements;
             dead
         });
-        Ok(Look { depth: held.depth(), dead, oldest: None })
+        Ok(QueueLook { depth: held.depth(), dead, oldest: None })
     }
 
     /// Whether Redis can be reached and accepts us; the one moment at which it may be fatal that it does not.

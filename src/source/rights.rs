@@ -11,7 +11,7 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::connect::Redis;
-use super::error::{Refusal, SourceError};
+use super::error::{RedisRefusal, SourceError};
 use super::lua::{Call, Word, calls, kind_of};
 use crate::config::Keys;
 use crate::config::{self, Delivery, QueueKind};
@@ -60,7 +60,7 @@ type Calls = Vec<(Vec<String>, Call)>;
 /// The calls of all scripts of a file, each with the keys of its script.
 static SHARED: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("script.rs")));
 static STREAM: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("stream/script.rs")));
-static MEMBERS: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("members.rs")));
+static MEMBERS: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("instances.rs")));
 static IDENTITY: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("identity.rs")));
 static HOT_STATE: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("hot_state.rs")));
 
@@ -216,7 +216,7 @@ impl Rights {
         }
         let found: Vec<Value> = pipe.ignore_errors().query_async(connection).await?;
         for ((key, kind), value) in self.kinds.iter().zip(&found) {
-            if let Some(refusal) = refusal(value).filter(Refusal::counts) {
+            if let Some(refusal) = refusal(value).filter(RedisRefusal::counts) {
                 return Err(self.refused(&[("TYPE", key.as_str(), &refusal)], user));
             }
             let found: String = redis::from_redis_value_ref(value).unwrap_or_default();
@@ -229,7 +229,7 @@ impl Rights {
     }
 
     /// What is said of commands that are refused, each with its key and the reason.
-    fn refused(&self, refused: &[(&str, &str, &Refusal)], user: &str) -> SourceError {
+    fn refused(&self, refused: &[(&str, &str, &RedisRefusal)], user: &str) -> SourceError {
         // Of all but rights, the first says it all.
         if let Some((.., refusal)) = refused.iter().find(|(.., refusal)| !refusal.is_right()) {
             return SourceError::Refused(refusal.text.clone());
@@ -249,9 +249,9 @@ impl Rights {
 }
 
 /// What a server's answer says is refused.
-fn refusal(value: &Value) -> Option<Refusal> {
+fn refusal(value: &Value) -> Option<RedisRefusal> {
     match value {
-        Value::ServerError(error) => Some(Refusal::of(&error.clone().into())),
+        Value::ServerError(error) => Some(RedisRefusal::of(&error.clone().into())),
         _ => None,
     }
 }
@@ -348,8 +348,10 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_told_by_name() {
-        let of =
-            |text: &str| Refusal { code: text.split(' ').next().map(str::to_owned), text: text.to_owned() };
+        let of = |text: &str| RedisRefusal {
+            code: text.split(' ').next().map(str::to_owned),
+            text: text.to_owned(),
+        };
         let list = rights("queues = [{ key = \"q\" }]");
         let no = of("NOPERM this user has no permissions");
         let told =

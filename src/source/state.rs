@@ -9,7 +9,7 @@ use crate::config::{self, QueueKind};
 
 /// What Redis knows of a queue, before it is taken over.
 #[derive(Debug, Clone, Default)]
-pub struct State {
+pub struct QueueState {
     pub(super) owner: Option<String>,
     pub(super) base: String,
     pub(super) read: String,
@@ -23,7 +23,7 @@ pub struct State {
     pub reader: i64,
 }
 
-impl State {
+impl QueueState {
     /// Whether somebody else than the owner of `previous` owns the queue.
     #[must_use]
     pub fn is_owned(&self, previous: Option<i64>) -> bool {
@@ -67,7 +67,7 @@ pub async fn state(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     queue: &config::Queue,
-) -> Result<State, SourceError> {
+) -> Result<QueueState, SourceError> {
     match queue.kind {
         QueueKind::List => list::state(connection, keys).await,
         QueueKind::Stream => stream::state(connection, keys, queue.group()).await,

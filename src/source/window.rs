@@ -164,7 +164,7 @@ impl Depth {
 
 /// What is seen of a queue now and then.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
+pub struct QueueLook {
     /// How much is in it.
     pub depth: Depth,
     /// Dead letters in their list, if they could be counted.

@@ -15,7 +15,7 @@ use super::summary::{self, QueueFacts};
 use crate::config::{self, Delivery, QueueKind};
 use crate::format::cut;
 use crate::metrics::{Metric, QueueMetrics};
-use crate::source::{Depth, Meddling, Members};
+use crate::source::{Depth, Instances, Interference};
 
 /// What an instance does with a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -47,7 +47,7 @@ pub struct Obstacle {
 /// What other clients were found to do to a queue.
 #[derive(Debug, Default)]
 struct Meddled {
-    last: Option<Meddling>,
+    last: Option<Interference>,
     told: Option<Instant>,
     untold: u64,
 }
@@ -73,7 +73,7 @@ pub struct QueueStatus {
     pub(super) depth: AtomicU64,
     dead_letters: AtomicU64,
     oldest_age: Mutex<Duration>,
-    members: Mutex<Members>,
+    members: Mutex<Instances>,
     meddling: Mutex<Meddled>,
     /// The tail seen last under the present numbering.
     tail: Mutex<Option<i64>>,
@@ -139,7 +139,7 @@ impl QueueStatus {
 
     /// Another client was found to meddle with the queue. Answers how often since it was told last, if it is to be told now:
     /// while it goes on, once a minute is enough.
-    pub fn meddled(&self, meddling: Meddling) -> Option<u64> {
+    pub fn meddled(&self, meddling: Interference) -> Option<u64> {
         let mut known = self.meddling.lock();
         let is_news = known.last.replace(meddling).map(|last| std::mem::discriminant(&last))
             != Some(std::mem::discriminant(&meddling));
@@ -152,7 +152,7 @@ impl QueueStatus {
     }
 
     /// Who drains the queue, and who owns it.
-    pub fn set_members(&self, members: Members) {
+    pub fn set_members(&self, members: Instances) {
         *self.members.lock() = members;
     }
 

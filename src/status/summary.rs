@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::lane::HeldBack;
 use super::{Obstacle, Phase};
 use crate::format::{events, number, rate, span};
-use crate::health::State;
+use crate::health::DependencyState;
 
 /// From this age on, events are late. A batch waits for company far less long.
 const LATE: Duration = Duration::from_secs(5);
@@ -18,8 +18,8 @@ const STUCK: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) stopping: bool,
-    pub(super) redis: State,
-    pub(super) mongodb: State,
+    pub(super) redis: DependencyState,
+    pub(super) mongodb: DependencyState,
     /// How many tasks fail; of one, what it is and what it met.
     pub(super) trouble: Option<(usize, String, String)>,
     pub(super) queues: Vec<QueueFacts>,
@@ -150,10 +150,10 @@ impl Facts {
     }
 
     fn redis_down(&self) -> Option<Summary> {
-        let State::Down(time, error) = &self.redis else { return None };
+        let DependencyState::Down(time, error) = &self.redis else { return None };
         let also = match self.mongodb {
-            State::Down(..) => " MongoDB is down, too.",
-            State::Up(_) | State::Refuses(..) | State::Unknown => "",
+            DependencyState::Down(..) => " MongoDB is down, too.",
+            DependencyState::Up(_) | DependencyState::Refuses(..) | DependencyState::Unknown => "",
         };
         let time = span(*time);
         let text =
@@ -165,7 +165,7 @@ impl Facts {
     }
 
     fn redis_refuses(&self) -> Option<Summary> {
-        let State::Refuses(time, error) = &self.redis else { return None };
+        let DependencyState::Refuses(time, error) = &self.redis else { return None };
         let text =
             format!("{error}, for {}: nothing is drained that needs it, nothing is lost.", span(*time));
         let advice =
@@ -174,9 +174,9 @@ impl Facts {
     }
 
     fn mongodb_down(&self) -> Option<Summary> {
-        let State::Down(time, error) = &self.mongodb else { return None };
+        let DependencyState::Down(time, error) = &self.mongodb else { return None };
         // Before Redis has answered, nobody knows how much is there.
-        let known = matches!(self.redis, State::Up(_));
+        let known = matches!(self.redis, DependencyState::Up(_));
         let waiting = match self.sum(|queue| queue.depth) {
             _ if !known => "events wait in Redis, nothing is lost".to_owned(),
             0 => "no event waits in Redis".to_owned(),
@@ -200,9 +200,9 @@ impl Facts {
 
     fn starting(&self) -> Option<Summary> {
         let missing = match (&self.redis, &self.mongodb) {
-            (State::Unknown, State::Unknown) => "Redis and MongoDB have",
-            (State::Unknown, _) => "Redis has",
-            (_, State::Unknown) => "MongoDB has",
+            (DependencyState::Unknown, DependencyState::Unknown) => "Redis and MongoDB have",
+            (DependencyState::Unknown, _) => "Redis has",
+            (_, DependencyState::Unknown) => "MongoDB has",
             _ => return None,
         };
         let text = format!("Starting: {missing} not answered yet.");
@@ -211,7 +211,8 @@ impl Facts {
 
     /// Whether both servers have been back long enough for what they held up to go on.
     fn servers_answer(&self) -> bool {
-        let answers = |health: &State| matches!(health, State::Up(time) if *time >= STUCK);
+        let answers =
+            |health: &DependencyState| matches!(health, DependencyState::Up(time) if *time >= STUCK);
         answers(&self.redis) && answers(&self.mongodb)
     }
 

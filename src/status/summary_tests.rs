@@ -27,8 +27,8 @@ fn queue() -> QueueFacts {
 fn facts(queue: QueueFacts) -> Facts {
     Facts {
         stopping: false,
-        redis: State::Up(Duration::from_secs(60)),
-        mongodb: State::Up(Duration::from_secs(60)),
+        redis: DependencyState::Up(Duration::from_secs(60)),
+        mongodb: DependencyState::Up(Duration::from_secs(60)),
         trouble: None,
         queues: vec![queue],
         dead_lately: 0,
@@ -37,8 +37,8 @@ fn facts(queue: QueueFacts) -> Facts {
     }
 }
 
-fn down(seconds: u64) -> State {
-    State::Down(Duration::from_secs(seconds), "connection refused".into())
+fn down(seconds: u64) -> DependencyState {
+    DependencyState::Down(Duration::from_secs(seconds), "connection refused".into())
 }
 
 fn told(facts: &Facts) -> String {
@@ -116,14 +116,14 @@ fn a_server_is_away() {
     See that Redis runs and that redis.url is right; tidegate tries again until it is back. MongoDB is down, too.
     connection refused
     ");
-    let unknown = Facts { redis: State::Unknown, mongodb: down(9), ..facts(queue()) };
+    let unknown = Facts { redis: DependencyState::Unknown, mongodb: down(9), ..facts(queue()) };
     insta::assert_snapshot!(told(&unknown), @r"
     Bad, mongodb-down
     MongoDB has been down for 9 s: events wait in Redis, nothing is lost.
     See that MongoDB runs and has a primary; tidegate tries again until it is back.
     connection refused
     ");
-    insta::assert_snapshot!(told(&Facts { redis: State::Unknown, ..facts(queue()) }), @r"
+    insta::assert_snapshot!(told(&Facts { redis: DependencyState::Unknown, ..facts(queue()) }), @r"
     Notice, starting
     Starting: Redis has not answered yet.
     This takes a few seconds at most.
@@ -158,7 +158,7 @@ fn events_are_late() {
     The last error is told below, under MongoDB. Usual causes: rights on one collection, a write concern that cannot be met.
     ");
     let not_owned = QueueFacts { phase: Phase::Connecting, ..queue() };
-    let just_back = State::Up(Duration::from_secs(1));
+    let just_back = DependencyState::Up(Duration::from_secs(1));
     insta::assert_snapshot!(told(&Facts { mongodb: just_back, ..facts(not_owned.clone()) }), @r"
     Notice, taking-over
     edits is about to be taken over.
@@ -189,7 +189,7 @@ fn what_goes_by_itself() {
     edits: another client removes or inserts elements; some events may be lost or applied twice.
     Found so far: 2. This delivery needs the queue to itself: find the client (CLIENT LIST), or use at-most-once for a list.
     ");
-    let pushed = crate::source::Meddling::PushedInFront(30);
+    let pushed = crate::source::Interference::PushedInFront(30);
     let meddling = Some(Meddling { text: pushed.text(), advice: pushed.advice() });
     insta::assert_snapshot!(told(&facts(QueueFacts { foreign_pops: 2, meddling, ..queue() })), @r"
     Notice, foreign-pops
@@ -200,7 +200,7 @@ fn what_goes_by_itself() {
 
 #[test]
 fn what_redis_refuses_is_told_with_its_reason() {
-    let refuses = |text: &str| State::Refuses(Duration::from_secs(65), text.into());
+    let refuses = |text: &str| DependencyState::Refuses(Duration::from_secs(65), text.into());
     let redis = refuses("Redis refuses: user worker may not HDEL on tidegate:{q}:dead");
     insta::assert_snapshot!(told(&Facts { redis, ..facts(queue()) }), @r"
     Bad, redis-refuses

@@ -12,7 +12,7 @@ use yrs::updates::decoder::Decode;
 use yrs::updates::encoder::Encode;
 use yrs::{IdSet, Update};
 
-use self::survey::{Survey, survey};
+use self::survey::{UpdateSurvey, survey};
 
 /// The array of updates, below the field of a Yjs document.
 pub const UPDATES: &str = "updates";
@@ -29,8 +29,8 @@ const AT_ONCE: usize = 64;
 /// It is none in lib0 v1 encoding: says why.
 pub fn check(update: &[u8]) -> Result<(), String> {
     match survey(update) {
-        Ok(Survey::Mergeable) => decode(update).map(drop),
-        Ok(Survey::Opaque) => Ok(()),
+        Ok(UpdateSurvey::Mergeable) => decode(update).map(drop),
+        Ok(UpdateSurvey::Opaque) => Ok(()),
         Err(what) => Err(what.to_owned()),
     }
 }
@@ -39,7 +39,7 @@ pub fn check(update: &[u8]) -> Result<(), String> {
 #[must_use]
 pub fn merge(updates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let (mut mergeable, mut merged): (Vec<_>, Vec<_>) =
-        updates.into_iter().partition(|update| survey(update) == Ok(Survey::Mergeable));
+        updates.into_iter().partition(|update| survey(update) == Ok(UpdateSurvey::Mergeable));
     while mergeable.len() > 1 {
         let mut next = Vec::with_capacity(mergeable.len() / AT_ONCE + 1);
         for some in mergeable.chunks(AT_ONCE) {

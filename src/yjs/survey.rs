@@ -6,7 +6,7 @@
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Survey {
+pub(super) enum UpdateSurvey {
     /// Well formed, of contents that merging keeps as they are.
     Mergeable,
     /// Well formed, but it has content that a merge might change: subdocuments, big integers, and JSON as
@@ -20,11 +20,11 @@ const MAX_DEPTH: usize = 100;
 const CUT: &str = "it ends too early";
 const UNKNOWN: &str = "it has content of an unknown kind";
 
-type Found<T> = Result<T, &'static str>;
+type BlockFound<T> = Result<T, &'static str>;
 
 /// Walks over an update.
-pub(super) fn survey(update: &[u8]) -> Found<Survey> {
-    let mut walk = Walk { rest: update, opaque: false };
+pub(super) fn survey(update: &[u8]) -> BlockFound<UpdateSurvey> {
+    let mut walk = UpdateWalk { rest: update, opaque: false };
     for _ in 0..walk.number()? {
         let structs = walk.number()?;
         walk.id()?;
@@ -39,25 +39,25 @@ pub(super) fn survey(update: &[u8]) -> Found<Survey> {
         }
     }
     match (walk.rest, walk.opaque) {
-        ([], true) => Ok(Survey::Opaque),
-        ([], false) => Ok(Survey::Mergeable),
+        ([], true) => Ok(UpdateSurvey::Opaque),
+        ([], false) => Ok(UpdateSurvey::Mergeable),
         _ => Err("something follows behind its end"),
     }
 }
 
-struct Walk<'a> {
+struct UpdateWalk<'a> {
     rest: &'a [u8],
     opaque: bool,
 }
 
-impl<'a> Walk<'a> {
-    fn byte(&mut self) -> Found<u8> {
+impl<'a> UpdateWalk<'a> {
+    fn byte(&mut self) -> BlockFound<u8> {
         let (first, rest) = self.rest.split_first().ok_or(CUT)?;
         self.rest = rest;
         Ok(*first)
     }
 
-    fn skip(&mut self, bytes: u64) -> Found<&'a [u8]> {
+    fn skip(&mut self, bytes: u64) -> BlockFound<&'a [u8]> {
         let bytes = usize::try_from(bytes).map_err(|_| CUT)?;
         let (skipped, rest) = self.rest.split_at_checked(bytes).ok_or(CUT)?;
         self.rest = rest;
@@ -65,7 +65,7 @@ impl<'a> Walk<'a> {
     }
 
     /// An unsigned number: seven bits a byte, the lowest first.
-    fn number(&mut self) -> Found<u64> {
+    fn number(&mut self) -> BlockFound<u64> {
         let mut number = 0_u64;
         for shift in (0..63).step_by(7) {
             let byte = self.byte()?;
@@ -78,21 +78,21 @@ impl<'a> Walk<'a> {
     }
 
     /// Client and clock, or clock and length.
-    fn id(&mut self) -> Found<()> {
+    fn id(&mut self) -> BlockFound<()> {
         self.number()?;
         self.number().map(drop)
     }
 
-    fn buffer(&mut self) -> Found<&'a [u8]> {
+    fn buffer(&mut self) -> BlockFound<&'a [u8]> {
         let bytes = self.number()?;
         self.skip(bytes)
     }
 
-    fn text(&mut self) -> Found<()> {
+    fn text(&mut self) -> BlockFound<()> {
         std::str::from_utf8(self.buffer()?).map(drop).map_err(|_| "text in it is not UTF-8")
     }
 
-    fn item(&mut self) -> Found<()> {
+    fn item(&mut self) -> BlockFound<()> {
         const HAS_ORIGIN: u8 = 0x80;
         const HAS_RIGHT_ORIGIN: u8 = 0x40;
         const HAS_PARENT_KEY: u8 = 0x20;
@@ -119,7 +119,7 @@ impl<'a> Walk<'a> {
         self.content(info & 0x1f)
     }
 
-    fn content(&mut self, kind: u8) -> Found<()> {
+    fn content(&mut self, kind: u8) -> BlockFound<()> {
         match kind {
             // Deleted.
             1 => self.number().map(drop),
@@ -162,7 +162,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn value(&mut self, depth: usize) -> Found<()> {
+    fn value(&mut self, depth: usize) -> BlockFound<()> {
         if depth > MAX_DEPTH {
             return Err("values in it nest too deep");
         }

@@ -69,7 +69,7 @@ fn every_kind_of_content_is_surveyed() {
     array.push_back(&mut transaction, yrs::MapPrelim::from([("k", 1)]));
     yrs::XmlFragment::push_back(&xml, &mut transaction, yrs::XmlElementPrelim::empty("p"));
     let update = transaction.encode_update_v1();
-    assert_eq!(survey(&update), Ok(Survey::Mergeable));
+    assert_eq!(survey(&update), Ok(UpdateSurvey::Mergeable));
     assert_eq!(check(&update), Ok(()));
     drop(transaction);
     let state = doc.transact().encode_state_as_update_v1(&StateVector::default());
@@ -80,7 +80,7 @@ fn every_kind_of_content_is_surveyed() {
     let mut transaction = doc.transact_mut();
     holder.insert(&mut transaction, "doc", subdocument);
     let update = transaction.encode_update_v1();
-    assert_eq!(survey(&update), Ok(Survey::Opaque));
+    assert_eq!(survey(&update), Ok(UpdateSurvey::Opaque));
     let opaque = [update.clone(), update];
     assert_eq!(merge(opaque.to_vec()), opaque, "left alone");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use tidegate::metrics::{Kind, Metric};
+use tidegate::metrics::{Metric, MetricKind};
 
 use crate::stage::{PATIENCE, Setting, Stage, update};
 use crate::support::{Metrics, Tidegate, eventually, promtool_command};
@@ -35,8 +35,8 @@ async fn all_series_are_there_at_zero_before_any_server_is() -> Outcome {
     for metric in Metric::ALL {
         let spec = metric.spec();
         let value = match spec.kind {
-            Kind::Histogram(_) => metrics.sum(&format!("{}_count", spec.name), &[]),
-            Kind::Counter | Kind::Gauge => metrics.sum(spec.name, &[]),
+            MetricKind::Histogram(_) => metrics.sum(&format!("{}_count", spec.name), &[]),
+            MetricKind::Counter | MetricKind::Gauge => metrics.sum(spec.name, &[]),
         };
         match metric {
             Metric::BufferMaxEvents => assert_eq!(value, 1_000_000.0),

@@ -20,7 +20,7 @@ const WORKERS: usize = 6;
 
 const SHARED: &str = include_str!("../../src/source/script.rs");
 const STREAM: &str = include_str!("../../src/source/stream/script.rs");
-const MEMBERS: &str = include_str!("../../src/source/members.rs");
+const INSTANCES: &str = include_str!("../../src/source/instances.rs");
 const IDENTITY: &str = include_str!("../../src/source/identity.rs");
 const RIGHTS: &str = include_str!("../../src/source/rights.rs");
 
@@ -175,12 +175,12 @@ async fn deny_each(is_stream: bool, commands: BTreeSet<String>) -> Outcome {
 /// Dozens of commands, each denied and granted once: so it takes longer than others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_right_that_a_list_needs_is_told_by_name_and_nothing_is_done_by_halves() -> Outcome {
-    deny_each(false, commands(&[SHARED, MEMBERS, IDENTITY], &["OWNED", "OF_LISTS"])).await
+    deny_each(false, commands(&[SHARED, INSTANCES, IDENTITY], &["OWNED", "OF_LISTS"])).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_right_that_a_stream_needs_is_told_by_name_and_nothing_is_done_by_halves() -> Outcome {
-    deny_each(true, commands(&[STREAM, MEMBERS, IDENTITY], &["OWNED", "OF_STREAMS"])).await
+    deny_each(true, commands(&[STREAM, INSTANCES, IDENTITY], &["OWNED", "OF_STREAMS"])).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,9 +10,9 @@ const LONGEST_PAUSE: u32 = 64;
 pub(super) struct Memory<T> {
     known: Vec<T>,
     /// Events not to ask about: those that are ever new shall not cost more for it.
-    unasked: Pause,
+    unasked: PlanPause,
     /// Events not to learn from: there was nothing to be learnt from others.
-    unlearned: Pause,
+    unlearned: PlanPause,
     /// Whether there was something for the last event.
     #[cfg(test)]
     pub(super) recalled: bool,
@@ -20,12 +20,12 @@ pub(super) struct Memory<T> {
 
 /// A pause, of so many events; the next one is longer.
 #[derive(Debug, Default)]
-struct Pause {
+struct PlanPause {
     left: u32,
     length: u32,
 }
 
-impl Pause {
+impl PlanPause {
     fn begin(&mut self) {
         self.length = (self.length * 2).clamp(1, LONGEST_PAUSE);
         self.left = self.length;
@@ -43,8 +43,8 @@ impl<T> Default for Memory<T> {
     fn default() -> Self {
         Memory {
             known: Vec::new(),
-            unasked: Pause::default(),
-            unlearned: Pause::default(),
+            unasked: PlanPause::default(),
+            unlearned: PlanPause::default(),
             #[cfg(test)]
             recalled: false,
         }

@@ -20,14 +20,14 @@ use smallvec::SmallVec;
 
 use self::memory::Memory;
 use self::plain::{parsed, plain_integer, plain_text, skip};
-use self::survey::{Seen, Survey};
+use self::survey::{PathSurvey, PlanSurveyed};
 use super::extract::Extracted;
 use super::field::{Field, Operand};
 use super::ops::Ops;
 use super::paths::{Paths, Slot};
 use super::route::{Route, RouteEffect, Target};
-use super::source::{At, Id, Source};
-use super::transcode::{Keys, Output, Transcode};
+use super::source::{At, IdSource, ValueSource};
+use super::transcode::{KeyRule, Output, Transcode};
 use super::{check_size, entity_id, event_time, text_time};
 use crate::change::{Change, CollectionId, Effect, EntityRef, FieldOp, FieldOps, Op};
 use crate::raw::{self, Number, Value, ValueRef};
@@ -86,7 +86,7 @@ struct Plan {
     /// Which of the values is the id.
     id: usize,
     ts: Option<usize>,
-    writes: Vec<Write>,
+    writes: Vec<PlanWrite>,
 }
 
 /// A value, and what stands before it.
@@ -104,11 +104,11 @@ enum Kind {
     /// Plain texts and integers. A path leads through here.
     Plain,
     /// Anything that routes can read, with such keys, objects and arrays or not.
-    Read { keys: Keys, may_nest: bool },
+    Read { keys: KeyRule, may_nest: bool },
 }
 
 #[derive(Debug, PartialEq)]
-enum Write {
+enum PlanWrite {
     Fixed {
         op: Op,
         path: String,
@@ -124,7 +124,7 @@ enum Write {
 
 /// What an event has in the place of a value.
 #[derive(Debug, Clone)]
-enum Found<'e> {
+enum MatchedNode<'e> {
     Text(&'e [u8]),
     Integer(i64),
     /// Something else, encoded in the scratch buffer.
@@ -173,7 +173,9 @@ impl Plan {
         number: usize,
     ) -> Option<Self> {
         let (before, route) = (&routes[..number], &routes[number]);
-        let (Target::Fixed(collection), Id::One(Source::Event(id))) = (&route.collection, &route.id) else {
+        let (Target::Fixed(collection), IdSource::One(ValueSource::Event(id))) =
+            (&route.collection, &route.id)
+        else {
             return None;
         };
         let RouteEffect::Update { fields, yjs: None, merge: None, patch: None } = &route.effect else {
@@ -188,7 +190,7 @@ impl Plan {
         {
             return None;
         }
-        let survey = Survey::of(paths, event)?;
+        let survey = PathSurvey::of(paths, event)?;
         // What is read inside of another value is not seen.
         let is_out_of_sight = |slot: Slot| extracted.get(slot).is_some() && !survey.has(slot);
         let asked: Vec<Slot> =
@@ -199,7 +201,7 @@ impl Plan {
 
         let (mut values, mut slots, mut text) = (Vec::new(), Vec::new(), String::new());
         let (mut start, mut taken) = (0, 0);
-        for Seen { place, slot, trace, may_nest, is_skipped } in &survey.values {
+        for PlanSurveyed { place, slot, trace, may_nest, is_skipped } in &survey.values {
             if trace.is_some() && *trace == route.traceparent {
                 return None;
             }
@@ -229,9 +231,11 @@ impl Plan {
         for Field { op, path, source, operand } in fields {
             let (op, path) = (*op, path.clone());
             writes.push(match (source, operand) {
-                (Source::Fixed(value), Operand::Value) => Write::Fixed { op, path, value: value.clone() },
-                (Source::Event(at), Operand::Value) => match place_of(at).ok()? {
-                    Some(value) => Write::Event { op, path, value },
+                (ValueSource::Fixed(value), Operand::Value) => {
+                    PlanWrite::Fixed { op, path, value: value.clone() }
+                }
+                (ValueSource::Event(at), Operand::Value) => match place_of(at).ok()? {
+                    Some(value) => PlanWrite::Event { op, path, value },
                     None => continue,
                 },
                 _ => return None,
@@ -253,18 +257,18 @@ impl Plan {
     fn follow(&self, event: &str, draft: &mut Draft, ops: &mut Ops) -> Option<usize> {
         let (bytes, text) = (event.as_bytes(), self.text.as_bytes());
         draft.scratch.clear();
-        let mut found: SmallVec<[Found<'_>; 16]> = SmallVec::new();
+        let mut found: SmallVec<[MatchedNode<'_>; 16]> = SmallVec::new();
         let mut at = 0;
         for Expected { before, kind } in &self.values {
             let before = &text[before.clone()];
             let rest = bytes.get(at..)?.strip_prefix(before)?;
             at += before.len();
             let (value, length) = match rest.first()? {
-                b'"' if let Some(text) = plain_text(&rest[1..]) => (Found::Text(text), text.len() + 2),
+                b'"' if let Some(text) = plain_text(&rest[1..]) => (MatchedNode::Text(text), text.len() + 2),
                 // A parser would skip it, and come to what nobody expects here.
                 b' ' | b'\t' | b'\n' | b'\r' => return None,
                 first => match plain_integer(rest) {
-                    Some((integer, length)) => (Found::Integer(integer), length),
+                    Some((integer, length)) => (MatchedNode::Integer(integer), length),
                     None => kind.read(event, at, matches!(first, b'{' | b'['), &mut draft.scratch)?,
                 },
             };
@@ -279,7 +283,7 @@ impl Plan {
         Some(self.route)
     }
 
-    fn write(&self, found: &[Found<'_>], draft: &mut Draft, ops: &mut Ops) -> Option<()> {
+    fn write(&self, found: &[MatchedNode<'_>], draft: &mut Draft, ops: &mut Ops) -> Option<()> {
         let Draft { id_kind, id, ts, collection, scratch } = draft;
         let encoded = |kind: &ElementType, at: &Range<usize>| ValueRef {
             kind: *kind,
@@ -288,47 +292,47 @@ impl Plan {
         *collection = self.collection;
         id.clear();
         *id_kind = match &found[self.id] {
-            Found::Text([]) | Found::Skipped => return None,
-            Found::Text(text) => {
+            MatchedNode::Text([]) | MatchedNode::Skipped => return None,
+            MatchedNode::Text(text) => {
                 raw::write_text_value(id, text);
                 ElementType::String
             }
-            Found::Integer(integer) => {
+            MatchedNode::Integer(integer) => {
                 let value = Value::from(Number::int(*integer));
                 id.extend_from_slice(value.get().bytes);
                 value.get().kind
             }
-            Found::Encoded(kind, at) => {
+            MatchedNode::Encoded(kind, at) => {
                 let value = entity_id(encoded(kind, at), "").ok()?;
                 id.extend_from_slice(value.bytes);
                 value.kind
             }
         };
         *ts = match self.ts.map(|at| &found[at]) {
-            None | Some(Found::Skipped) => None,
-            Some(Found::Integer(ms)) => Some(*ms),
-            Some(Found::Text(text)) => std::str::from_utf8(text).ok().and_then(text_time),
-            Some(Found::Encoded(kind, at)) => event_time(encoded(kind, at)),
+            None | Some(MatchedNode::Skipped) => None,
+            Some(MatchedNode::Integer(ms)) => Some(*ms),
+            Some(MatchedNode::Text(text)) => std::str::from_utf8(text).ok().and_then(text_time),
+            Some(MatchedNode::Encoded(kind, at)) => event_time(encoded(kind, at)),
         };
         ops.clear();
         for write in &self.writes {
             let (op, path, value) = match write {
-                Write::Fixed { op, path, value } => {
+                PlanWrite::Fixed { op, path, value } => {
                     ops.add(FieldOp { op: *op, path, value: value.get() }).ok()?;
                     continue;
                 }
-                Write::Event { op, path, value } => (*op, path, &found[*value]),
+                PlanWrite::Event { op, path, value } => (*op, path, &found[*value]),
             };
             match value {
-                Found::Text(text) => ops.add_text(op, path, text)?,
-                Found::Integer(integer) => {
+                MatchedNode::Text(text) => ops.add_text(op, path, text)?,
+                MatchedNode::Integer(integer) => {
                     let value = Value::from(Number::int(*integer));
                     ops.add(FieldOp { op, path, value: value.get() }).ok()?;
                 }
-                Found::Encoded(kind, at) => {
+                MatchedNode::Encoded(kind, at) => {
                     ops.add(FieldOp { op, path, value: encoded(kind, at) }).ok()?;
                 }
-                Found::Skipped => return None,
+                MatchedNode::Skipped => return None,
             }
         }
         Some(())
@@ -343,9 +347,9 @@ impl Kind {
         at: usize,
         is_nested: bool,
         scratch: &mut Output,
-    ) -> Option<(Found<'e>, usize)> {
+    ) -> Option<(MatchedNode<'e>, usize)> {
         match self {
-            Kind::Skipped if !is_nested => Some((Found::Skipped, parsed(event, at, skip)? - at)),
+            Kind::Skipped if !is_nested => Some((MatchedNode::Skipped, parsed(event, at, skip)? - at)),
             Kind::Read { keys, may_nest } if may_nest || !is_nested => {
                 let start = scratch.bytes.len();
                 let mut kind = None;
@@ -353,7 +357,7 @@ impl Kind {
                     kind = Transcode { out: &mut *scratch, keys, depth: 0 }.deserialize(json).ok();
                     kind.is_some()
                 })?;
-                Some((Found::Encoded(kind?, start..scratch.bytes.len()), end - at))
+                Some((MatchedNode::Encoded(kind?, start..scratch.bytes.len()), end - at))
             }
             Kind::Skipped | Kind::Plain | Kind::Read { .. } => None,
         }

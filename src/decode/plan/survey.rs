@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::plain::{parsed, skip};
 use crate::decode::paths::{Node, Paths, Slot};
-use crate::decode::transcode::Keys;
+use crate::decode::transcode::KeyRule;
 
 /// Values of an event that is surveyed, and levels they may be nested.
 const MOST_VALUES: usize = 64;
@@ -12,11 +12,11 @@ const MOST_DEEP: usize = 32;
 
 /// A value that is no object or array, unless it is read whole.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct PlanSurveyed {
     /// Where it stands.
     pub(super) place: Range<usize>,
     /// Its slot, and the rule for its keys.
-    pub(super) slot: Option<(Slot, Keys)>,
+    pub(super) slot: Option<(Slot, KeyRule)>,
     /// The slot for the trace that it may be.
     pub(super) trace: Option<Slot>,
     /// Whether another may be an object or an array. Else what is in it would have to be looked at.
@@ -26,17 +26,17 @@ pub(super) struct Seen {
 }
 
 /// Finds out what is where in an event, which is known to be JSON.
-pub(super) struct Survey<'e> {
+pub(super) struct PathSurvey<'e> {
     event: &'e str,
     at: usize,
     /// The values, in the order in which they stand.
-    pub(super) values: Vec<Seen>,
+    pub(super) values: Vec<PlanSurveyed>,
 }
 
-impl<'e> Survey<'e> {
+impl<'e> PathSurvey<'e> {
     /// None if the event has no shape, or none that is worth it.
     pub(super) fn of(paths: &Paths, event: &'e str) -> Option<Self> {
-        let mut survey = Survey { event, at: 0, values: Vec::new() };
+        let mut survey = PathSurvey { event, at: 0, values: Vec::new() };
         survey.space();
         survey.object(Some(&paths.root), 0)?;
         Some(survey)
@@ -90,7 +90,7 @@ impl<'e> Survey<'e> {
         }
         let start = self.at;
         self.at = parsed(self.event, start, skip)?;
-        self.values.push(Seen {
+        self.values.push(PlanSurveyed {
             place: start..self.at,
             slot: node.and_then(|node| node.slot),
             trace: node.and_then(|node| node.trace),

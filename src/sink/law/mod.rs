@@ -17,7 +17,7 @@ use mongodb::Database;
 use serde_json::Value as Json;
 
 use self::generate::Generator;
-use super::command::{Command, Encoder, Guard, Limits};
+use super::command::{Command, CommandLimits, Encoder, Guard};
 use super::reply::verdicts;
 use super::{Tombstones, Verdict, write_concern};
 use crate::buffer::Buffer;
@@ -26,9 +26,9 @@ use crate::change::{EntityRef, Placed};
 use crate::coalesce::{PendingUpdate, Segment, Wrong, with_wrong_rule};
 use crate::config::{Config, Native};
 use crate::decode::Decoder;
+use crate::ledger::{Ledger, Unsettled};
 use crate::metrics::QueueMetrics;
 use crate::raw::Value;
-use crate::settle::{Ledger, Unsettled};
 use crate::sink::Write;
 
 #[path = "../../../tests/suite/support/mod.rs"]
@@ -289,7 +289,7 @@ impl Court {
         let guard = Guard::new("law");
         let encoder = Encoder {
             collections: &self.collections,
-            limits: Limits { max_bytes: 16 << 20, max_statements: 100_000 },
+            limits: CommandLimits { max_bytes: 16 << 20, max_statements: 100_000 },
             write_concern: &write_concern("1"),
             guard: Some(&guard),
             tombstones: &Tombstones::default(),

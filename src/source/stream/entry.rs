@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::id::Id;
+use super::id::EntryId;
 use crate::source::Window;
 use crate::source::error::SourceError;
-use crate::source::wire::{Answer, Part, Walk};
+use crate::source::wire::{ReplyPart, ReplyWalk, WireReply};
 
 /// What of an entry is the event.
 #[derive(Debug, Clone)]
-pub(super) enum Form {
+pub(super) enum PayloadForm {
     /// The field of this name.
     Field(Vec<u8>),
     /// All fields.
@@ -22,7 +22,7 @@ pub(super) struct Entries {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     /// The id of the last one that Redis answered, be it gone.
-    seen: Option<Id>,
+    seen: Option<EntryId>,
     /// How many are gone.
     gone: usize,
 }
@@ -30,7 +30,7 @@ pub(super) struct Entries {
 /// An entry.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub(super) id: Id,
+    pub(super) id: EntryId,
     /// Where the event is; of an entry that has none, its fields.
     event: Range<usize>,
     is_malformed: bool,
@@ -40,7 +40,7 @@ pub(super) struct Entry {
 
 impl Entries {
     /// Reads what `XRANGE` answered as the n-th. Entries that are gone, as a pending list may have them, are left out.
-    pub(super) fn of_range(answer: Answer, nth: usize, form: &Form) -> Result<Self, SourceError> {
+    pub(super) fn of_range(answer: WireReply, nth: usize, form: &PayloadForm) -> Result<Self, SourceError> {
         let mut read = Reader::new(&answer, nth, form);
         read.entries()?;
         let Reader { made, found, .. } = read;
@@ -48,7 +48,7 @@ impl Entries {
     }
 
     /// Reads what `XREADGROUP` answered of its one stream.
-    pub(super) fn of_group(answer: Answer, nth: usize, form: &Form) -> Result<Self, SourceError> {
+    pub(super) fn of_group(answer: WireReply, nth: usize, form: &PayloadForm) -> Result<Self, SourceError> {
         let mut read = Reader::new(&answer, nth, form);
         if read.walk.array()?.is_some() {
             // The stream, and its name.
@@ -61,10 +61,10 @@ impl Entries {
     }
 
     /// The same, with the memory that they are in.
-    fn within(self, answer: Answer, made: Vec<u8>, form: &Form) -> Self {
+    fn within(self, answer: WireReply, made: Vec<u8>, form: &PayloadForm) -> Self {
         let bytes = match form {
-            Form::Flat => made,
-            Form::Field(_) => {
+            PayloadForm::Flat => made,
+            PayloadForm::Field(_) => {
                 let mut bytes = answer.into_bytes();
                 bytes.extend_from_slice(&made);
                 bytes
@@ -74,7 +74,7 @@ impl Entries {
     }
 
     /// The id of the last one that Redis answered, be it gone.
-    pub(super) fn seen(&self) -> Option<Id> {
+    pub(super) fn seen(&self) -> Option<EntryId> {
         self.seen
     }
 
@@ -141,8 +141,8 @@ impl Entries {
 
 /// Reads entries where they lie.
 struct Reader<'a> {
-    walk: Walk<'a>,
-    form: &'a Form,
+    walk: ReplyWalk<'a>,
+    form: &'a PayloadForm,
     /// Events that had to be made.
     made: Vec<u8>,
     /// Bytes of the answer.
@@ -152,7 +152,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(answer: &'a Answer, nth: usize, form: &'a Form) -> Self {
+    fn new(answer: &'a WireReply, nth: usize, form: &'a PayloadForm) -> Self {
         let (walk, kept) = (answer.walk(nth), answer.len());
         Reader { walk, form, made: Vec::new(), kept, found: Entries::default() }
     }
@@ -173,14 +173,15 @@ impl<'a> Reader<'a> {
         let begin = self.walk.at();
         self.walk.array()?;
         let id = self.walk.bulk()?;
-        let id = std::str::from_utf8(self.walk.text(id)).ok().and_then(Id::parse).ok_or_else(unexpected)?;
+        let id =
+            std::str::from_utf8(self.walk.text(id)).ok().and_then(EntryId::parse).ok_or_else(unexpected)?;
         self.found.seen = Some(id);
         let values = match self.walk.next()? {
-            Part::Array(values) => values,
-            Part::Nil => return Ok(None),
-            Part::Bulk(_) | Part::Other => return Err(unexpected()),
+            ReplyPart::Array(values) => values,
+            ReplyPart::Nil => return Ok(None),
+            ReplyPart::Bulk(_) | ReplyPart::Other => return Err(unexpected()),
         };
-        if let Form::Field(wanted) = self.form {
+        if let PayloadForm::Field(wanted) = self.form {
             let (mut event, start) = (None, self.walk.clone());
             for _ in 0..values / 2 {
                 let (name, value) = (self.walk.bulk()?, self.walk.bulk()?);
@@ -195,14 +196,14 @@ impl<'a> Reader<'a> {
             self.walk = start;
         }
         let event = self.flat(values / 2)?;
-        let (is_malformed, size) = (matches!(self.form, Form::Field(_)), self.walk.at() - begin);
+        let (is_malformed, size) = (matches!(self.form, PayloadForm::Field(_)), self.walk.at() - begin);
         Ok(Some(Entry { id, event, is_malformed, size }))
     }
 
     /// Makes a JSON object of strings, of so many fields. Bytes that are no UTF-8 stay as they are: whoever decodes it
     /// says so.
     fn flat(&mut self, fields: usize) -> Result<Range<usize>, SourceError> {
-        let kept = if matches!(self.form, Form::Flat) { 0 } else { self.kept };
+        let kept = if matches!(self.form, PayloadForm::Flat) { 0 } else { self.kept };
         let start = kept + self.made.len();
         self.made.push(b'{');
         for at in 0..fields {
@@ -257,11 +258,11 @@ mod tests {
         format!("*{}\r\n{}", items.len(), items.concat())
     }
 
-    fn parse(reply: &str, form: &Form) -> Result<Entries, SourceError> {
-        Entries::of_range(Answer::of(reply, 1), 0, form)
+    fn parse(reply: &str, form: &PayloadForm) -> Result<Entries, SourceError> {
+        Entries::of_range(WireReply::of(reply, 1), 0, form)
     }
 
-    fn read(fields: &[&str], form: &Form) -> (String, bool) {
+    fn read(fields: &[&str], form: &PayloadForm) -> (String, bool) {
         // Another one before it, so that places are told apart.
         let reply = range(&[item("4-0", &["event", "before"]), item("5-1", fields)]);
         let entries = parse(&reply, form).unwrap();
@@ -272,11 +273,11 @@ mod tests {
 
     #[test]
     fn the_event_is_one_field_or_all_of_them() {
-        let field = Form::Field(b"event".to_vec());
+        let field = PayloadForm::Field(b"event".to_vec());
         assert_eq!(read(&["a", "1", "event", "{}"], &field), ("{}".into(), false));
         assert_eq!(read(&["event", "1", "event", "2"], &field), ("1".into(), false), "the first counts");
         assert_eq!(read(&["a", "1"], &field), (r#"{"a":"1"}"#.into(), true));
-        let (text, malformed) = read(&["a\"\\", "\u{1}\nü", "", "2"], &Form::Flat);
+        let (text, malformed) = read(&["a\"\\", "\u{1}\nü", "", "2"], &PayloadForm::Flat);
         assert!(!malformed);
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parsed, serde_json::json!({"a\"\\": "\u{1}\nü", "": "2"}));
@@ -285,15 +286,16 @@ mod tests {
     #[test]
     fn entries_that_are_gone_are_left_out_and_nonsense_is_refused() {
         let gone = range(&[format!("*2\r\n{}*-1\r\n", bulk("5-1")), item("6-0", &[])]);
-        let entries = parse(&gone, &Form::Flat).unwrap();
-        assert_eq!((entries.len(), entries.gone(), entries.seen()), (1, 1, Id::parse("6-0")));
+        let entries = parse(&gone, &PayloadForm::Flat).unwrap();
+        assert_eq!((entries.len(), entries.gone(), entries.seen()), (1, 1, EntryId::parse("6-0")));
         let gone = range(&["6-0", "7-1"].map(|id| format!("*2\r\n{}*-1\r\n", bulk(id))));
-        let entries = parse(&gone, &Form::Flat).unwrap();
-        assert_eq!((entries.len(), entries.gone(), entries.seen()), (0, 2, Id::parse("7-1")));
-        assert!(parse("*-1\r\n", &Form::Flat).unwrap().is_empty());
-        assert!(parse(":1\r\n", &Form::Flat).is_err());
-        assert!(parse(&range(&[item("5", &[])]), &Form::Flat).is_err());
-        let of_group = |reply: &str| Entries::of_group(Answer::of(reply, 1), 0, &Form::Flat).unwrap();
+        let entries = parse(&gone, &PayloadForm::Flat).unwrap();
+        assert_eq!((entries.len(), entries.gone(), entries.seen()), (0, 2, EntryId::parse("7-1")));
+        assert!(parse("*-1\r\n", &PayloadForm::Flat).unwrap().is_empty());
+        assert!(parse(":1\r\n", &PayloadForm::Flat).is_err());
+        assert!(parse(&range(&[item("5", &[])]), &PayloadForm::Flat).is_err());
+        let of_group =
+            |reply: &str| Entries::of_group(WireReply::of(reply, 1), 0, &PayloadForm::Flat).unwrap();
         assert!(of_group("*-1\r\n").is_empty());
         let stream = format!("*1\r\n*2\r\n{}{}", bulk("q"), range(&[item("5-1", &["a", "b"])]));
         assert_eq!(of_group(&stream).len(), 1);
@@ -301,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_window_keeps_offsets_and_knows_what_is_no_event() {
-        let field = Form::Field(b"event".to_vec());
+        let field = PayloadForm::Field(b"event".to_vec());
         let reply = range(&[item("5-1", &["event", "x"]), item("9-0", &["y", "z"])]);
         let window = parse(&reply, &field).unwrap().into_window_at(0);
         let events: Vec<_> = window.iter().collect();
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn misfits_and_what_is_behind_them_are_taken_off() {
-        let field = Form::Field(b"event".to_vec());
+        let field = PayloadForm::Field(b"event".to_vec());
         let items = ["5-1", "6-1048576", "6-1048577", "7-0"].map(|id| item(id, &["event", id]));
         let mut entries = parse(&range(&items), &field).unwrap();
         let misfits = entries.split_off_misfits();

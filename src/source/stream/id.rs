@@ -9,22 +9,22 @@ const MAX_MS: u64 = (1 << (63 - SEQ_BITS)) - 1;
 
 /// The id of a stream entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Id {
+pub(super) struct EntryId {
     ms: u64,
     seq: u64,
 }
 
-impl Id {
+impl EntryId {
     /// Reads `ms-seq`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (ms, seq) = text.split_once('-')?;
-        Some(Id { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
+        Some(EntryId { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
     }
 
     /// The id at an offset.
     pub(super) fn at(offset: i64) -> Self {
         let offset = u64::try_from(offset).unwrap_or(0);
-        Id { ms: offset >> SEQ_BITS, seq: offset & MAX_SEQ }
+        EntryId { ms: offset >> SEQ_BITS, seq: offset & MAX_SEQ }
     }
 
     /// The id before an offset: what is behind it begins at the offset, or does not fit.
@@ -47,13 +47,13 @@ impl Id {
     /// The least id above it.
     pub(super) fn next(self) -> Self {
         match self.seq.checked_add(1) {
-            Some(seq) => Id { seq, ..self },
-            None => Id { ms: self.ms.saturating_add(1), seq: 0 },
+            Some(seq) => EntryId { seq, ..self },
+            None => EntryId { ms: self.ms.saturating_add(1), seq: 0 },
         }
     }
 }
 
-impl fmt::Display for Id {
+impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.ms, self.seq)
     }
@@ -70,8 +70,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn id(text: &str) -> Id {
-        Id::parse(text).unwrap()
+    fn id(text: &str) -> EntryId {
+        EntryId::parse(text).unwrap()
     }
 
     #[test]
@@ -85,23 +85,23 @@ mod tests {
         assert_eq!(id("8796093022207-1048575").offset(), None);
         assert_eq!(id("8796093022208-0").offset(), None);
         assert_eq!(id("18446744073709551615-7").nearest(), i64::MAX);
-        assert_eq!((Id::parse("5"), Id::parse("a-b"), Id::parse("")), (None, None, None));
+        assert_eq!((EntryId::parse("5"), EntryId::parse("a-b"), EntryId::parse("")), (None, None, None));
     }
 
     #[test]
     fn behind_the_last_that_fits_begins_what_does_not() {
         let end = id("3-1048575").offset().unwrap() + 1;
-        assert_eq!(Id::before(end), id("3-1048575"));
-        assert!(id("3-1048576") > Id::before(end) && id("3-1048576") < Id::at(end));
+        assert_eq!(EntryId::before(end), id("3-1048575"));
+        assert!(id("3-1048576") > EntryId::before(end) && id("3-1048576") < EntryId::at(end));
         assert_eq!((id("3-5").next(), id("3-18446744073709551615").next()), (id("3-6"), id("4-0")));
     }
 
     proptest! {
         #[test]
         fn offsets_and_ids_are_the_same_order(a in 0..i64::MAX, b in 0..i64::MAX) {
-            prop_assert_eq!(Id::at(a).offset(), Some(a));
-            prop_assert_eq!(a.cmp(&b), Id::at(a).cmp(&Id::at(b)));
-            prop_assert_eq!(id(&Id::at(a).to_string()), Id::at(a));
+            prop_assert_eq!(EntryId::at(a).offset(), Some(a));
+            prop_assert_eq!(a.cmp(&b), EntryId::at(a).cmp(&EntryId::at(b)));
+            prop_assert_eq!(id(&EntryId::at(a).to_string()), EntryId::at(a));
         }
     }
 }

@@ -16,16 +16,16 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
-use self::entry::{Entries, Form};
-use self::id::Id;
+use self::entry::{Entries, PayloadForm};
+use self::id::EntryId;
 pub(crate) use self::id::ms_of;
 pub(super) use self::script::ANOTHER;
 use self::script::Acknowledge;
 use super::error::SourceError;
-use super::identity::Known;
+use super::identity::KnownQueue;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
-use super::state::State;
+use super::state::QueueState;
 use super::window::{Depth, Window};
 use super::wire::Wire;
 use crate::config::Keys;
@@ -39,11 +39,11 @@ use crate::metrics::QueueMetrics;
 pub struct Stream {
     lease: Lease,
     group: String,
-    form: Form,
+    form: PayloadForm,
     trim: Trim,
     /// What becomes of entries that were pending.
     acknowledge: Acknowledge,
-    scripts: Scripts,
+    scripts: StreamScripts,
     metrics: Arc<QueueMetrics>,
     letters: Arc<RecentDeadLetters>,
     /// For entries.
@@ -52,7 +52,7 @@ pub struct Stream {
     commits: Mutex<Commits>,
     /// Where the group was when tidegate first found it. What is behind, tidegate reads itself; what is pending up to
     /// there, others were given.
-    adopted: Id,
+    adopted: EntryId,
     /// The offset of the first entry that was pending then, and is not settled.
     pending_from: Option<i64>,
     /// Entries below this offset are to be recovered before anything else.
@@ -67,7 +67,7 @@ pub struct Stream {
 #[derive(Debug, Default)]
 struct Reading {
     /// The id of the last entry that was used.
-    past: Id,
+    past: EntryId,
     ahead: Entries,
     /// Entries behind those, whose ids do not fit.
     misfits: Entries,
@@ -79,7 +79,7 @@ struct Commits {
     base: String,
     offset: i64,
     /// Where the group is.
-    position: Id,
+    position: EntryId,
     /// The number of entries that were ever added, up to there, if it is known.
     count: Option<u64>,
     /// Events committed under this ownership.
@@ -87,7 +87,7 @@ struct Commits {
 }
 
 #[derive(Debug)]
-struct Scripts {
+struct StreamScripts {
     claim: Script,
     refuse: Script,
     read: Script,
@@ -97,9 +97,9 @@ struct Scripts {
     set_aside: Script,
 }
 
-impl Scripts {
+impl StreamScripts {
     async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
-        let scripts = Scripts {
+        let scripts = StreamScripts {
             claim: Script::new(script::CLAIM),
             refuse: Script::new(&whole(script::REFUSE)),
             read: Script::new(script::READ),
@@ -121,7 +121,7 @@ type Counts = (u64, u64, i64);
 type Fence = (i64, usize, u64, u64, i64);
 
 /// What `TAKE` answers.
-type Taken = (i64, i64, String, String, String, String, i64, u64, String, i64);
+type TakeReply = (i64, i64, String, String, String, String, i64, u64, String, i64);
 
 /// Reads a stream's state.
 ///
@@ -131,7 +131,7 @@ pub(super) async fn state(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     group: &str,
-) -> Result<State, SourceError> {
+) -> Result<QueueState, SourceError> {
     type Seen = (String, String, String, String, i64, i64, u64);
     let (owner, base, read, position, epoch, reader, elements): Seen = Script::new(script::STATE)
         .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
@@ -139,7 +139,7 @@ pub(super) async fn state(
         .invoke_async(connection)
         .await?;
     let owner = Some(owner).filter(|owner| !owner.is_empty());
-    Ok(State { owner, base, read, position, elements, epoch, reader })
+    Ok(QueueState { owner, base, read, position, elements, epoch, reader })
 }
 
 impl Stream {
@@ -151,14 +151,14 @@ impl Stream {
     pub(crate) async fn take(
         (mut connection, wire): (MultiplexedConnection, Wire),
         (keys, config): (Keys, &config::Queue),
-        (seen, before): (&State, &Known),
+        (seen, before): (&QueueState, &KnownQueue),
         (drawn, id, previous): (Drawn, &str, Option<i64>),
         ttl: Duration,
         deletes_at_once: bool,
         (metrics, letters): (Arc<QueueMetrics>, Arc<RecentDeadLetters>),
     ) -> Result<Self, SourceError> {
-        let found = Id::parse(&seen.position).unwrap_or_default();
-        let taken: Taken = Script::new(&whole(script::TAKE))
+        let found = EntryId::parse(&seen.position).unwrap_or_default();
+        let taken: TakeReply = Script::new(&whole(script::TAKE))
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
             .key(&[&keys.dead, &keys.dead_list, &keys.parked])
             .arg(drawn.epoch)
@@ -176,19 +176,23 @@ impl Stream {
             .await?;
         let (answer, moved, position, adopted, base, read, count, pending, fetched, generation) = taken;
         fenced(answer)?;
-        let taken = State { base, read, ..State::default() };
+        let taken = QueueState { base, read, ..QueueState::default() };
         let (offset, read) = taken.offsets();
         // What was only fetched may have killed the former owner. An entry's number is its own, so to take more for read
         // than was does no harm.
-        let fetched = Id::parse(&fetched).and_then(Id::offset);
+        let fetched = EntryId::parse(&fetched).and_then(EntryId::offset);
         let recover_to = fetched.map_or(read, |last| read.max(last.saturating_add(1)));
         let known = |text: &str| {
-            Id::parse(text).ok_or_else(|| SourceError::Lost(format!("{text:?} is no id of an entry")))
+            EntryId::parse(text).ok_or_else(|| SourceError::Lost(format!("{text:?} is no id of an entry")))
         };
         let (position, adopted) = (known(&position)?, known(&adopted)?);
-        let form = if config.flat { Form::Flat } else { Form::Field(config.field().as_bytes().to_vec()) };
+        let form = if config.flat {
+            PayloadForm::Flat
+        } else {
+            PayloadForm::Field(config.field().as_bytes().to_vec())
+        };
         let mut stream = Stream {
-            scripts: Scripts::load(&mut connection).await?,
+            scripts: StreamScripts::load(&mut connection).await?,
             group: config.group().to_owned(),
             form,
             trim: config.trim(),
@@ -392,6 +396,6 @@ fn samples(ready: &Entries, count: usize) -> Vec<String> {
     let (first, last) = (first.id.nearest(), last.id.nearest());
     let (known, wanted) = (i64::try_from(ready.len()).unwrap_or(1), i64::try_from(count).unwrap_or(i64::MAX));
     let reach = ((last - first) / known).max(1).saturating_mul(wanted.saturating_mul(3));
-    let at = |n: i64| Id::at(last.saturating_add((reach / SAMPLES * n).max(n))).to_string();
+    let at = |n: i64| EntryId::at(last.saturating_add((reach / SAMPLES * n).max(n))).to_string();
     (1..=SAMPLES).map(at).collect()
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::entry::{Entries, Form};
-use super::id::Id;
-use super::settle::Target;
+use super::entry::{Entries, PayloadForm};
+use super::id::EntryId;
+use super::settle::CommitTarget;
 use super::{Reading, Stream, script};
 use crate::dead_letter::{Dead, Reason, Rejection, render};
 use crate::source::error::SourceError;
@@ -27,7 +27,7 @@ impl Stream {
             if last.is_empty() {
                 return Ok(first);
             }
-            let offsets = claimed.iter().map(|id| Id::parse(id).and_then(Id::offset));
+            let offsets = claimed.iter().map(|id| EntryId::parse(id).and_then(EntryId::offset));
             first = first.or_else(|| offsets.clone().flatten().next());
             let misfits = claimed.iter().zip(offsets).filter(|(_, offset)| offset.is_none());
             for (id, _) in misfits {
@@ -41,7 +41,7 @@ impl Stream {
     }
 
     /// Makes a dead letter of a pending entry, if it still exists, and acknowledges it.
-    async fn refuse(&self, id: &str, why: impl Fn(Id) -> Rejection) -> Result<(), SourceError> {
+    async fn refuse(&self, id: &str, why: impl Fn(EntryId) -> Rejection) -> Result<(), SourceError> {
         let keys = self.lease.keys();
         let mut range = redis::pipe();
         range.cmd("XRANGE").arg(&keys.queue).arg(id).arg(id);
@@ -65,14 +65,14 @@ impl Stream {
         }
         let refused = self.letters(&reading.misfits, does_not_fit);
         let entries = reading.misfits.len() as u64;
-        let target = Target { position: Some(last), to: last, entries };
+        let target = CommitTarget { position: Some(last), to: last, entries };
         self.settle(&mut commits, &target, &[], &refused.texts).await?;
         self.account(&refused);
         (reading.past, reading.misfits) = (last, Entries::default());
         Ok(())
     }
 
-    fn letters<'e>(&self, entries: &'e Entries, why: impl Fn(Id) -> Rejection) -> Refused<'e> {
+    fn letters<'e>(&self, entries: &'e Entries, why: impl Fn(EntryId) -> Rejection) -> Refused<'e> {
         let now = bson::DateTime::now();
         let entries = entries.iter().map(|(entry, event)| (entry.id, event, why(entry.id))).collect();
         let mut refused = Refused { texts: Vec::new(), entries };
@@ -97,24 +97,24 @@ impl Stream {
         range: Range<i64>,
         events: i64,
     ) -> Result<i64, SourceError> {
-        let nth = self.nth(&range, events).await?.and_then(Id::offset);
+        let nth = self.nth(&range, events).await?.and_then(EntryId::offset);
         Ok(nth.map_or(range.end, |offset| range.end.min(offset.saturating_add(1))))
     }
 
     /// The id of the n-th entry of a range.
-    async fn nth(&self, range: &Range<i64>, n: i64) -> Result<Option<Id>, SourceError> {
+    async fn nth(&self, range: &Range<i64>, n: i64) -> Result<Option<EntryId>, SourceError> {
         let was_pending = range.start < self.pending_end();
-        let mut from = Id::before(range.start);
+        let mut from = EntryId::before(range.start);
         if !was_pending {
             from = from.max(self.commits.lock().await.position);
         }
         let mut call = self.scripts.nth.prepare_invoke();
         call.key(&self.lease.keys().queue).key(&self.lease.keys().owner).arg(self.lease.args());
-        call.arg(&self.group).arg(format!("({from}")).arg(Id::before(range.end).to_string()).arg(n);
+        call.arg(&self.group).arg(format!("({from}")).arg(EntryId::before(range.end).to_string()).arg(n);
         call.arg(if was_pending { script::CONSUMER } else { "" });
         let (answer, id): (i64, String) = call.invoke_async(&mut self.lease.connection()).await?;
         fenced(answer)?;
-        Ok(Id::parse(&id))
+        Ok(EntryId::parse(&id))
     }
 
     /// Makes a dead letter of the first entry of a range, without reading it.
@@ -131,8 +131,8 @@ impl Stream {
         let new_base = if was_pending { String::new() } else { end.to_string() };
         let count = commits.count.map(|count| count + 1);
         let field = match &self.form {
-            Form::Field(field) => &field[..],
-            Form::Flat => b"",
+            PayloadForm::Field(field) => &field[..],
+            PayloadForm::Flat => b"",
         };
         let mut call = self.scripts.set_aside.prepare_invoke();
         call.key(&[&keys.queue, &keys.owner, &keys.base, &keys.stream, &keys.dead_list, &keys.tries]);
@@ -151,7 +151,7 @@ impl Stream {
 /// Entries that never take effect, each with the reason, and their dead letters.
 struct Refused<'e> {
     texts: Vec<String>,
-    entries: Vec<(Id, &'e [u8], Rejection)>,
+    entries: Vec<(EntryId, &'e [u8], Rejection)>,
 }
 
 impl Refused<'_> {
@@ -165,12 +165,12 @@ impl Refused<'_> {
     }
 }
 
-fn does_not_fit(id: Id) -> Rejection {
+fn does_not_fit(id: EntryId) -> Rejection {
     let text = format!("the entry's id {id} does not fit into an offset: its parts may have 43 and 20 bits");
     Rejection::new(Reason::BadEvent, text)
 }
 
-fn out_of_order(id: Id) -> Rejection {
+fn out_of_order(id: EntryId) -> Rejection {
     let text = format!("out of order: another consumer held the entry {id} while later ones were read");
     Rejection::new(Reason::OutOfOrder, text)
 }

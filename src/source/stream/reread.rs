@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::entry::Entries;
-use super::id::Id;
+use super::id::EntryId;
 use super::{Fence, Stream, script};
 use crate::source::Window;
 use crate::source::error::SourceError;
@@ -17,10 +17,10 @@ impl Stream {
         count: usize,
     ) -> Result<Window, SourceError> {
         let pending_to = self.pending_end();
-        let mut past = Id::before(range.start);
+        let mut past = EntryId::before(range.start);
         if range.start >= pending_to {
             past = past.max(self.commits.lock().await.position);
-            let mut entries = self.ask_again(past, Some(Id::before(range.end)), count).await?;
+            let mut entries = self.ask_again(past, Some(EntryId::before(range.end)), count).await?;
             // Ids that do not fit were dealt with before anything behind them was read.
             entries.retain(|entry| entry.id.offset().is_some());
             return Ok(entries.into_window_at(range.start));
@@ -42,7 +42,12 @@ impl Stream {
     }
 
     /// Asks for entries that were read before, behind `past`: up to the id `to`, or else those that are pending.
-    async fn ask_again(&self, past: Id, to: Option<Id>, count: usize) -> Result<Entries, SourceError> {
+    async fn ask_again(
+        &self,
+        past: EntryId,
+        to: Option<EntryId>,
+        count: usize,
+    ) -> Result<Entries, SourceError> {
         let keys = self.lease.keys();
         let mut pipe = redis::pipe();
         pipe.cmd("EVALSHA").arg(self.scripts.read.get_hash()).arg(4);

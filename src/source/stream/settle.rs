@@ -2,19 +2,19 @@
 
 use redis::RedisResult;
 
-use super::id::Id;
+use super::id::EntryId;
 use super::{Commits, Counts, Stream, script};
 use crate::commit::Checkpoint;
 use crate::config::Trim;
 use crate::source::error::SourceError;
 use crate::source::lease::fenced;
-use crate::source::window::{Depth, Look};
+use crate::source::window::{Depth, QueueLook};
 
 /// Where the group is to be.
-pub(super) struct Target {
+pub(super) struct CommitTarget {
     /// None: it stays, and what is pending up to this id is acknowledged.
-    pub(super) position: Option<Id>,
-    pub(super) to: Id,
+    pub(super) position: Option<EntryId>,
+    pub(super) to: EntryId,
     /// The entries that are settled by this.
     pub(super) entries: u64,
 }
@@ -27,8 +27,8 @@ impl Stream {
         dead: &[i64],
     ) -> Result<Depth, SourceError> {
         let mut commits = self.commits.lock().await;
-        let to = Id::before(checkpoint.end);
-        let target = Target {
+        let to = EntryId::before(checkpoint.end);
+        let target = CommitTarget {
             position: (checkpoint.end > self.pending_end()).then_some(to),
             to,
             entries: checkpoint.events.saturating_sub(commits.events),
@@ -42,7 +42,7 @@ impl Stream {
     pub(super) async fn settle(
         &self,
         commits: &mut Commits,
-        target: &Target,
+        target: &CommitTarget,
         dead: &[i64],
         letters: &[String],
     ) -> Result<Counts, SourceError> {
@@ -64,8 +64,8 @@ impl Stream {
             _ => call.arg("").arg(""),
         };
         call.arg(dead.len()).arg(dead).arg(letters);
-        type Answer = (i64, i64, u64, u64, i64);
-        let answer: RedisResult<Answer> = call.invoke_async(&mut self.lease.connection()).await;
+        type ScriptReply = (i64, i64, u64, u64, i64);
+        let answer: RedisResult<ScriptReply> = call.invoke_async(&mut self.lease.connection()).await;
         let (answer, moved, lag, pending, added) = answer?;
         fenced(answer)?;
         if moved != 0 {
@@ -79,7 +79,7 @@ impl Stream {
     }
 
     /// Looks at how much is there, and at the oldest entry that is not settled: the first from `settled_to` on.
-    pub(in crate::source) async fn look(&self, settled_to: i64) -> Result<Look, SourceError> {
+    pub(in crate::source) async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         // Else it would be idle for as long as there is no room to read. Whoever has it now is using it.
         if let Ok(mut wire) = self.wire.try_lock() {
@@ -90,7 +90,7 @@ impl Stream {
         let mut commits = self.commits.lock().await;
         let mut call = self.scripts.look.prepare_invoke();
         call.key(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
-        let from = Id::before(settled_to).max(commits.position);
+        let from = EntryId::before(settled_to).max(commits.position);
         call.arg(self.lease.args().0).arg(&self.group).arg(format!("({from}"));
         type Seen = (u64, u64, i64, i64, u64, u64, String);
         let (lag, pending, added, count, removed, dead, oldest): Seen =
@@ -102,10 +102,10 @@ impl Stream {
         }
         // What was pending at first is older than all that is read.
         let oldest = if settled_to < self.pending_end() { Some(settled_to) } else { offset_of(&oldest) };
-        Ok(Look { depth: self.depth((lag, pending, added)), dead: Some(dead), oldest })
+        Ok(QueueLook { depth: self.depth((lag, pending, added)), dead: Some(dead), oldest })
     }
 }
 
 fn offset_of(id: &str) -> Option<i64> {
-    Id::parse(id).map(Id::nearest)
+    EntryId::parse(id).map(EntryId::nearest)
 }

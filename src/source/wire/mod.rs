@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::open::Duplex;
 use self::resp::Scanner;
-pub(super) use self::resp::{Part, Walk};
+pub(super) use self::resp::{ReplyPart, ReplyWalk};
 use super::error::SourceError;
 
 /// The least that is read at once.
@@ -59,7 +59,7 @@ impl Wire {
     ///
     /// # Errors
     /// One of the replies is an error; or lost, and then nothing can be asked any more.
-    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<Answer, SourceError> {
+    pub(super) async fn ask(&mut self, commands: &Pipeline) -> Result<WireReply, SourceError> {
         self.ask_for(commands, usize::MAX).await
     }
 
@@ -68,7 +68,11 @@ impl Wire {
     ///
     /// # Errors
     /// Those of `ask`.
-    pub(super) async fn ask_for(&mut self, commands: &Pipeline, limit: usize) -> Result<Answer, SourceError> {
+    pub(super) async fn ask_for(
+        &mut self,
+        commands: &Pipeline,
+        limit: usize,
+    ) -> Result<WireReply, SourceError> {
         if std::mem::replace(&mut self.awaits, true) {
             return Err(SourceError::Lost("a reply was given up on before".into()));
         }
@@ -81,7 +85,12 @@ impl Wire {
         Ok(answer)
     }
 
-    async fn exchange(&mut self, packed: &[u8], replies: usize, limit: usize) -> Result<Answer, SourceError> {
+    async fn exchange(
+        &mut self,
+        packed: &[u8],
+        replies: usize,
+        limit: usize,
+    ) -> Result<WireReply, SourceError> {
         let lost = |error: std::io::Error| SourceError::Lost(error.to_string());
         self.stream.write_all(packed).await.map_err(lost)?;
         self.stream.flush().await.map_err(lost)?;
@@ -101,18 +110,18 @@ impl Wire {
         if bytes.capacity() > 2 * bytes.len() + CHUNK {
             bytes.shrink_to_fit();
         }
-        Ok(Answer { bytes, ends: scanner.ends() })
+        Ok(WireReply { bytes, ends: scanner.ends() })
     }
 }
 
 /// The replies to what was asked, none of them an error.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct WireReply {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
-impl Answer {
+impl WireReply {
     fn range(&self, nth: usize) -> Range<usize> {
         let end = |nth: usize| self.ends.get(nth).copied().unwrap_or(self.bytes.len());
         nth.checked_sub(1).map_or(0, end)..end(nth)
@@ -134,9 +143,9 @@ impl Answer {
     }
 
     /// The n-th reply, part by part. Places are those in all the bytes.
-    pub(super) fn walk(&self, nth: usize) -> Walk<'_> {
+    pub(super) fn walk(&self, nth: usize) -> ReplyWalk<'_> {
         let Range { start, end } = self.range(nth);
-        Walk::new(&self.bytes[..end], start)
+        ReplyWalk::new(&self.bytes[..end], start)
     }
 
     /// Bytes of all replies.
@@ -153,6 +162,6 @@ impl Answer {
     pub(super) fn of(text: &str, replies: usize) -> Self {
         let (mut scanner, mut bytes) = (Scanner::default(), text.into());
         assert_eq!(scanner.scan(&mut bytes, replies).unwrap(), 0);
-        Answer { bytes, ends: scanner.ends() }
+        WireReply { bytes, ends: scanner.ends() }
     }
 }

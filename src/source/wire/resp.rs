@@ -60,7 +60,7 @@ impl Scanner {
                     return Ok(missing);
                 }
                 self.open -= 1;
-                if let Part::Array(values) = part {
+                if let ReplyPart::Array(values) = part {
                     self.open += values as u64;
                 }
                 (self.at, self.owed) = (end - missing, missing);
@@ -97,7 +97,7 @@ impl Scanner {
 
 /// A part of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::source) enum Part {
+pub(in crate::source) enum ReplyPart {
     /// An array: so many values follow.
     Array(usize),
     /// A string, and where it is.
@@ -109,20 +109,20 @@ pub(in crate::source) enum Part {
 }
 
 /// The part that begins at `at`, and where it ends, which may be behind the last byte. None: its first line has no end.
-fn part(bytes: &[u8], at: usize) -> Result<Option<(Part, usize)>, SourceError> {
+fn part(bytes: &[u8], at: usize) -> Result<Option<(ReplyPart, usize)>, SourceError> {
     let Some(kind) = bytes.get(at) else { return Ok(None) };
     match kind {
         b'$' | b'*' => {}
         b':' | b'+' | b'-' => {
             let length = bytes[at..].iter().position(|byte| *byte == b'\n');
-            return Ok(length.map(|length| (Part::Other, at + length + 1)));
+            return Ok(length.map(|length| (ReplyPart::Other, at + length + 1)));
         }
         _ => return Err(unexpected()),
     }
     Ok(length(bytes, at + 1)?.map(|(length, behind)| match (kind, length) {
-        (_, None) => (Part::Nil, behind),
-        (b'*', Some(values)) => (Part::Array(values), behind),
-        (_, Some(length)) => (Part::Bulk(behind..behind + length), behind + length + 2),
+        (_, None) => (ReplyPart::Nil, behind),
+        (b'*', Some(values)) => (ReplyPart::Array(values), behind),
+        (_, Some(length)) => (ReplyPart::Bulk(behind..behind + length), behind + length + 2),
     }))
 }
 
@@ -155,14 +155,14 @@ fn length(bytes: &[u8], start: usize) -> Result<Option<(Option<usize>, usize)>, 
 
 /// Goes through a reply.
 #[derive(Debug, Clone)]
-pub(in crate::source) struct Walk<'a> {
+pub(in crate::source) struct ReplyWalk<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ReplyWalk<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Walk { bytes, at }
+        ReplyWalk { bytes, at }
     }
 
     /// How many bytes are behind it.
@@ -174,7 +174,7 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// There is none.
-    pub(in crate::source) fn next(&mut self) -> Result<Part, SourceError> {
+    pub(in crate::source) fn next(&mut self) -> Result<ReplyPart, SourceError> {
         let (part, end) =
             part(self.bytes, self.at)?.filter(|(_, end)| *end <= self.bytes.len()).ok_or_else(unexpected)?;
         self.at = end;
@@ -187,9 +187,9 @@ impl<'a> Walk<'a> {
     /// It is no array.
     pub(in crate::source) fn array(&mut self) -> Result<Option<usize>, SourceError> {
         match self.next()? {
-            Part::Array(values) => Ok(Some(values)),
-            Part::Nil => Ok(None),
-            Part::Bulk(_) | Part::Other => Err(unexpected()),
+            ReplyPart::Array(values) => Ok(Some(values)),
+            ReplyPart::Nil => Ok(None),
+            ReplyPart::Bulk(_) | ReplyPart::Other => Err(unexpected()),
         }
     }
 
@@ -199,8 +199,8 @@ impl<'a> Walk<'a> {
     /// It is no string.
     pub(in crate::source) fn bulk(&mut self) -> Result<Range<usize>, SourceError> {
         match self.next()? {
-            Part::Bulk(range) => Ok(range),
-            Part::Array(_) | Part::Nil | Part::Other => Err(unexpected()),
+            ReplyPart::Bulk(range) => Ok(range),
+            ReplyPart::Array(_) | ReplyPart::Nil | ReplyPart::Other => Err(unexpected()),
         }
     }
 
@@ -257,13 +257,13 @@ mod tests {
 
     #[test]
     fn parts_are_found_where_they_lie() {
-        let mut walk = Walk::new(REPLIES.as_bytes(), 0);
+        let mut walk = ReplyWalk::new(REPLIES.as_bytes(), 0);
         assert_eq!((walk.array().unwrap(), walk.array().unwrap()), (Some(2), Some(3)));
         let text = walk.bulk().unwrap();
         assert_eq!(walk.text(text), b"a\r\n");
         let empty = walk.bulk().unwrap();
         assert_eq!(walk.text(empty), b"");
-        assert_eq!((walk.next().unwrap(), walk.next().unwrap()), (Part::Nil, Part::Other));
+        assert_eq!((walk.next().unwrap(), walk.next().unwrap()), (ReplyPart::Nil, ReplyPart::Other));
         assert_eq!((walk.array().unwrap(), walk.array().unwrap()), (Some(0), None));
         assert!(walk.bulk().is_err());
     }
@@ -273,8 +273,8 @@ mod tests {
         for text in ["?\r\n", "$x\r\n", "*\r\n", "$-2\r\n", "$1\n", "$99999999999\r\n", "_\r\n", "$-1x"] {
             assert!(Scanner::default().scan(&mut text.into(), 1).is_err(), "{text:?}");
         }
-        assert!(Walk::new(b"$5\r\nab\r\n", 0).next().is_err());
-        assert!(Walk::new(b"", 0).next().is_err());
+        assert!(ReplyWalk::new(b"$5\r\nab\r\n", 0).next().is_err());
+        assert!(ReplyWalk::new(b"", 0).next().is_err());
     }
 
     proptest! {
@@ -297,7 +297,7 @@ mod tests {
             let (kept, ends) = scanned(Scanner::keeping(limit), text.as_bytes(), &cuts);
             prop_assert_eq!(std::str::from_utf8(&kept[ends[0]..]).unwrap(), rest);
             prop_assert!(text.as_bytes().starts_with(&kept[..ends[0]]));
-            let mut walk = Walk::new(&kept[..ends[0]], 0);
+            let mut walk = ReplyWalk::new(&kept[..ends[0]], 0);
             prop_assert_eq!(walk.array().unwrap(), Some(8));
             let mut strings = 0;
             while !walk.is_at_end() {
@@ -313,7 +313,7 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(prop::sample::select(b"*$:-+0129\r\na".to_vec()), 0..60)) {
             let _ = Scanner::default().scan(&mut bytes.clone(), 3);
             let _ = Scanner::keeping(bytes.len() / 2).scan(&mut bytes.clone(), 3);
-            let mut walk = Walk::new(&bytes, 0);
+            let mut walk = ReplyWalk::new(&bytes, 0);
             while walk.next().is_ok() {}
         }
     }

@@ -13,9 +13,9 @@ use tidegate::config::Config;
 use tidegate::dead_letter::{self, Dead};
 use tidegate::decode::Decoder;
 use tidegate::lane::pending::Pending;
+use tidegate::ledger::Ledger;
 use tidegate::metrics::QueueMetrics;
-use tidegate::settle::Ledger;
-use tidegate::sink::{Encoder, Guard, Limits, Tombstones};
+use tidegate::sink::{CommandLimits, Encoder, Guard, Tombstones};
 use tidegate::trace::Traceparent;
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ fn encode(collections: &Collections, mut pending: Pending) {
     let guard = Guard::new("q");
     let encoder = Encoder {
         collections,
-        limits: Limits { max_bytes: 16 << 20, max_statements: 100_000 },
+        limits: CommandLimits { max_bytes: 16 << 20, max_statements: 100_000 },
         write_concern: &concern,
         guard: Some(&guard),
         tombstones: &Tombstones::default(),

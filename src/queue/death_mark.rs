@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::ownership::Owned;
-use crate::source::{Lease, Part, SourceError};
+use crate::source::{Lease, RecoveryPart, SourceError};
 
 /// How often the work is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -18,23 +18,23 @@ const LOOK: Duration = Duration::from_millis(50);
 const STALLED: Duration = Duration::from_secs(1);
 
 /// A mark for one piece of work.
-pub(super) struct Mark<'o> {
+pub(super) struct DeathMark<'o> {
     queue: &'o Owned,
     lease: &'o Lease,
-    part: Option<Part>,
-    state: Mutex<State>,
+    part: Option<RecoveryPart>,
+    state: Mutex<Progress>,
 }
 
-struct State {
+struct Progress {
     is_set: bool,
-    doing: Doing,
+    doing: Stage,
     since: Instant,
     /// How far the queue was settled when that was seen last.
     settled_to: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Doing {
+enum Stage {
     /// Reads and decodes.
     Reading,
     /// The lanes have it.
@@ -43,20 +43,20 @@ enum Doing {
     Ending,
 }
 
-impl<'o> Mark<'o> {
-    pub(super) fn new(queue: &'o Owned, lease: &'o Lease, part: Option<Part>) -> Self {
-        let state = State { is_set: false, doing: Doing::Given, since: Instant::now(), settled_to: 0 };
-        Mark { queue, lease, part, state: state.into() }
+impl<'o> DeathMark<'o> {
+    pub(super) fn new(queue: &'o Owned, lease: &'o Lease, part: Option<RecoveryPart>) -> Self {
+        let state = Progress { is_set: false, doing: Stage::Given, since: Instant::now(), settled_to: 0 };
+        DeathMark { queue, lease, part, state: state.into() }
     }
 
     /// Something is about to be read. The mark is there before.
     pub(super) async fn reading(&self) -> Result<(), SourceError> {
         {
             let mut state = self.state.lock();
-            if state.doing == Doing::Ending {
+            if state.doing == Stage::Ending {
                 return Ok(());
             }
-            state.doing = Doing::Reading;
+            state.doing = Stage::Reading;
             if std::mem::replace(&mut state.is_set, true) {
                 return Ok(());
             }
@@ -67,8 +67,8 @@ impl<'o> Mark<'o> {
     /// What was read is the lanes'.
     pub(super) fn given(&self) {
         let mut state = self.state.lock();
-        if state.doing == Doing::Reading {
-            (state.doing, state.since) = (Doing::Given, Instant::now());
+        if state.doing == Stage::Reading {
+            (state.doing, state.since) = (Stage::Given, Instant::now());
         }
     }
 
@@ -95,15 +95,15 @@ impl<'o> Mark<'o> {
         let settled_to = self.queue.tracker.lock().settled_to();
         let mut state = self.state.lock();
         if stopped {
-            state.doing = Doing::Ending;
+            state.doing = Stage::Ending;
         }
         if state.settled_to != settled_to {
             (state.settled_to, state.since) = (settled_to, Instant::now());
         }
         let waits = match state.doing {
-            Doing::Reading => false,
-            Doing::Given => !self.queue.shared.health.mongodb.is_up() || state.since.elapsed() >= STALLED,
-            Doing::Ending => true,
+            Stage::Reading => false,
+            Stage::Given => !self.queue.shared.health.mongodb.is_up() || state.since.elapsed() >= STALLED,
+            Stage::Ending => true,
         };
         waits && std::mem::take(&mut state.is_set)
     }

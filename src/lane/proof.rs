@@ -8,7 +8,7 @@
 
 use crate::ownership::{Owned, Unconfirmed};
 use crate::sink::Write;
-use crate::sink::{Found, SinkError, Strange};
+use crate::sink::{FoundWatermark, SinkError, Strange};
 
 /// No queue comes to so many numberings. What has a higher one is rubbish, which must not use them up.
 const CREDIBLE: i64 = 1 << 26;
@@ -17,7 +17,7 @@ const CREDIBLE: i64 = 1 << 26;
 ///
 /// # Errors
 /// MongoDB's; or this ownership is not the latest, and about to end.
-pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<Found>, SinkError> {
+pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<FoundWatermark>, SinkError> {
     let found = queue.shared.sink.watermarks(writes, queue.guard.as_ref()).await?;
     let judged: Vec<_> = writes.iter().zip(found).map(|(write, found)| judge(queue, write, found)).collect();
     if let (Some((first, above)), Some(claim)) = (strange(queue, &judged), &queue.claim) {
@@ -28,18 +28,18 @@ pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<F
             Err(Unconfirmed::Unknown(error)) => return Err(error),
         }
     }
-    let note = |(write, (found, strange)): (&&Write, (Found, Option<Strange>))| {
+    let note = |(write, (found, strange)): (&&Write, (FoundWatermark, Option<Strange>))| {
         let mut noted = write.instead_of.lock();
         // What was tried on exactly this watermark, and failed, speaks for itself.
         let was_tried = strange.is_some() && noted.as_deref() == strange.as_ref();
         *noted = strange.map(Box::new);
-        if was_tried { Found::Unmarked } else { found }
+        if was_tried { FoundWatermark::Unmarked } else { found }
     };
     Ok(writes.iter().zip(judged).map(note).collect())
 }
 
 /// The first of those that prove nothing, and the highest epoch among them: others are given out above it.
-fn strange(queue: &Owned, judged: &[(Found, Option<Strange>)]) -> Option<(Strange, i64)> {
+fn strange(queue: &Owned, judged: &[(FoundWatermark, Option<Strange>)]) -> Option<(Strange, i64)> {
     let strange = || judged.iter().filter_map(|(_, strange)| strange.as_ref());
     let epochs = strange().filter_map(|strange| queue.source.numbering(strange.as_watermark()?));
     Some((strange().next()?.clone(), epochs.filter(|epoch| *epoch < CREDIBLE).max().unwrap_or(0)))
@@ -49,13 +49,15 @@ fn strange(queue: &Owned, judged: &[(Found, Option<Strange>)]) -> Option<(Strang
 fn judge(
     queue: &Owned,
     write: &Write,
-    (found, strange): (Found, Option<Strange>),
-) -> (Found, Option<Strange>) {
+    (found, strange): (FoundWatermark, Option<Strange>),
+) -> (FoundWatermark, Option<Strange>) {
     // What was parked may be of an earlier numbering than the rest of its segment.
     let numbering = queue.source.numbering(write.segment.last);
     match found {
-        Found::Watermark(w) if queue.source.numbering(w) > numbering => (Found::Strange, strange),
-        Found::Strange => (found, strange),
+        FoundWatermark::Watermark(w) if queue.source.numbering(w) > numbering => {
+            (FoundWatermark::Strange, strange)
+        }
+        FoundWatermark::Strange => (found, strange),
         _ => (found, None),
     }
 }

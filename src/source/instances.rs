@@ -29,7 +29,7 @@ return { redis.call('GET', KEYS[2]) or '', redis.call('ZRANGE', KEYS[1], 0, -1) 
 
 /// Who drains a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Members {
+pub struct Instances {
     /// The instance that owns it, if one was heard of.
     pub holder: Option<String>,
     /// All instances that could.
@@ -76,7 +76,7 @@ impl Roster {
         name: &str,
         ttl: Duration,
         queues: &[Beat<'_>],
-    ) -> Result<Vec<Members>, SourceError> {
+    ) -> Result<Vec<Instances>, SourceError> {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let mut pipe = redis::pipe();
         for Beat { keys, holds, able } in queues {
@@ -85,7 +85,7 @@ impl Roster {
             pipe.arg(u8::from(*holds)).arg(u8::from(*able));
         }
         let answers: Vec<(String, BTreeSet<String>)> = pipe.query_async(&mut self.connection).await?;
-        let members = |(holder, instances): (String, BTreeSet<String>)| Members {
+        let members = |(holder, instances): (String, BTreeSet<String>)| Instances {
             holder: Some(holder).filter(|holder| !holder.is_empty()),
             instances,
         };

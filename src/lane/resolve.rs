@@ -5,11 +5,11 @@
 
 use crate::coalesce::{Segment, Update};
 use crate::dead_letter::{Reason, Rejection};
-use crate::sink::{Found, Refusal};
+use crate::sink::{FoundWatermark, Refusal};
 
 /// What is to be done with a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Resolution {
     /// It is settled as applied: it deletes a document that is not there.
     Applied,
     /// All of its events were applied before.
@@ -24,17 +24,24 @@ pub(super) enum Fate {
 
 /// Judges a write that was held back; or refused, with that `refusal`. `has_dead` tells whether some of its events are
 /// dead letters on record.
-pub(super) fn fate(segment: &Segment, found: Found, refusal: Option<&Refusal>, has_dead: bool) -> Fate {
+pub(super) fn resolve(
+    segment: &Segment,
+    found: FoundWatermark,
+    refusal: Option<&Refusal>,
+    has_dead: bool,
+) -> Resolution {
     match (found, refusal) {
         // It is written over exactly that; then a refusal can be believed.
-        (Found::Strange, _) => Fate::Again,
-        (Found::Watermark(w), _) if w >= segment.last && !has_dead => Fate::AppliedBefore,
-        (Found::Watermark(w), _) if w >= segment.guard() => Fate::InPart(w),
-        (_, Some(refusal)) if refusal.is_certain => Fate::Refused(refusal.rejection.clone()),
-        (Found::Nothing, None) if matches!(segment.update, Update::Delete) => Fate::Applied,
-        (Found::Taken, _) => Fate::Refused(id_taken()),
+        (FoundWatermark::Strange, _) => Resolution::Again,
+        (FoundWatermark::Watermark(w), _) if w >= segment.last && !has_dead => Resolution::AppliedBefore,
+        (FoundWatermark::Watermark(w), _) if w >= segment.guard() => Resolution::InPart(w),
+        (_, Some(refusal)) if refusal.is_certain => Resolution::Refused(refusal.rejection.clone()),
+        (FoundWatermark::Nothing, None) if matches!(segment.update, Update::Delete) => Resolution::Applied,
+        (FoundWatermark::Taken, _) => Resolution::Refused(id_taken()),
         // Somebody inserted, changed or deleted the document between the write and the look.
-        (Found::Watermark(_) | Found::Unmarked | Found::Nothing, _) => Fate::Again,
+        (FoundWatermark::Watermark(_) | FoundWatermark::Unmarked | FoundWatermark::Nothing, _) => {
+            Resolution::Again
+        }
     }
 }
 
@@ -50,15 +57,15 @@ mod tests {
     use crate::coalesce::Fields;
     use crate::trace::Traces;
 
-    const FOUND: [Found; 8] = [
-        Found::Nothing,
-        Found::Unmarked,
-        Found::Taken,
-        Found::Watermark(9),
-        Found::Watermark(10),
-        Found::Watermark(15),
-        Found::Watermark(20),
-        Found::Strange,
+    const FOUND: [FoundWatermark; 8] = [
+        FoundWatermark::Nothing,
+        FoundWatermark::Unmarked,
+        FoundWatermark::Taken,
+        FoundWatermark::Watermark(9),
+        FoundWatermark::Watermark(10),
+        FoundWatermark::Watermark(15),
+        FoundWatermark::Watermark(20),
+        FoundWatermark::Strange,
     ];
 
     fn segment(update: Update) -> Segment {
@@ -79,24 +86,24 @@ mod tests {
 
     /// Every state of a document, with and without dead letters on record, for one kind of write and of answer.
     fn fates(update: fn() -> Update, refusal: Option<&Refusal>) -> Vec<String> {
-        let short = |fate: Fate| match fate {
-            Fate::Applied => "applied".to_owned(),
-            Fate::AppliedBefore => "before".to_owned(),
-            Fate::InPart(w) => format!("to {w}"),
-            Fate::Refused(rejection) => rejection.reason.label().to_owned(),
-            Fate::Again => "again".to_owned(),
+        let short = |fate: Resolution| match fate {
+            Resolution::Applied => "applied".to_owned(),
+            Resolution::AppliedBefore => "before".to_owned(),
+            Resolution::InPart(w) => format!("to {w}"),
+            Resolution::Refused(rejection) => rejection.reason.label().to_owned(),
+            Resolution::Again => "again".to_owned(),
         };
         let segment = segment(update());
         let fates = |has_dead| FOUND.iter().map(move |found| (*found, has_dead));
         let all = fates(false).chain(fates(true));
-        all.map(|(found, has_dead)| short(fate(&segment, found, refusal, has_dead))).collect()
+        all.map(|(found, has_dead)| short(resolve(&segment, found, refusal, has_dead))).collect()
     }
 
     #[test]
     fn every_state_of_a_document_has_its_fate() {
         let update: fn() -> Update = || Update::Fields(Fields::default());
         let delete: fn() -> Update = || Update::Delete;
-        let replace: fn() -> Update = || Update::Replace(crate::coalesce::Known::empty());
+        let replace: fn() -> Update = || Update::Replace(crate::coalesce::Constant::empty());
         // In the order of FOUND; first without dead letters on record, then with some.
         let held_back = [
             "again",

@@ -8,20 +8,20 @@ use bson::spec::ElementType;
 use foldhash::quality::RandomState;
 use indexmap::IndexMap;
 
-use super::elements::Elements;
+use super::elements::ArrayElements;
 use super::number;
 use crate::change::{FieldOp, Op};
 use crate::raw::{self, Value, ValueRef};
 
 /// A known value.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Known {
+pub enum Constant {
     /// There is none.
     Missing,
     /// As it was set.
     Value(Value),
     /// An array that elements were pushed to.
-    Array(Elements),
+    Array(ArrayElements),
     /// An object that operations reached into.
     Object(Box<Object>),
 }
@@ -29,41 +29,41 @@ pub enum Known {
 /// An object taken apart. A field that was removed keeps its place.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Object {
-    fields: IndexMap<Box<str>, Known, RandomState>,
+    fields: IndexMap<Box<str>, Constant, RandomState>,
     bytes: usize,
 }
 
 /// A field of an object, besides its key and value: about what it takes in memory.
 const FIELD_OVERHEAD: usize = 64;
 
-impl Known {
+impl Constant {
     /// An object without fields.
     pub(crate) fn empty() -> Self {
-        Known::Object(Box::default())
+        Constant::Object(Box::default())
     }
 
     /// An encoded document.
     pub(super) fn document(bytes: &[u8]) -> Self {
-        Known::Value(ValueRef { kind: ElementType::EmbeddedDocument, bytes }.into())
+        Constant::Value(ValueRef { kind: ElementType::EmbeddedDocument, bytes }.into())
     }
 
     /// Whether what `op` makes of what is at `path` below this (at this, if empty) is known.
     pub(super) fn accepts(&self, path: &str, op: FieldOp<'_>) -> bool {
         let (key, rest) = step(path);
         match self {
-            Known::Missing => nothing_accepts(op),
-            Known::Value(value) => value_accepts(value.get(), path, op),
-            Known::Array(_) => {
+            Constant::Missing => nothing_accepts(op),
+            Constant::Value(value) => value_accepts(value.get(), path, op),
+            Constant::Array(_) => {
                 path.is_empty()
                     && matches!(
                         op.op,
                         Op::Set | Op::Unset | Op::Merge | Op::Push | Op::PushEach | Op::SetOnInsert
                     )
             }
-            Known::Object(_) if path.is_empty() => {
+            Constant::Object(_) if path.is_empty() => {
                 matches!(op.op, Op::Set | Op::Unset | Op::Merge | Op::SetOnInsert)
             }
-            Known::Object(object) => {
+            Constant::Object(object) => {
                 object.fields.get(key).map_or_else(|| nothing_accepts(op), |field| field.accepts(rest, op))
             }
         }
@@ -75,36 +75,38 @@ impl Known {
         if path.is_empty() {
             return self.apply_here(op, inserts);
         }
-        if let Known::Value(value) = self {
-            *self = Known::Object(Box::new(Object::of(value.get())));
+        if let Constant::Value(value) = self {
+            *self = Constant::Object(Box::new(Object::of(value.get())));
         }
-        if matches!(self, Known::Missing) && creates(op, inserts) {
-            *self = Known::empty();
+        if matches!(self, Constant::Missing) && creates(op, inserts) {
+            *self = Constant::empty();
         }
-        if let Known::Object(object) = self {
+        if let Constant::Object(object) = self {
             object.apply(path, op, inserts);
         }
     }
 
     fn apply_here(&mut self, op: FieldOp<'_>, inserts: bool) {
         match (&mut *self, op.op) {
-            (Known::Value(value), Op::Set) => value.set(op.value),
-            (_, Op::Set) => *self = Known::Value(op.value.into()),
+            (Constant::Value(value), Op::Set) => value.set(op.value),
+            (_, Op::Set) => *self = Constant::Value(op.value.into()),
             (_, Op::Merge) => self.merge(op.value),
-            (_, Op::SetOnInsert) if inserts => *self = Known::Value(op.value.into()),
-            (_, Op::Unset) => *self = Known::Missing,
-            (Known::Missing, Op::Inc | Op::Min | Op::Max) => *self = Known::Value(op.value.into()),
-            (Known::Missing, Op::Mul) => *self = number::zero(op.value).map_or(Known::Missing, Known::Value),
-            (Known::Missing, Op::Push | Op::PushEach | Op::AddToSet) => {
-                *self = Known::Array(Elements::of(op));
+            (_, Op::SetOnInsert) if inserts => *self = Constant::Value(op.value.into()),
+            (_, Op::Unset) => *self = Constant::Missing,
+            (Constant::Missing, Op::Inc | Op::Min | Op::Max) => *self = Constant::Value(op.value.into()),
+            (Constant::Missing, Op::Mul) => {
+                *self = number::zero(op.value).map_or(Constant::Missing, Constant::Value)
             }
-            (Known::Array(elements), Op::Push | Op::PushEach) => elements.push_op(op),
-            (Known::Value(value), Op::Push | Op::PushEach) => {
-                let mut elements = Elements::of_array(value.get());
+            (Constant::Missing, Op::Push | Op::PushEach | Op::AddToSet) => {
+                *self = Constant::Array(ArrayElements::of(op));
+            }
+            (Constant::Array(elements), Op::Push | Op::PushEach) => elements.push_op(op),
+            (Constant::Value(value), Op::Push | Op::PushEach) => {
+                let mut elements = ArrayElements::of_array(value.get());
                 elements.push_op(op);
-                *self = Known::Array(elements);
+                *self = Constant::Array(elements);
             }
-            (Known::Value(value), _) => {
+            (Constant::Value(value), _) => {
                 if let Some(result) = number::result(value.get(), op) {
                     *value = result;
                 }
@@ -116,18 +118,18 @@ impl Known {
     /// Merges a merge patch (RFC 7396).
     pub(super) fn merge(&mut self, patch: ValueRef<'_>) {
         match patch.kind {
-            ElementType::Null => return *self = Known::Missing,
+            ElementType::Null => return *self = Constant::Missing,
             ElementType::EmbeddedDocument => {}
-            _ => return *self = Known::Value(patch.into()),
+            _ => return *self = Constant::Value(patch.into()),
         }
         match self {
-            Known::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {
-                *self = Known::Object(Box::new(Object::of(value.get())));
+            Constant::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {
+                *self = Constant::Object(Box::new(Object::of(value.get())));
             }
-            Known::Object(_) => {}
-            _ => *self = Known::empty(),
+            Constant::Object(_) => {}
+            _ => *self = Constant::empty(),
         }
-        if let Known::Object(object) = self {
+        if let Constant::Object(object) = self {
             object.merge(patch);
         }
     }
@@ -135,23 +137,23 @@ impl Known {
     /// Bytes, about as many as it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Known::Missing => 0,
-            Known::Value(value) => value.len(),
-            Known::Array(elements) => elements.bytes(),
-            Known::Object(object) => object.bytes,
+            Constant::Missing => 0,
+            Constant::Value(value) => value.len(),
+            Constant::Array(elements) => elements.bytes(),
+            Constant::Object(object) => object.bytes,
         }
     }
 
     /// Writes an element, if there is a value.
     pub fn write(&self, out: &mut Vec<u8>, key: &str) {
         match self {
-            Known::Missing => {}
-            Known::Value(value) => raw::write(out, key, value.get()),
-            Known::Array(elements) => {
+            Constant::Missing => {}
+            Constant::Value(value) => raw::write(out, key, value.get()),
+            Constant::Array(elements) => {
                 raw::write_key(out, ElementType::Array, key);
                 elements.write(out);
             }
-            Known::Object(_) => {
+            Constant::Object(_) => {
                 raw::write_key(out, ElementType::EmbeddedDocument, key);
                 let start = raw::begin_document(out);
                 self.write_fields(out);
@@ -163,12 +165,12 @@ impl Known {
     /// Writes the fields of an object, without its beginning and end. False if it is none.
     pub fn write_fields(&self, out: &mut Vec<u8>) -> bool {
         match self {
-            Known::Object(object) => object.fields.iter().for_each(|(key, field)| field.write(out, key)),
-            Known::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {
+            Constant::Object(object) => object.fields.iter().for_each(|(key, field)| field.write(out, key)),
+            Constant::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {
                 let bytes = value.get().bytes;
                 out.extend_from_slice(&bytes[size_of::<i32>()..bytes.len() - 1]);
             }
-            Known::Missing | Known::Value(_) | Known::Array(_) => return false,
+            Constant::Missing | Constant::Value(_) | Constant::Array(_) => return false,
         }
         true
     }
@@ -179,7 +181,7 @@ impl Object {
         let mut object = Object::default();
         for (key, value) in raw::elements(document.bytes) {
             object.bytes += key.len() + value.bytes.len() + FIELD_OVERHEAD;
-            object.fields.insert(key.into(), Known::Value(value.into()));
+            object.fields.insert(key.into(), Constant::Value(value.into()));
         }
         object
     }
@@ -190,7 +192,7 @@ impl Object {
             Some(field) => field,
             None if creates(op, inserts) => {
                 self.bytes += key.len() + FIELD_OVERHEAD;
-                self.fields.entry(key.into()).or_insert(Known::Missing)
+                self.fields.entry(key.into()).or_insert(Constant::Missing)
             }
             None => return,
         };
@@ -208,7 +210,7 @@ impl Object {
                 None if value.kind == ElementType::Null => continue,
                 None => {
                     self.bytes += key.len() + FIELD_OVERHEAD;
-                    self.fields.entry(key.into()).or_insert(Known::Missing)
+                    self.fields.entry(key.into()).or_insert(Constant::Missing)
                 }
             };
             let before = field.bytes();

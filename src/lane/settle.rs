@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use crate::dead_letter::Rejection;
 use crate::ownership::Owned;
 use crate::retry::Backoff;
-use crate::sink::{Found, Grown, Refusal, SinkError, Verdict};
+use crate::sink::{FoundWatermark, Grown, Refusal, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
 
 use super::durable::Durable;
-use super::fate::{Fate, fate};
 use super::isolate::{Doubt, isolate, refold};
 use super::pending::Pending;
+use super::proof;
 use super::quarantine::{Withheld, shared_name};
-use super::vouch;
+use super::resolve::{Resolution, resolve};
 use crate::sink::Write;
 
 /// Settles every event of a batch, but for documents that MongoDB refuses for something else than their content: these
@@ -180,15 +180,15 @@ async fn examine(
     for ((write, refusal), found) in held_back.into_iter().zip(found) {
         let segment = &write.segment;
         let has_dead = recorded.range(segment.first..=segment.last).next().is_some();
-        match fate(segment, found, refusal.as_ref(), has_dead) {
-            Fate::Applied => durable.persisted(write),
-            Fate::AppliedBefore => durable.found(write),
-            Fate::InPart(w) => {
+        match resolve(segment, found, refusal.as_ref(), has_dead) {
+            Resolution::Applied => durable.persisted(write),
+            Resolution::AppliedBefore => durable.found(write),
+            Resolution::InPart(w) => {
                 durable.in_part(&write.entity);
                 examined.applied_in_part.push(Doubt::applied_to(write, w));
             }
-            Fate::Refused(rejection) => examined.refused.push(Doubt::refused(write, rejection)),
-            Fate::Again => {
+            Resolution::Refused(rejection) => examined.refused.push(Doubt::refused(write, rejection)),
+            Resolution::Again => {
                 examined.raced = true;
                 retry.push(write);
             }
@@ -202,10 +202,10 @@ async fn examine(
 pub(super) async fn look(
     queue: &Owned,
     writes: &[&Write],
-) -> Result<(Vec<Found>, BTreeMap<i64, Rejection>), SinkError> {
-    let found = vouch::watermarks(queue, writes).await?;
+) -> Result<(Vec<FoundWatermark>, BTreeMap<i64, Rejection>), SinkError> {
+    let found = proof::watermarks(queue, writes).await?;
     let applied = writes.iter().zip(&found).filter(|(write, found)| match found {
-        Found::Watermark(w) => *w >= write.segment.guard(),
+        FoundWatermark::Watermark(w) => *w >= write.segment.guard(),
         _ => false,
     });
     let bounds = applied.fold(None, |bounds: Option<(i64, i64)>, (write, _)| {

@@ -30,7 +30,7 @@ pub(crate) fn with_wrong_rule<T>(wrong: Wrong, f: impl FnOnce() -> T) -> T {
 pub(super) fn accepts(update: &FieldUpdate, op: FieldOp<'_>) -> bool {
     match RULE.get() {
         Some(Wrong::SetHidesInc) => matches!((update, op.op), (FieldUpdate::Other(Op::Inc, _), Op::Set)),
-        Some(Wrong::UnsetUndoesSet) => matches!((update, op.op), (FieldUpdate::Known(_), Op::Unset)),
+        Some(Wrong::UnsetUndoesSet) => matches!((update, op.op), (FieldUpdate::Constant(_), Op::Unset)),
         None => false,
     }
 }

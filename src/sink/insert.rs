@@ -9,7 +9,7 @@ use bson::spec::ElementType;
 use super::command::Guard;
 use crate::change::path::WATERMARK_FIELD;
 use crate::change::{EntityRef, Op};
-use crate::coalesce::{FieldUpdate, Fields, Known, Segment, Update, zero};
+use crate::coalesce::{Constant, FieldUpdate, Fields, Segment, Update, zero};
 use crate::raw::{self, begin_document, end_document};
 
 /// Writes the document, or says that it is not known what it would be: MongoDB's clock, say, is in it.
@@ -61,10 +61,12 @@ fn write_fields(out: &mut Vec<u8>, fields: &Fields) -> bool {
     for (path, update) in fields.iter() {
         match update {
             // They remove something, where there is something.
-            FieldUpdate::Known(Known::Missing) | FieldUpdate::PullAll(_) | FieldUpdate::Other(Op::Pop, _) => {
+            FieldUpdate::Constant(Constant::Missing)
+            | FieldUpdate::PullAll(_)
+            | FieldUpdate::Other(Op::Pop, _) => {
                 continue;
             }
-            FieldUpdate::Known(_) | FieldUpdate::Push(_) | FieldUpdate::Merge(_) => {}
+            FieldUpdate::Constant(_) | FieldUpdate::Push(_) | FieldUpdate::Merge(_) => {}
             FieldUpdate::AddToSet(elements) if elements.count() <= 1 => {}
             FieldUpdate::Other(Op::Inc | Op::Mul | Op::Min | Op::Max | Op::SetOnInsert, _) => {}
             // Among them `$pull`, whose condition MongoDB may refuse.
@@ -83,7 +85,7 @@ fn write_fields(out: &mut Vec<u8>, fields: &Fields) -> bool {
             parents.push((component, begin_document(out)));
         }
         match update {
-            FieldUpdate::Known(known) => known.write(out, key),
+            FieldUpdate::Constant(known) => known.write(out, key),
             FieldUpdate::Merge(merge) => merge.write(out, key),
             FieldUpdate::Push(elements) | FieldUpdate::AddToSet(elements) => {
                 raw::write_key(out, ElementType::Array, key);

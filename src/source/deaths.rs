@@ -15,7 +15,7 @@ use crate::config::Keys;
 
 /// What is known of processes that died over what is at the head of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tries {
+pub struct Deaths {
     /// Processes that died since the last commit.
     pub deaths: u64,
     /// The end of the part that the last of them was working on alone, if it was; it begins at the base.
@@ -26,7 +26,7 @@ pub struct Tries {
 
 /// A share of what is to be recovered, from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct RecoveryPart {
     /// Where it ends.
     pub end: i64,
     /// It is one event.
@@ -38,7 +38,7 @@ impl Lease {
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn tries(&self, process: &str) -> Result<Tries, SourceError> {
+    pub async fn tries(&self, process: &str) -> Result<Deaths, SourceError> {
         let keys = self.keys();
         let (deaths, suspect, alone): (i64, String, u64) = Script::new(script::TRIES)
             .key(&[&keys.owner, &keys.base, &keys.tries, &keys.instances])
@@ -46,14 +46,14 @@ impl Lease {
             .arg(process)
             .invoke_async(&mut self.connection())
             .await?;
-        Ok(Tries { deaths: fenced(deaths)?, suspect: suspect.parse().ok(), alone })
+        Ok(Deaths { deaths: fenced(deaths)?, suspect: suspect.parse().ok(), alone })
     }
 
     /// Marks that this process is about to work on what is to be recovered: on all of it, or on a part alone.
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn works(&self, process: &str, part: Option<Part>) -> Result<(), SourceError> {
+    pub async fn works(&self, process: &str, part: Option<RecoveryPart>) -> Result<(), SourceError> {
         let answer: i64 = Script::new(script::WORK)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
             .arg(self.args())

@@ -17,19 +17,19 @@ const OF_TEN: usize = 9;
 
 /// What is known of collections.
 #[derive(Debug, Default)]
-pub(super) struct Novelty(Mutex<HashMap<CollectionId, Share>>);
+pub(super) struct InsertRate(Mutex<HashMap<CollectionId, InsertShare>>);
 
 /// The last writes to a collection, and how many of them made their documents.
 #[derive(Debug, Default, Clone, Copy)]
-struct Share {
+struct InsertShare {
     made: usize,
     of: usize,
 }
 
-impl Novelty {
+impl InsertRate {
     /// Whether documents of the collection are likely to be new.
     pub(super) fn is_likely(&self, collection: CollectionId) -> bool {
-        let Share { made, of } = self.share(collection);
+        let InsertShare { made, of } = self.share(collection);
         of >= ENOUGH && made * 10 >= of * OF_TEN
     }
 
@@ -52,7 +52,7 @@ impl Novelty {
         }
     }
 
-    fn share(&self, collection: CollectionId) -> Share {
+    fn share(&self, collection: CollectionId) -> InsertShare {
         self.0.lock().get(&collection).copied().unwrap_or_default()
     }
 }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_was_new_lately_is_likely_to_be() {
-        let novelty = Novelty::default();
+        let novelty = InsertRate::default();
         assert!(!novelty.is_likely(C));
         novelty.learn(C, 15, 15);
         assert!(!novelty.is_likely(C), "15 are not enough");
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_first_large_batch_is_sampled() {
-        let novelty = Novelty::default();
+        let novelty = InsertRate::default();
         let sample = |writes: usize| novelty.sample(writes, [C].into_iter());
         assert_eq!((sample(100), sample(1_000)), (0, SAMPLE));
         // Deletions tell nothing.

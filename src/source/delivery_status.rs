@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What has become of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum DeliveryStatus {
     /// It is in MongoDB.
     Durable,
     /// It is a dead letter.
@@ -35,23 +35,23 @@ pub enum Fate {
 
 /// Asks Redis what has become of events, whoever owns their queue.
 #[derive(Debug)]
-pub struct Fates {
+pub struct DeliveryStatuses {
     redis: Redis,
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
-impl Fates {
+impl DeliveryStatuses {
     /// Nothing is sent yet.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
-        Fates { redis, connection: Mutex::default() }
+        DeliveryStatuses { redis, connection: Mutex::default() }
     }
 
     /// What has become of the event at `offset`.
     ///
     /// # Errors
     /// Redis's.
-    pub async fn of(&self, keys: &Keys, offset: i64) -> Result<Fate, SourceError> {
+    pub async fn of(&self, keys: &Keys, offset: i64) -> Result<DeliveryStatus, SourceError> {
         let mut open = self.connection.lock().await;
         let mut connection = match open.take() {
             Some(connection) => connection,
@@ -68,7 +68,11 @@ impl Fates {
     }
 }
 
-async fn ask(connection: &mut MultiplexedConnection, keys: &Keys, offset: i64) -> Result<Fate, SourceError> {
+async fn ask(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    offset: i64,
+) -> Result<DeliveryStatus, SourceError> {
     let base: Option<String> = redis::cmd("GET").arg(&keys.base).query_async(connection).await?;
     let mut base = number(base.as_deref());
     let mut renumberings = Vec::new();
@@ -81,9 +85,9 @@ async fn ask(connection: &mut MultiplexedConnection, keys: &Keys, offset: i64) -
         renumberings = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
     }
     let settled = match place(offset, base, &renumberings) {
-        Place::Settled(offset) => padded(offset),
-        Place::Pending => return Ok(Fate::Pending),
-        Place::Unknown => return Ok(Fate::Unknown),
+        NumberedPlace::Settled(offset) => padded(offset),
+        NumberedPlace::Pending => return Ok(DeliveryStatus::Pending),
+        NumberedPlace::Unknown => return Ok(DeliveryStatus::Unknown),
     };
     let mut dead = redis::pipe();
     dead.atomic().cmd("ZSCORE").arg(&keys.refused).arg(&settled);
@@ -93,11 +97,13 @@ async fn ask(connection: &mut MultiplexedConnection, keys: &Keys, offset: i64) -
     let (score, is_parked, first, count): (Option<f64>, bool, Vec<String>, usize) =
         dead.query_async(connection).await?;
     Ok(match score {
-        _ if is_parked => Fate::Pending,
-        Some(_) => Fate::Dead,
+        _ if is_parked => DeliveryStatus::Pending,
+        Some(_) => DeliveryStatus::Dead,
         // Earlier ones have been forgotten.
-        None if count >= REFUSED_KEPT && first.first().is_some_and(|first| settled < *first) => Fate::Settled,
-        None => Fate::Durable,
+        None if count >= REFUSED_KEPT && first.first().is_some_and(|first| settled < *first) => {
+            DeliveryStatus::Settled
+        }
+        None => DeliveryStatus::Durable,
     })
 }
 
@@ -122,7 +128,7 @@ impl Renumbering {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Place {
+enum NumberedPlace {
     /// Settled under this number.
     Settled(i64),
     Pending,
@@ -130,23 +136,23 @@ enum Place {
 }
 
 /// Where the event is that had the number `offset` once, by all renumberings since, the oldest first.
-fn place(mut offset: i64, base: i64, renumberings: &[Renumbering]) -> Place {
+fn place(mut offset: i64, base: i64, renumberings: &[Renumbering]) -> NumberedPlace {
     for Renumbering { from, to } in renumberings {
         if epoch_of(*from) != epoch_of(offset) {
             continue;
         }
         match to {
-            _ if offset < *from => return Place::Settled(offset),
+            _ if offset < *from => return NumberedPlace::Settled(offset),
             Some(to) => offset = to + (offset - from),
-            None => return Place::Unknown,
+            None => return NumberedPlace::Unknown,
         }
     }
     if epoch_of(offset) != epoch_of(base) {
-        Place::Unknown
+        NumberedPlace::Unknown
     } else if offset < base {
-        Place::Settled(offset)
+        NumberedPlace::Settled(offset)
     } else {
-        Place::Pending
+        NumberedPlace::Pending
     }
 }
 
@@ -166,15 +172,15 @@ mod tests {
             [format!("0 {}", at(1, 0)), format!("{} {}", at(1, 5), at(3, 0)), format!("{} ", at(3, 4))];
         let all: Vec<_> = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
         // Pushed before anybody owned the queue, as its seventh and its eleventh element.
-        assert_eq!(place(4, at(3, 0), &all[..2]), Place::Settled(at(1, 4)));
-        assert_eq!(place(10, at(3, 2), &all[..2]), Place::Pending);
-        assert_eq!(place(10, at(3, 6), &all[..2]), Place::Settled(at(3, 5)));
+        assert_eq!(place(4, at(3, 0), &all[..2]), NumberedPlace::Settled(at(1, 4)));
+        assert_eq!(place(10, at(3, 2), &all[..2]), NumberedPlace::Pending);
+        assert_eq!(place(10, at(3, 6), &all[..2]), NumberedPlace::Settled(at(3, 5)));
         // Then somebody else took elements: what was not settled is anywhere.
-        assert_eq!(place(8, at(7, 2), &all), Place::Settled(at(3, 3)));
-        assert_eq!(place(9, at(7, 2), &all), Place::Unknown);
+        assert_eq!(place(8, at(7, 2), &all), NumberedPlace::Settled(at(3, 3)));
+        assert_eq!(place(9, at(7, 2), &all), NumberedPlace::Unknown);
         // Epochs that were never given out, or whose renumbering is forgotten.
-        assert_eq!(place(at(2, 0), at(7, 2), &all), Place::Unknown);
-        assert_eq!(place(at(9, 0), at(7, 2), &all), Place::Unknown);
+        assert_eq!(place(at(2, 0), at(7, 2), &all), NumberedPlace::Unknown);
+        assert_eq!(place(at(9, 0), at(7, 2), &all), NumberedPlace::Unknown);
     }
 
     proptest! {
@@ -200,9 +206,9 @@ mod tests {
                     }
                 }
                 for (event, number) in numbers.iter().enumerate() {
-                    let settled = matches!(place(*number, base, &renumberings), Place::Settled(_));
+                    let settled = matches!(place(*number, base, &renumberings), NumberedPlace::Settled(_));
                     prop_assert_eq!(settled, event < trimmed);
-                    prop_assert_ne!(place(*number, base, &renumberings), Place::Unknown);
+                    prop_assert_ne!(place(*number, base, &renumberings), NumberedPlace::Unknown);
                 }
             }
         }
