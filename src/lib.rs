@@ -1,32 +1,34 @@
 //! Tidegate is a write-behind persistence daemon: it drains Redis queues, coalesces events per
 //! entity, and bulk-writes them to MongoDB exactly once.
 //!
-//! # One event's way
+//! # On the event's way
 //!
-//! 1. [`source`] reads a window of events from a Redis list. They stay there.
-//! 2. [`event`] decodes each event to a [`change`]: an entity, and what is to happen to it. [`raw`]
-//!    is the encoded BSON that changes are made of.
-//! 3. What can never be applied becomes a [`dead_letter`], recorded before anything later is written.
-//! 4. [`queue`] hands the changes to lanes by their entities' hashes. [`buffer`] bounds how far this
-//!    runs ahead of MongoDB.
-//! 5. [`lane`] folds a change into its entity's pending update by the rules of [`coalesce`], and sends
-//!    a batch when [`batch`] says so.
-//! 6. [`sink`] writes the batch, guarded by the documents' watermarks, and answers a verdict for each
-//!    write. The lane does what the verdict asks for, with a [`backoff`] where it is to try again
-//!    ([`class`]). A [`write`](mod@write) is what they pass to each other.
-//! 7. [`settle`] keeps the account: whoever holds events has to say what became of them.
-//! 8. [`commit`] tracks how far everything is settled, and [`queue`] has [`source`] trim the list up to
-//!    there.
+//! 1. [`source`] reads windows of events from Redis. They stay there until they are committed.
+//! 2. [`decode`] makes a [`change`] of an event's bytes: an entity, and what is to happen to it. [`raw`] is the encoded
+//!    BSON that changes are made of. An event that can never be applied becomes a [`dead_letter`].
+//! 3. [`queue`] hands changes to lanes by their entities' hashes.
+//! 4. [`lane`] folds changes into pending updates, and has a batch written when [`batch`] says so.
+//! 5. [`coalesce`] has the rules of folding.
+//! 6. [`sink`] writes the batch to MongoDB, and answers a verdict for every write. The lane does what it asks for.
+//! 7. [`commit`] tracks how far everything is settled. [`queue`] has [`source`] commit up to there.
 //!
-//! # Around it
+//! # What serves it
 //!
-//! [`app`] starts and ends an instance, and [`queue`] takes queues over and gives them up. [`cli`] and
-//! [`config`] say what is to be done, [`sample`] shows it on sample events. [`status`], [`metrics`], [`http`] and [`log`] tell what is being
-//! done, [`reload`] changes what is [`live`]; [`receipts`] tell producers what is durable; [`history`] keeps events as they came;
-//! [`hot_state`] keeps documents fresh in Redis; [`tail_clock`] estimates how old events are.
-//! A [`trace`] goes along with the events that belong to one. [`words`] writes numbers and times as people say them.
+//! | Modules | Job |
+//! | --- | --- |
+//! | [`ownership`], [`peers`], [`epoch`] | whose a queue is; what its reader, lanes and committer share |
+//! | [`ledger`], [`buffer`] | whoever holds events has to settle them, and there is a bound on all that are held |
+//! | [`mapping`], [`live_settings`] | what events mean, and what else can change while an instance runs |
+//! | [`retry`], [`health`] | which errors are tried again, and whether the servers answer |
+//! | [`history`], [`hot_state`], [`yjs`] | events kept as they came; documents kept in Redis; binary documents |
+//! | [`trace`], [`tail_clock`] | which traces events belong to; how old they are |
+//! | [`status`], [`metrics`], [`receipts`] | what people, Prometheus and producers are told |
+//! | [`http`], [`log`], [`format`](mod@format) | how they are told |
+//! | [`app`], [`config`], [`cli`], [`reload`] | starting and ending it, and what it is to do |
+//! | [`sample`] | what sample events become, for whoever writes routes |
 //!
-//! The protocol, its invariants and the reasons are in `docs/architecture.md`.
+//! `docs/architecture.md` has the protocol and its reasons. Its code map says of every module what must hold, and what it
+//! may import. Its walk follows one event file by file.
 
 pub mod app;
 pub mod batch;

@@ -1,4 +1,4 @@
-//! What a watermark proves, and who may go by one: a lane looks at what held its write back.
+//! Models what a watermark proves, and who may go by one: a lane looks at what held its write back.
 
 use crate::actions::{redis_mut, refused};
 use crate::mongo::FOREIGN;
@@ -31,7 +31,7 @@ impl Scenario {
         }
     }
 
-    /// `settling::examine` and `isolate::refold`.
+    /// `settle::examine` and `isolate::refold`.
     pub(crate) fn look(&self, s: &mut State, o: usize, x: usize) -> Option<()> {
         let plan = self.plan(s);
         let segment = s.owners[o].request(x, plan).statement(plan);

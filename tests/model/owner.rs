@@ -1,4 +1,4 @@
-//! An instance of tidegate, as far as one ownership of the queue goes: what it read, and its lanes.
+//! Models an instance of tidegate, as far as one ownership goes: what it read, and its lanes.
 //!
 //! It has a lane for each document. One that is down, or stands by, remembers nothing.
 
@@ -91,7 +91,7 @@ impl Owner {
         Owner { phase: Phase::Drawn, epoch, base, recover_to: read, ..Owner::default() }
     }
 
-    /// What it holds from taking the queue over: `List::take` and `List::buried`.
+    /// What it holds from taking the queue over: `List::take` and `Lease::buried`.
     pub(crate) fn took(&mut self, is_intact: bool, redis: &Redis) {
         self.phase = Phase::Taken;
         // Under numbers that mean nothing any more, events would pass for done.
@@ -118,7 +118,7 @@ impl Owner {
         self.start + self.len
     }
 
-    /// `queue::reader::decode`: takes on a window.
+    /// `dispatcher::decode`: takes on a window.
     pub(crate) fn receive(&mut self, window: impl Iterator<Item = u8>) {
         for id in window {
             self.view[usize::from(self.len)] = id;

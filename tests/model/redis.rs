@@ -1,4 +1,4 @@
-//! Redis: the queue's keys, and the scripts of `source/script.rs`.
+//! Models Redis: the queue's keys, and the scripts of `source/script.rs`.
 
 use crate::state::{EVENTS, INDEX_BITS, Plan, Set, bit};
 use crate::variants::Variant;
@@ -57,7 +57,7 @@ impl Redis {
         (0..self.len).filter_map(|index| self.at(index)).fold(0, |set, id| set | bit(id))
     }
 
-    /// `State::epoch`: the highest epoch of any offset or owner.
+    /// `QueueState::epoch`: the highest epoch of any offset or owner.
     pub(crate) fn epoch(&self) -> u8 {
         (self.base >> INDEX_BITS).max(self.read >> INDEX_BITS).max(self.owner)
     }
