@@ -1,4 +1,4 @@
-//! The whole of a running instance: what is started, in which order, and how it ends.
+//! Runs a whole instance: starts its tasks in order, and ends them.
 
 use std::sync::Arc;
 use std::time::Duration;

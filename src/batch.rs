@@ -1,4 +1,4 @@
-//! When a lane's pending changes become a batch. Pure: time is passed in, never read.
+//! Decides when a lane's pending updates become a batch. Time is passed in, never read.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The bound on what is read ahead of MongoDB, shared by all queues of an instance.
+//! Bounds what is read ahead of MongoDB, for all queues of an instance together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

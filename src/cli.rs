@@ -1,4 +1,4 @@
-//! The command line.
+//! Reads the command line, and does what `tidegate check` is to do.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

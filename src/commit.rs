@@ -1,4 +1,4 @@
-//! How far a queue is settled: every event below the commit point is durable or a dead letter.
+//! Tracks how far a queue is settled: every event below that is durable or a dead letter.
 //!
 //! Lanes settle out of order, so each lane tells the oldest offset it still holds; the least of them
 //! bounds the commit. Commits are made at the ends of windows only, since the script that trims compares

@@ -1,4 +1,4 @@
-//! Epochs, the numbers of ownerships, and the offsets of events within them: `epoch << 36 | index`.
+//! Defines epochs, the numbers of ownerships, and the offsets of events within them: `epoch << 36 | index`.
 
 /// Bits of an offset below the epoch.
 pub(crate) const INDEX_BITS: u32 = 36;

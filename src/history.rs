@@ -1,4 +1,4 @@
-//! Histories: collections that keep each event of a route as it came, beside the documents that events are folded into.
+//! Tells which routes have histories: collections that keep each event of a route as it came.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The duty to settle events: whoever holds events holds an [`Unsettled`] for them, and has to say what
-//! became of each. Dropping it hands the events back: they stay in Redis and are read again.
+//! Holds the duty to settle events: whoever holds an [`Unsettled`] has to say what became of each of its events.
+//! Dropping it hands the events back: they stay in Redis and are read again.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Settings that can change while an instance runs: the bounds of batches, and what events mean.
+//! Holds the settings that can change while an instance runs: the bounds of batches, and what events mean.
 
 use std::sync::Arc;
 

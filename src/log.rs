@@ -1,4 +1,4 @@
-//! Logs go to standard error: one line a change of state, none an event at `info`.
+//! Writes logs to standard error: one line a change of state, none an event at `info`.
 
 use std::io::IsTerminal;
 

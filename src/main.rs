@@ -1,4 +1,4 @@
-//! The daemon's process: configuration, logs, runtime, signals.
+//! Runs the daemon's process: configuration, logs, runtime, signals.
 
 use std::process::ExitCode;
 

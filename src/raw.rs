@@ -1,4 +1,4 @@
-//! BSON as bytes: writing elements without building documents, and walking what was written.
+//! Writes and walks BSON as bytes, without building documents.
 //!
 //! An event's values are transcoded from JSON once and travel as encoded BSON values until they are
 //! spliced into a command. Layout: <https://bsonspec.org/spec.html>.

@@ -1,4 +1,4 @@
-//! Re-reading the configuration on SIGHUP.
+//! Reads the configuration again on SIGHUP.
 //!
 //! A configuration that is wrong changes nothing. Of one that is right, what can change while the instance runs is
 //! taken over, and the rest is named: it stays as it was until a restart.

@@ -1,4 +1,4 @@
-//! Retries: which errors are tried again, and after how long.
+//! Tells which errors are tried again, and after how long.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What sample events become, for whoever writes routes: `tidegate check --event`.
+//! Explains what sample events become, for whoever writes routes: `tidegate check --event`.
 
 use std::io::{self, Read, Write};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The state of an instance, for people and probes. Changes of state are logged here, once each.
+//! Keeps the state of an instance, for people and probes. Changes of state are logged here, once each.
 
 mod history;
 mod lane;

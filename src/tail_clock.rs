@@ -1,4 +1,4 @@
-//! When events without a time of their own came into being, told from how the queue grew.
+//! Estimates from how a queue grew when events without a time of their own came into being.
 //!
 //! Now and then the queue's tail is looked at. An event whose offset lies between the tails of two looks
 //! was pushed between them; where exactly is interpolated. Pure: time is passed in, never read.

@@ -1,4 +1,4 @@
-//! W3C trace context: the traces that an event, a write or a dead letter belongs to.
+//! Defines W3C trace context: the traces that an event, a write or a dead letter belongs to.
 //! <https://www.w3.org/TR/trace-context/>
 
 use std::fmt;

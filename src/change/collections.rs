@@ -1,4 +1,4 @@
-//! The collections that events can reach.
+//! Lists the collections that events can reach, and gives each an id.
 
 use super::CollectionId;
 use crate::config::Config;

@@ -1,4 +1,4 @@
-//! Operations on single fields, and their encoding.
+//! Defines operations on single fields, and their encoding.
 
 use bson::spec::ElementType;
 

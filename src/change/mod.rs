@@ -1,4 +1,4 @@
-//! A change: an entity and an update to it, encoded so that a window of them is two allocations.
+//! Defines a change: an entity and an update to it. A chunk of changes takes two allocations.
 
 mod collections;
 mod field_op;

@@ -1,4 +1,4 @@
-//! The fields that tidegate keeps in documents, and the arithmetic of dotted paths.
+//! Names the fields that tidegate keeps in documents, and compares dotted paths.
 
 /// The field of every document that holds its watermarks.
 pub const WATERMARK_FIELD: &str = "_tidegate";

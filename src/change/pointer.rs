@@ -1,4 +1,4 @@
-//! JSON Pointers (RFC 6901).
+//! Reads JSON Pointers (RFC 6901).
 
 use std::borrow::Cow;
 

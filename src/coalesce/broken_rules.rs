@@ -1,4 +1,4 @@
-//! Rules broken on purpose, to see that the test of the law catches them.
+//! Breaks rules of folding on purpose, so that tests see the law's test catch them.
 
 use std::cell::Cell;
 

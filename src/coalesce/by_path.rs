@@ -1,4 +1,4 @@
-//! A map from paths, sorted, that is one piece of memory while it is small.
+//! Maps sorted paths to values; a small map is one piece of memory.
 //!
 //! A lane meets its entities in any order, so that each piece of memory that belongs to one is a cache miss.
 

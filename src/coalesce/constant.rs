@@ -1,4 +1,4 @@
-//! A value that is known whatever the document held: what was set, and what operations made of it since.
+//! Holds a value that is known whatever the document held: what was set, and what operations made of it since.
 //!
 //! It is kept as it came until an operation reaches into it; then the objects on the way are taken apart, so
 //! that folding into them costs as much as the path is deep. Arrays only grow: to reach into one would take

@@ -1,4 +1,4 @@
-//! Array elements that are gathered, encoded one behind the other.
+//! Holds array elements that are gathered, encoded one behind the other.
 
 use crate::change::{FieldOp, Op};
 use crate::raw::{self, ValueRef};

@@ -1,4 +1,4 @@
-//! Pending operations on the fields of one document.
+//! Folds operations on the fields of one document.
 //!
 //! Invariant: no path in the map is another's parent, as MongoDB demands of one update. So an operation
 //! whose very path is there already, the common case, conflicts with nothing else and costs one look-up.

@@ -1,4 +1,4 @@
-//! Merge patches (RFC 7396) of one field that are pending, as one patch.
+//! Makes one patch of the merge patches (RFC 7396) that are pending for a field.
 //!
 //! Merging one patch and then another is merging the two composed: nulls stay, since what is to go is not known, and
 //! where the first sets a field to something that is no object, the second is merged into that at once. Such a field is

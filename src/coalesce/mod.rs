@@ -1,4 +1,4 @@
-//! Coalescing: folding the changes of one entity into as few writes as leave the same document.
+//! Folds the changes of one entity into as few writes as leave the same document.
 //!
 //! The pending update of an entity is a list of segments, nearly always one. A change is folded into the
 //! last segment where the result is what MongoDB would have made of the two one after the other, whatever

@@ -1,4 +1,4 @@
-//! What MongoDB's arithmetic and comparing operators make of two operands.
+//! Computes what MongoDB's arithmetic and comparing operators make of two operands.
 //!
 //! Every function answers None where MongoDB would refuse, or where the answer is not known for sure.
 

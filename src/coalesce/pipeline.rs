@@ -1,4 +1,4 @@
-//! Updates that are written as a pipeline: which operators can be among them, and the JSON Patches in them.
+//! Tells which operators an update that is written as a pipeline may have, and holds its JSON Patches.
 //!
 //! MongoDB takes operators or a pipeline, not both. So what goes with a merge into nested objects, or with a JSON Patch, has
 //! to be said in a pipeline, too.

@@ -1,4 +1,4 @@
-//! Which changes fold, and into what. That folding leaves the same document is shown against a server.
+//! Tests which changes fold, and into what. That folding leaves the same document is shown against a server.
 
 use bson::Bson;
 

@@ -1,4 +1,4 @@
-//! How two configurations differ, key by key; and which keys a running instance can follow.
+//! Compares two configurations key by key, and tells which keys a running instance can follow.
 
 use super::Config;
 

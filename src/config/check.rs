@@ -1,4 +1,4 @@
-//! Rules across keys: what the types cannot say. All violations are found at once.
+//! Checks the rules across keys, which the types cannot express. All violations are found at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

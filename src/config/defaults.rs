@@ -1,4 +1,4 @@
-//! Default values. `config.toml` shows each of them; a test holds the two equal.
+//! Lists the default values. `config.toml` shows each of them; a test holds the two equal.
 
 use std::net::SocketAddr;
 use std::time::Duration;

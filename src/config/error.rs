@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration, each problem worded as one line.
+//! Words each problem of a configuration as one line.
 //!
 //! A line names where the value came from, the key, and what to do. It never shows a URL: the
 //! values of other keys are shown, those that may hold a password are not.

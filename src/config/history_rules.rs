@@ -1,4 +1,4 @@
-//! What histories must be: collections of their own, and the same to all routes that share one.
+//! Checks histories: each has a collection of its own, and routes that share one agree on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

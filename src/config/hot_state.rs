@@ -1,4 +1,4 @@
-//! A route's `hot_state`: the documents of its collection are kept fresh in Redis, where a gateway has put them.
+//! Defines a route's `hot_state`, which keeps its collection's documents fresh in Redis.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! No two queues may share a key in Redis, be it one that tidegate keeps for them.
+//! Checks that no two queues share a key in Redis, including the keys that tidegate keeps for them.
 
 use std::collections::BTreeMap;
 

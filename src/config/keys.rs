@@ -1,4 +1,4 @@
-//! The Redis keys of a queue. All but the dead-letter list share the queue's hash slot.
+//! Names the Redis keys of a queue. All but the dead-letter list share the queue's hash slot.
 
 /// Key names; a contract with operators and other versions.
 #[derive(Debug, Clone)]

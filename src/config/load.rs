@@ -1,5 +1,4 @@
-//! Where values come from: defaults, then the file, then the environment, then flags, each over
-//! the one before it.
+//! Loads values: defaults, then the file, then the environment, then flags, each over the one before it.
 
 use std::env;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! What each place can say, which one wins, and how each mistake is worded.
+//! Tests what each place can say, which one wins, and how each mistake is worded.
 
 use std::ffi::OsString;
 use std::fs;

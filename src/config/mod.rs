@@ -1,4 +1,4 @@
-//! The configuration: what can be set, its defaults, and where it comes from.
+//! Defines the configuration: what can be set, its defaults, and where values come from.
 //!
 //! `config.toml` at the top of the repository documents every key for users; these types are its
 //! shape. [`Config::load`] (in `load`) layers defaults, file, environment and flags; `check` and

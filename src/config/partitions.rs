@@ -1,4 +1,4 @@
-//! Queues in partitions: `key = "collab:{0..15}"` names sixteen lists.
+//! Expands queues in partitions: `key = "collab:{0..15}"` names sixteen lists.
 
 use super::Queue;
 

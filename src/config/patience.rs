@@ -1,4 +1,4 @@
-//! How long something is waited for: a duration, or for ever.
+//! Defines how long something is waited for: a duration, or for ever.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Queues: what all of them have, and what only streams have.
+//! Defines queues: what all of them have, and what only streams have.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What a route must be: one collection, one kind of effect, fields that can be written together.
+//! Checks a route: one collection, one kind of effect, fields that can be written together.
 
 use super::check::{Violations, check_collection};
 use super::{Deletes, Id, KeyPath, Route, Skip};

@@ -1,4 +1,4 @@
-//! URLs with passwords, and how they are shown without them.
+//! Holds URLs with passwords, and shows them without.
 
 use std::borrow::Cow;
 use std::fmt;

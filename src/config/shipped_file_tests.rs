@@ -1,4 +1,4 @@
-//! The shipped `config.toml` is the reference: it shows every key, with its default value.
+//! Tests that the shipped `config.toml` shows every key, with its default value.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The effective configuration as TOML, for people: sizes and durations with units, no secrets.
+//! Writes the effective configuration as TOML for people: sizes and durations with units, no secrets.
 
 use toml::{Table, Value};
 

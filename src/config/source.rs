@@ -1,4 +1,4 @@
-//! Where a route takes a value from: a path into the event, a literal, or the clock.
+//! Defines where a route takes a value from: a path into the event, a literal, or the clock.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! A source that says more than a path: conversion, default, literal, and how `push` takes it.
+//! Defines a source that has more than a path: conversion, default, literal, and how `push` takes it.
 
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -1,4 +1,4 @@
-//! A route's `yjs`: where the binary updates of a Yjs document are, and how they are kept.
+//! Defines a route's `yjs`: where the binary updates of a Yjs document are, and how they are kept.
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Dead letters: events that can never be applied, and why.
+//! Defines dead letters: events that can never be applied, and why.
 
 mod recent;
 

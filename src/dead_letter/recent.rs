@@ -1,4 +1,4 @@
-//! The latest dead letters, for the status: a few, cut short. All of them are in Redis.
+//! Keeps the latest dead letters for the status: a few, cut short. All of them are in Redis.
 
 use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};

@@ -1,4 +1,4 @@
-//! Values of one type made from values of another, both encoded.
+//! Converts encoded values of one type into another.
 
 use std::fmt;
 

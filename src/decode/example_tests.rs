@@ -1,5 +1,5 @@
-//! Every folder of `examples/routes`: its configuration makes of its sample events what its `expected` says,
-//! one line each: route, entity, effect.
+//! Tests every folder of `examples/routes`: sample events become what the folder's `expected` says.
+//! `expected` has one line for each event: route, entity, effect.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Picking the values that routes name out of an event, in one pass over its text.
+//! Picks the values that routes name out of an event, in one pass over its text.
 //!
 //! The paths of all routes form one tree. The parser is steered by it: what no route names is skipped,
 //! what one names is transcoded to BSON into a scratch buffer and found again by its slot.

@@ -1,3 +1,5 @@
+//! Tests which values are picked out of an event, and which events are refused.
+
 use bson::spec::ElementType;
 
 use super::extract::Extracted;

@@ -1,4 +1,4 @@
-//! A route's operators: what each writes to its field.
+//! Writes the operations of a route's fields.
 
 use bson::spec::ElementType;
 

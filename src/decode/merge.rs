@@ -1,4 +1,4 @@
-//! Merge patches.
+//! Makes an operation of a merge patch (RFC 7396).
 
 use bson::spec::ElementType;
 

@@ -1,4 +1,4 @@
-//! Native events: events written for tidegate, which name collection, id and update themselves.
+//! Decodes native events, which name collection, id and update themselves.
 
 use bson::spec::ElementType;
 

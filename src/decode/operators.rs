@@ -1,4 +1,4 @@
-//! MongoDB's update operators, as native events have them.
+//! Reads MongoDB's update operators out of native events.
 
 use bson::spec::ElementType;
 

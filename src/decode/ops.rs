@@ -1,4 +1,4 @@
-//! The operations of the update that an event is decoded to.
+//! Holds the operations of the update that an event is decoded to.
 
 use std::sync::atomic::AtomicU64;
 

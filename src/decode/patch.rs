@@ -1,5 +1,5 @@
-//! JSON Patch (RFC 6902): what can be known of one without the document. The rest is MongoDB's to find out: what does not
-//! fit the document is refused by the update that the patch becomes.
+//! Checks what can be known of a JSON Patch (RFC 6902) without the document.
+//! The rest is MongoDB's to find out: the update that the patch becomes refuses what does not fit the document.
 //!
 //! `test` is refused: objects are the same to the RFC in any order of their members, and are not to MongoDB.
 

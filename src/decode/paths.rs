@@ -1,4 +1,4 @@
-//! The paths that routes name, as one tree: what steers the reading of an event.
+//! Holds the paths that routes name as one tree, which steers the reading of an event.
 
 use super::transcode::KeyRule;
 

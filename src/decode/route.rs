@@ -1,4 +1,4 @@
-//! Routes: how any producer's events become changes. First match wins.
+//! Compiles routes, and makes changes of events by them. The first match wins.
 
 use bson::spec::ElementType;
 

@@ -1,4 +1,4 @@
-//! Routes as they are written: what each operator makes of an event.
+//! Tests what each operator of a route makes of an event.
 
 use super::tests::told;
 use super::*;

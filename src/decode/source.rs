@@ -1,4 +1,4 @@
-//! Where a route's values come from: the event, the configuration, the clock.
+//! Takes a route's values from the event, the configuration or the clock.
 
 use bson::spec::ElementType;
 

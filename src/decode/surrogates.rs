@@ -1,4 +1,4 @@
-//! Halves of surrogate pairs, which JSON can write and no text can hold.
+//! Replaces halves of surrogate pairs, which JSON can write and no text can hold.
 //!
 //! `JSON.stringify` writes half an emoji as `"\ud83d"`, and editors that cut text by UTF-16 units make them daily. Whoever
 //! encodes such a text puts U+FFFD in its place, as browsers do; so does this, before an event that cannot be read for them

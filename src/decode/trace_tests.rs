@@ -1,3 +1,5 @@
+//! Tests which trace an event belongs to, also where it is refused.
+
 use super::Decoder;
 use crate::config::Config;
 use crate::dead_letter::Reason;

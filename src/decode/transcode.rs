@@ -1,4 +1,4 @@
-//! JSON to BSON without a tree between: a serde visitor that writes encoded BSON as it reads.
+//! Writes JSON as BSON without a tree between: a serde visitor encodes as it reads.
 //!
 //! Event data is untrusted, so the rules for keys, numbers and depth are enforced while writing. What
 //! JSON calls an object stays data: `{"$oid": ...}` is a bad key, never an ObjectId.

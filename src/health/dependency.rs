@@ -1,4 +1,4 @@
-//! A server that an instance depends on, as the instance finds it.
+//! Tracks whether a server that an instance depends on answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

@@ -1,5 +1,5 @@
-//! The health of what an instance depends on: delivery goes by it, and the status page shows it. Changes are logged here,
-//! once each.
+//! Holds the health of what an instance depends on, for delivery and for the status page.
+//! Changes are logged here, once each.
 
 mod dependency;
 mod trouble;

@@ -1,5 +1,5 @@
-//! What keeps a part of the work from being done while the rest goes on: one line in the log when it comes and one when it
-//! goes, and in the status for as long as it is there.
+//! Tracks what keeps a part of the work from being done while the rest goes on.
+//! The log has a line when it comes and one when it goes; the status has it for as long as it is there.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

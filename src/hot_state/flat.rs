@@ -1,5 +1,5 @@
-//! A document, flat: the dotted paths of its leaves. Arrays and empty objects are leaves, and so is an object with a key
-//! that cannot be part of a path.
+//! Makes a document flat: the dotted paths of its leaves.
+//! Arrays and empty objects are leaves, and so is an object with a key that cannot be part of a path.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Values as MongoDB's extended JSON, as text: <https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>.
+//! Writes values as MongoDB's extended JSON: <https://www.mongodb.com/docs/manual/reference/mongodb-extended-json/>.
 
 use bson::Bson;
 use bson::spec::ElementType;

@@ -1,4 +1,4 @@
-//! The keys of a document's hot state.
+//! Names the keys of a document's hot state.
 
 use bson::spec::ElementType;
 

@@ -1,5 +1,5 @@
-//! Hot states: Redis hashes that hold documents field by field. Gateways fill them from MongoDB; what is written to a
-//! document is applied to its hash, too, if there is one, or the hash is deleted.
+//! Tells what is to be done to hot states: Redis hashes that hold documents field by field.
+//! Gateways fill them from MongoDB. What is written to a document is applied to its hash, if it has one, or deletes it.
 //!
 //! A hash has one field for each leaf of its document, the dotted path to it, with the value as JSON; and as in the
 //! document, `_tidegate.<queue id>` is the offset of the last event that it holds. What is here says what is to be done

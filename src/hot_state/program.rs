@@ -1,4 +1,4 @@
-//! What a write does to a hot state, for the script that does it.
+//! Makes a program of a write: what a script is to do to the hot state.
 //!
 //! Only what is the same whatever the document held, or can be seen from the hash, is applied. Everything else deletes
 //! the hash: it is filled again from MongoDB when somebody wants it.

@@ -1,4 +1,4 @@
-//! `/durable/QUEUE/OFFSET`: whether an event is durable, at once or as soon as it is.
+//! Answers `/durable/QUEUE/OFFSET`: whether an event is durable, at once or as soon as it is.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A listener that slow, idle or numerous clients cannot take the process's sockets with: those are needed
-//! for Redis and MongoDB. (`axum::serve` gives its connections no timer, so they would wait for ever.)
+//! Listens so that slow, idle or numerous clients cannot take the sockets that Redis and MongoDB need.
+//! `axum::serve` gives its connections no timer, so they would wait for ever.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The HTTP listener: the status page, metrics, probes, status. All of it can only be read.
+//! Serves the status page, metrics and probes over HTTP. All of it can only be read.
 
 mod durable;
 mod limited;

@@ -1,4 +1,4 @@
-//! The status page: files that are compiled in. It loads nothing else and shows what `/status` says.
+//! Serves the status page's files, which are compiled in. The page loads nothing else and shows what `/status` says.
 
 use axum::Router;
 use axum::http::header;

@@ -1,4 +1,4 @@
-//! The real listener on a port of its own, asked over TCP.
+//! Tests the real listener on a port of its own, over TCP.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Keeping the events of a batch whose routes have a history.
+//! Appends the events of a batch to the histories of their routes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A lane: a worker that owns a share of a queue's entities, so that an entity's changes keep their order.
+//! Runs a lane: a worker that owns a share of a queue's entities, so that an entity's changes keep their order.
 //!
 //! It folds the changes sent to it into pending updates and, when the batch policy says so, has a batch of
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.

@@ -1,4 +1,4 @@
-//! Parking: what MongoDB does not take for long is kept beside the queue, so that the queue can be trimmed.
+//! Parks what MongoDB does not take for long beside the queue, so that the queue can be trimmed.
 
 use super::quarantine::Unparked;
 use super::reread::Reread;

@@ -1,4 +1,4 @@
-//! Whether a watermark proves anything.
+//! Judges whether a watermark proves anything.
 //!
 //! While Redis keeps what it acknowledged, an event is settled before its document can have a watermark of a later
 //! numbering: a next owner gives out new numbers when it has committed the old ones. A later one is from elsewhere: from a database

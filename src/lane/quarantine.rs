@@ -1,5 +1,6 @@
-//! Documents that MongoDB refuses to write for something else than their content: rights on a collection, a server's
-//! trouble with a statement, a code that says nothing. They wait here with all that comes for them, and the others go on.
+//! Holds documents back that MongoDB refuses to write for something else than their content.
+//! That may be rights on a collection, a server's trouble with a statement, or a code that says nothing. They wait here
+//! with all that comes for them, and the others go on.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! Reading events again: while they are not settled, the queue has them, or they are parked.
+//! Reads events again that are not settled: from the queue, or from where they are parked.
 
 use std::ops::RangeInclusive;
 

@@ -1,4 +1,4 @@
-//! The fate of a write that its guard held back or MongoDB refused, by what its document's watermark says. Pure.
+//! Judges a write that its guard held back or MongoDB refused, by its document's watermark. It does no I/O.
 //!
 //! A refusal says little before the watermark was looked at: an upsert that the guard keeps from matching tries to
 //! insert, and the server may hold that document against a validator or another unique index before it looks at `_id`.

@@ -1,4 +1,4 @@
-//! Settling a batch: writing it until every event of it is durable, known to be, or a dead letter.
+//! Settles a batch: writes it until every event of it is durable, known to be, or a dead letter.
 //!
 //! The sink tries once and answers a verdict a write; what a verdict asks for happens here.
 

@@ -1,4 +1,4 @@
-//! The text that Prometheus scrapes.
+//! Writes the text that Prometheus scrapes.
 
 use std::fmt::Write;
 use std::sync::Arc;

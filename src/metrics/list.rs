@@ -1,4 +1,4 @@
-//! The list of all metrics: names, types, units, labels, help. Nothing else names one.
+//! Lists all metrics: names, types, units, labels, help. Nothing else names one.
 
 use metrics::Unit;
 

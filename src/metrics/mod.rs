@@ -1,4 +1,4 @@
-//! Metrics: one list of them, handles kept by those who count, and the text that Prometheus scrapes.
+//! Counts: one list of metrics, handles kept by those who count, and the text that Prometheus scrapes.
 
 #[cfg(test)]
 mod alert_tests;

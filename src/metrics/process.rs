@@ -1,4 +1,4 @@
-//! The process's own metrics, under the names that Prometheus' client libraries give them.
+//! Measures the process, under the names that Prometheus' client libraries use.
 //!
 //! Written out here rather than recorded: the recorder's counters are integers, and a process that uses a
 //! twentieth of a core would seem to use none for twenty seconds.

@@ -1,4 +1,4 @@
-//! Prometheus' own checker, for tests.
+//! Runs Prometheus' own checker, for tests.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

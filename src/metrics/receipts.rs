@@ -1,4 +1,4 @@
-//! The metrics of receipts.
+//! Counts receipts.
 
 use metrics::Counter;
 

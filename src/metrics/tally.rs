@@ -1,4 +1,4 @@
-//! A counter that can be read.
+//! Counts so that the count can be read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! A histogram that takes many events at once.
+//! Defines a histogram that takes many events at once.
 //!
 //! The exporter's own keeps every sample until the next scrape or upkeep, one by one. One write may make a
 //! hundred thousand events durable, and a histogram of events must not cost work and memory for each.

@@ -1,4 +1,4 @@
-//! Whether MongoDB, too, takes this ownership for the latest.
+//! Asks MongoDB whether this ownership is the latest.
 //!
 //! Redis alone cannot tell: it may be one that was cut off while another took its place, or one of two whose queues have
 //! the same id. What such an owner finds applied in a document may be another's.

@@ -1,4 +1,4 @@
-//! An ownership of a queue: what its reader, its lanes and its committer share, from takeover to end.
+//! Holds what an ownership of a queue shares among reader, lanes and committer, from takeover to end.
 
 mod claim;
 mod parked;

@@ -1,4 +1,4 @@
-//! Events that are kept beside the queue, since MongoDB does not take them now: the queue goes on without them.
+//! Tracks the events that are parked beside the queue, since MongoDB does not take them now.
 
 use std::collections::BTreeMap;
 

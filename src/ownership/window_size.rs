@@ -1,4 +1,4 @@
-//! How many events to read at once, bounded in count and, by what they are likely to weigh, in bytes.
+//! Decides how many events to read at once, bounded in count and in the bytes that they are likely to have.
 
 use crate::source::{MAX_WINDOW, Window};
 

@@ -1,5 +1,5 @@
-//! Whether this instance could drain a queue. Where it could not, others should; but only if they can: instances that
-//! fail alike must not hand a queue to and fro.
+//! Judges whether this instance could drain a queue.
+//! Where it could not, others should; but only if they can. Instances that fail alike must not hand a queue to and fro.
 
 use std::time::Duration;
 

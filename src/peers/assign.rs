@@ -1,5 +1,4 @@
-//! Which instance should have which queue: a pure function, so that instances that see the same peers agree
-//! without a word.
+//! Assigns queues to instances by a pure function, so that instances that see the same peers agree without a word.
 //!
 //! Instances need not have the same queues, as in a roll-out that adds one, and each sees the members of its own queues
 //! only. So a queue's instance is worked out from what all of that queue's instances see, and from nothing else.

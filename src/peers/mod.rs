@@ -1,4 +1,4 @@
-//! Sharing queues with other instances of the same configuration.
+//! Shares queues with other instances.
 //!
 //! Each instance says of each queue that it drains it, and reads who else does. From that all of them work out the
 //! same assignment: the queues spread evenly. An owner gives up what is another's, the other takes it.

@@ -1,4 +1,4 @@
-//! Committing what is settled, renewing the lease, and looking now and then at how much is in the queue.
+//! Commits what is settled, renews the lease, and looks now and then at how much is in the queue.
 
 use std::sync::Arc;
 use std::time::Duration;

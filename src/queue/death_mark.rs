@@ -1,4 +1,4 @@
-//! The mark that this process works on what is to be recovered: what it dies over while the mark is there is suspected.
+//! Marks in Redis that this process works on what is to be recovered. If it dies then, the marked events are suspected.
 //!
 //! It is set before anything is read, and taken away when the work has to wait for MongoDB, or is to end. Waiting may take
 //! hours, and processes are ended meanwhile for all kinds of reasons, none of them the events.

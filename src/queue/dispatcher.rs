@@ -1,4 +1,4 @@
-//! Decoding windows, and sharing the changes out to lanes.
+//! Decodes windows, and shares the changes out to lanes.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Owning a queue: standing by, taking over, running until the ownership ends, and again.
+//! Drains a queue: stands by, takes it over, runs until the ownership ends, and begins again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Running a queue: taking over, reading ahead, dispatching to lanes, committing, handing over.
+//! Runs a queue: takeover, reading ahead, dispatch to lanes, commits, hand-over.
 
 mod committer;
 mod death_mark;

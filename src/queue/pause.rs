@@ -1,5 +1,5 @@
-//! Looking for new elements now and then, while others that were read wait for their commit: until that, Redis does not
-//! tell when more arrive.
+//! Decides when to look for new elements while others that were read wait for their commit.
+//! Until these are committed, Redis does not tell when more arrive.
 
 use std::time::Duration;
 

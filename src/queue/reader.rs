@@ -1,4 +1,4 @@
-//! Reading: the next window is on its way while the one before is decoded and shared out to the lanes.
+//! Reads windows: the next is on its way while the one before is decoded and shared out to the lanes.
 
 use std::sync::Arc;
 

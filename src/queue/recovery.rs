@@ -1,4 +1,4 @@
-//! Recovery: settling what a former owner left, under the numbers that it was read under.
+//! Settles what a former owner left, under the numbers that it was read under.
 //!
 //! Where process after process dies over the same events, one of them kills. Then they are worked on in parts, each
 //! committed before the next; the part over which the next process dies is worked on event by event; and the event over

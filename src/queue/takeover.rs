@@ -1,4 +1,4 @@
-//! Taking a queue over: waiting until it is free, drawing an epoch, and telling Redis and MongoDB.
+//! Takes a queue over: waits until it is free, draws an epoch, and tells Redis and MongoDB.
 
 use std::sync::Arc;
 use std::time::Duration;

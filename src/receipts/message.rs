@@ -1,4 +1,4 @@
-//! What a receipt looks like to those who listen.
+//! Writes a receipt as those who listen see it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! Receipts: whoever listens is told over Redis' Pub/Sub what has become durable, and what never will.
+//! Sends receipts: Redis' Pub/Sub tells whoever listens what has become durable, and what never will.
 //!
 //! They are notices. Settling never waits for them: when Redis takes them too slowly or is away, they are dropped and
 //! counted. Who has to be certain asks `/durable`.

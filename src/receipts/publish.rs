@@ -1,4 +1,4 @@
-//! Publishing receipts, over a connection that carries nothing else.
+//! Publishes receipts, over a connection that carries nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

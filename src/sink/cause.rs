@@ -1,4 +1,4 @@
-//! Why MongoDB cannot be asked, in one line: of what the driver says, the part that people can act on.
+//! Words in one line why MongoDB cannot be asked: the part of the driver's error that people can act on.
 
 use mongodb::error::ErrorKind;
 

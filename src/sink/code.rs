@@ -1,4 +1,4 @@
-//! What MongoDB's error codes speak of. Only a code that speaks of the content may condemn an event.
+//! Lists what MongoDB's error codes speak of. Only a code that speaks of the content may condemn an event.
 //!
 //! Codes and names: `src/mongo/base/error_codes.yml` of the server. mongod answers nearly every exception of one
 //! statement as a `writeErrors` entry, so trouble of the server arrives there, too.

@@ -1,4 +1,4 @@
-//! Keeping Yjs documents short: stored updates are merged into one where they have become many.
+//! Keeps Yjs documents short: merges stored updates into one where they have become many.
 //!
 //! Merged updates take the place of exactly the array they were read as, wherever it is met: that is the
 //! whole condition. So nobody's later update is lost, and a compaction that arrives late, twice or from a former

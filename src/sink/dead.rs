@@ -1,4 +1,4 @@
-//! Dead letters on record, for the case that Redis forgets them.
+//! Records dead letters in MongoDB, for the case that Redis forgets them.
 //!
 //! A later event of the same document moves the watermark past a dead letter's. If Redis then falls back to a state before
 //! the dead letter was recorded there, the next owner finds the event below the watermark and would take it for applied.

@@ -1,4 +1,4 @@
-//! The numbers of ownerships, and whose they are: one document for each queue.
+//! Draws the numbers of ownerships, and records whose they are: one document for each queue.
 //!
 //! `epoch` is the last number given out, or one that a document was found to have; `owner` that of the latest ownership;
 //! and `identity` says which Redis the queue is in. An ownership of another Redis, or one that followed, is told by these.

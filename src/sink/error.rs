@@ -1,4 +1,4 @@
-//! What MongoDB's errors mean: try again, give the event up, or give up starting.
+//! Tells what an error of MongoDB means: try again, give the event up, or give up starting.
 
 use mongodb::error::{Error, ErrorKind};
 

@@ -1,4 +1,4 @@
-//! The indexes by which MongoDB removes what is old: tombstones, events of histories, records of dead letters.
+//! Makes the indexes by which MongoDB removes old tombstones, events of histories, and records of dead letters.
 //!
 //! Nothing waits for them, since events are written all the same without. So nothing that is in the way of one ends the
 //! process either, whatever its code: a person can drop a view or an index that is in the way, grant a right, buy room, or

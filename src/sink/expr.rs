@@ -1,4 +1,4 @@
-//! Expressions of update pipelines.
+//! Writes expressions of update pipelines.
 
 use std::borrow::Cow;
 

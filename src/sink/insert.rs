@@ -1,4 +1,4 @@
-//! The document that a write makes where there is none: what `insert` takes in place of a guarded upsert.
+//! Makes the document that `insert` takes in place of a guarded upsert.
 //!
 //! Servers insert documents by the hundred in one transaction, and look each upsert up by itself. So where documents
 //! are mostly new, inserting first and updating what was there already costs a fraction. It decides nothing: an

@@ -1,4 +1,4 @@
-//! How many of a collection's documents are new when they are written: where nearly all are, inserting them first pays.
+//! Learns how many of a collection's documents are new. Where nearly all are, inserting them first pays.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! The operations of JSON Patches (RFC 6902) as stages of a pipeline: each does what the RFC says to the document that it
-//! meets, or has MongoDB refuse the update.
+//! Writes the operations of JSON Patches (RFC 6902) as stages of a pipeline.
+//! Each does what the RFC says to the document that it meets, or has MongoDB refuse the update.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! MongoDB's update operators, with the fields that they are for.
+//! Writes MongoDB's update operators, with the fields that they are for.
 
 use bson::spec::ElementType;
 

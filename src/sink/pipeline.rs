@@ -1,5 +1,5 @@
-//! Updates as pipelines: merges into objects and JSON Patches, whose outcome depends on what the document holds, and
-//! whatever operators go with them, done to the letter.
+//! Writes updates as pipelines: merges, JSON Patches, and whatever operators go with them.
+//! What merges and patches make depends on what the document holds.
 
 use std::borrow::Cow;
 

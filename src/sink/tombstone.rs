@@ -1,4 +1,4 @@
-//! Tombstones: what is left of a deleted document where a route says so.
+//! Tells which collections have tombstones: what is left of a deleted document where a route says so.
 //!
 //! A hard deletion takes the watermark along, so a write that was under way for long finds no trace of it and makes
 //! the document again. A tombstone keeps the watermark for a while; `expiry.rs` has MongoDB remove it.

@@ -1,4 +1,4 @@
-//! Reading back how far documents are: their watermarks of a queue.
+//! Reads back how far documents are: their watermarks of a queue.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Opening connections to Redis.
+//! Opens connections to Redis.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Events that kill: what is known of processes that died over what is unsettled, and setting the guilty aside.
+//! Records which processes died over what is unsettled, and sets the guilty event aside.
 //!
 //! A process marks in Redis that it works, and by its name. Every end of the work but the process's own takes the mark
 //! away. One that cannot, since it has lost Redis or the lease, says that it lives when it looks at the queue again.

@@ -1,4 +1,4 @@
-//! What has become of an event, asked by the number that its producer worked out.
+//! Answers what has become of an event, by the number that its producer worked out.
 //!
 //! `base` tells: everything below it is settled. A takeover gives other numbers to what was not read, so each
 //! renumbering is on record, and a number of an earlier epoch is followed from one to the next.

@@ -1,4 +1,4 @@
-//! What ends the ownership of a queue.
+//! Lists what ends the ownership of a queue.
 
 use redis::{ErrorKind, RedisError};
 

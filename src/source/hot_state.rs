@@ -1,4 +1,4 @@
-//! The scripts that keep hot states fresh. What `source::script` says of scripts holds for these, too.
+//! Runs the scripts that keep hot states fresh. What `source::script` says of scripts holds for these, too.
 
 use redis::{RedisResult, Script};
 

@@ -1,4 +1,4 @@
-//! What is known of a queue besides its numbers: which Redis it is in, and how it was called in MongoDB.
+//! Reads and records which Redis a queue is in, and how it was called in MongoDB.
 
 use redis::Script;
 use redis::aio::MultiplexedConnection;

@@ -1,4 +1,4 @@
-//! Which instances drain a queue: each says so every now and then, in the queue's own hash slot.
+//! Tells which instances drain a queue: each says so now and then, in the queue's own hash slot.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

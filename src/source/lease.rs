@@ -1,4 +1,4 @@
-//! What owning a queue means for lists and streams alike: the lease, dead letters not yet committed, and giving it up.
+//! Holds the lease of a list or stream, records its dead letters, and gives it up.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A Redis list as a log: numbered, read without removal, trimmed once settled.
+//! Reads and commits a Redis list as a log: numbered, read without removal, trimmed once settled.
 
 use std::time::Duration;
 

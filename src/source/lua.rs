@@ -1,4 +1,4 @@
-//! What the Lua scripts call, told by their texts: nothing else knows which rights they need.
+//! Finds what the Lua scripts call in their texts, so that nothing else lists the rights that they need.
 //!
 //! In Redis a script that is refused a command keeps what it has written before. So whatever writes more than once and must
 //! do all of it or nothing says `whole()` in front of its first write: there it is asked whether anything can be refused.

@@ -1,4 +1,4 @@
-//! What another client has done to a list, as far as can be told from where the element is that was its head.
+//! Tells what another client has done to a list, by where the element is now that was its head.
 
 /// What another client has done to a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The source: Redis. Reading events, keeping what is unsettled, committing what is settled.
+//! Talks to Redis: reads events, keeps what is unsettled, commits what is settled.
 
 mod connect;
 mod deaths;

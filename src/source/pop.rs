@@ -1,4 +1,4 @@
-//! At-most-once: a list that is popped, for lists shared with other consumers or Redis before 6.2.
+//! Pops a list at-most-once, for lists shared with other consumers or Redis before 6.2.
 //!
 //! Popped events are in memory only until they are settled. A lost connection to Redis must not cost
 //! them, so it is opened again here and never ends the ownership.

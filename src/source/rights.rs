@@ -1,5 +1,5 @@
-//! What a queue needs of Redis, and whether Redis grants it: asked before an epoch is taken, so that a queue is not taken over that
-//! cannot be drained.
+//! Asks whether Redis grants what a queue needs.
+//! It is asked before an epoch is taken, so that no queue is taken over that cannot be drained.
 //!
 //! `MULTI` begins a dry run: what is sent behind it is checked as if it were to be done (rights, write commands on a replica,
 //! a full disk, too few replicas) and then waits for an `EXEC` that never comes; the connection is closed.

@@ -1,4 +1,4 @@
-//! The Lua scripts. Each checks that the caller still owns the queue before it does anything.
+//! Holds the Lua scripts. Each checks that the caller still owns the queue before it does anything.
 //!
 //! A Redis that has reached `maxmemory` refuses what may take memory, and a queue grows to there while
 //! MongoDB is away. It must be possible to drain it: a script is refused nothing once it has written, so

@@ -1,4 +1,4 @@
-//! Finding the primary through Redis Sentinel, anew for each connection.
+//! Finds the primary through Redis Sentinel, anew for each connection.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What Redis knows of a queue that is not this instance's.
+//! Reads what Redis knows of a queue that is not this instance's.
 
 use redis::aio::MultiplexedConnection;
 

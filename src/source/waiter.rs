@@ -1,4 +1,4 @@
-//! Waiting for a list to have elements, or a stream more entries, without taking any.
+//! Waits for a list to have elements, or a stream more entries, without taking any.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Events as they are read, and how much there is.
+//! Defines windows, events as they are read, and how much there is.
 
 use std::ops::Range;
 use std::sync::Arc;

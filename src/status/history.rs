@@ -1,4 +1,4 @@
-//! The last two minutes of each queue, looked at once a second. What is per second is told from this.
+//! Keeps the last two minutes of each queue, looked at once a second. Figures per second come from this.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What each lane of a queue does, and since when. Told once a batch, never once an event.
+//! Tracks what each lane of a queue does, and since when. It is told once a batch, never once an event.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

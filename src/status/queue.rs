@@ -1,4 +1,4 @@
-//! What an instance does with a queue, and how far it is.
+//! Tracks what an instance does with a queue, and how far it is.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -1,4 +1,4 @@
-//! The whole state in a sentence: are events late, why, and what is to be done. Pure.
+//! Puts the whole state into a sentence: whether events are late, why, and what is to be done. It does no I/O.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Each situation as the person on call reads it.
+//! Tests how each situation reads to the person on call.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Outages are told once each, and figures go to people and to Prometheus alike.
+//! Tests that outages are told once each, and that figures go to people and to Prometheus alike.
 
 use std::io::Write;
 use std::sync::Barrier;

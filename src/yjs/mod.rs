@@ -1,4 +1,4 @@
-//! Yjs documents: checking and merging their binary updates, without ever holding a document.
+//! Checks and merges the binary updates of Yjs documents, without ever holding a document.
 //!
 //! A field that holds a Yjs document has an array of updates and its length. Whoever loads the document applies
 //! all of them, in any order and as often as he likes: that is what Yjs updates are made for. Merging

@@ -1,4 +1,4 @@
-//! A walk over an update's bytes, before a library that trusts them more is asked.
+//! Walks over an update's bytes, before a library that trusts them more is asked.
 //!
 //! The library follows nested values by recursion, which a hostile update could drive until the stack, and with
 //! it the process, ends; and it does not give back every kind of content byte by byte. Format: `encodeStateAsUpdate` of

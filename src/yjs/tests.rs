@@ -1,4 +1,4 @@
-//! Updates as yrs makes them, and bytes that are none.
+//! Tests updates as yrs makes them, and bytes that are none.
 
 use proptest::prelude::*;
 use yrs::updates::encoder::Encode;

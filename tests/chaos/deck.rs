@@ -1,4 +1,4 @@
-//! The faults there are.
+//! Lists the faults there are, and draws from them.
 
 use std::fmt;
 

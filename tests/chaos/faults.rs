@@ -1,4 +1,4 @@
-//! The faults: each does its harm, lasts a while, and ends with everything in working order.
+//! Does the faults: each does its harm, lasts a while, and ends with everything in working order.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What Redis remembers: replicas that follow and take over, and append-only files that lose their end.
+//! Changes what Redis remembers: replicas that take over, and append-only files that lose their end.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Gateways that fill hot states meanwhile, and what these have come to in the end.
+//! Fills hot states as gateways do meanwhile, and checks what these have come to in the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

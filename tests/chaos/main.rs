@@ -1,4 +1,4 @@
-//! The fault campaign: `make chaos ROUNDS=n SEED=s`. A short one is among the tests.
+//! Runs the fault campaign: `make chaos ROUNDS=n SEED=s`. A short one is among the tests.
 //!
 //! Each round starts servers, one or two instances of the real tidegate behind fault proxies, and producers. Something
 //! fails while they are at work; then everything is to be settled, and every document is to be what its producer made

@@ -1,4 +1,4 @@
-//! What a round is to be: everything that is drawn from the seed.
+//! Draws from the seed what a round is to be.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Receipts, held against MongoDB as soon as they come.
+//! Holds receipts against MongoDB as soon as they come.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Servers that are there and refuse, or answer what they should not.
+//! Has servers refuse, or answer what they should not.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the campaign found, for people.
+//! Reports what the campaign found, for people.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! What became of the events: the documents held against the record of what was pushed.
+//! Judges what became of the events: holds the documents against the record of what was pushed.
 
 use std::collections::BTreeMap;
 

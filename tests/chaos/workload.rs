@@ -1,4 +1,4 @@
-//! Producers, and the record of what they pushed: what Redis acknowledged, and what nobody knows of.
+//! Pushes events, and records what Redis acknowledged and what nobody knows of.
 //!
 //! Event `n` of an entity appends `n` to the document's log and counts it, so that the log tells what was applied, in
 //! which order, and how often.

@@ -1,4 +1,4 @@
-//! What a round takes place in: servers, instances of tidegate behind proxies of their own, producers.
+//! Starts what a round takes place in: servers, instances of tidegate behind proxies of their own, producers.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What can happen, each in one step: what the instances do, what the network does to them, and what others do.
+//! Lists what can happen in one step: what instances do, what the network does to them, and what others do.
 
 use crate::mongo::{Rules, Verdict};
 use crate::owner::{Mode, Owner, Phase};

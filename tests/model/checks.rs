@@ -1,4 +1,4 @@
-//! Checking: every state that a scenario reaches, and the shortest way to where a wrong protocol fails.
+//! Checks every state that a scenario reaches, and finds the shortest way to where a wrong protocol fails.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What goes wrong: crashes, lost replies, late requests, and a Redis that falls back to an earlier state.
+//! Models what goes wrong: crashes, lost replies, late requests, and a Redis that falls back.
 
 use crate::mongo::{Mongo, Rules, Verdict};
 use crate::owner::{Mode, Owner, Phase};

@@ -1,5 +1,6 @@
-//! A model of the delivery protocol for lists, checked exhaustively within bounds; `docs/model.md` tells
-//! what it leaves out. Nothing here runs the daemon: each step names the function that it stands for.
+//! Models the delivery protocol for lists, and checks it exhaustively within bounds.
+//! `docs/model.md` tells what the model leaves out. Nothing here runs the daemon: each step names the function that it
+//! stands for.
 
 mod actions;
 mod checks;

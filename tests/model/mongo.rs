@@ -1,4 +1,4 @@
-//! MongoDB: documents with watermarks, statements with guards, and the epoch.
+//! Models MongoDB: documents with watermarks, statements with guards, and the epoch.
 
 use crate::state::{ENTITIES, INDEX_BITS, Plan, Segment, Set, Update, bit, members};
 use crate::variants::{Deletes, Variant};

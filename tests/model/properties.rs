@@ -1,4 +1,4 @@
-//! What must hold, and what must be reached so that it does not hold for want of anything happening.
+//! States what must hold, and what must be reached so that it does not hold for want of anything happening.
 
 use stateright::Property;
 

@@ -1,4 +1,4 @@
-//! A scenario: a protocol, what producers push, and how much may go wrong. It is what is checked.
+//! Defines a scenario, which is what is checked: a protocol, what is pushed, and how much may go wrong.
 
 use stateright::{Model, Property};
 

@@ -1,5 +1,5 @@
-//! The world that is modelled: one queue in Redis, its documents in MongoDB, two instances, and what
-//! is still under way between them.
+//! Defines the world that is modelled: a queue in Redis, its documents in MongoDB, and two instances.
+//! What is still under way between them is a part of it.
 //!
 //! Everything is a small number, so that millions of states fit into memory: an event is named by its
 //! place in the plan of what producers push, a set of events is a mask, and an offset has

@@ -1,4 +1,4 @@
-//! The protocol, and the wrong ones: each differs from it in one place, and must be refuted.
+//! Lists the protocol and the wrong ones: each differs from it in one place, and must be refuted.
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The alerts, seen to fire: a real Prometheus with the shipped rules scrapes a real daemon that is in real trouble.
+//! Tests that alerts fire: a real Prometheus with the shipped rules scrapes a daemon that is in real trouble.
 //!
 //! Only waiting times and two thresholds are shortened; the expressions are the shipped ones.
 

@@ -1,4 +1,4 @@
-//! Events that can never be applied: each becomes one dead letter, and its neighbours are persisted.
+//! Tests events that can never be applied: each becomes one dead letter, and its neighbours are persisted.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Every error code there is, answered for events that are healthy: the event waits until the code has passed, unless the
-//! code speaks of what is in it.
+//! Tests every error code there is, answered for events that are healthy.
+//! The event waits until the code has passed, unless the code speaks of what is in it.
 
 use std::collections::BTreeMap;
 

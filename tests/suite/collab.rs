@@ -1,4 +1,4 @@
-//! `examples/collab`: people with real browsers, the gateway, and tidegate with the example's own configuration.
+//! Tests `examples/collab`: people with real browsers, the gateway, and tidegate with the example's configuration.
 
 #[path = "../../examples/collab/gateway/mod.rs"]
 mod gateway;

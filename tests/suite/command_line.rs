@@ -1,4 +1,4 @@
-//! The command line, and what the daemon says of itself.
+//! Tests the command line, and what the daemon says of itself.
 
 use std::process::Command;
 use std::time::Duration;

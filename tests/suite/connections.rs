@@ -1,4 +1,4 @@
-//! The ways to Redis that a URL can name: sockets, databases, credentials and TLS.
+//! Tests the ways to Redis that a URL can name: sockets, databases, credentials and TLS.
 
 use anyhow::ensure;
 use tokio::io::AsyncReadExt;

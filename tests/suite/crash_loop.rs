@@ -1,4 +1,4 @@
-//! An event that kills whoever works on it.
+//! Tests an event that kills whoever works on it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Every expression of every panel answers something when a real Prometheus scrapes a daemon at work.
+//! Tests that every expression of every panel answers something when a real Prometheus scrapes a daemon at work.
 
 use std::time::Duration;
 

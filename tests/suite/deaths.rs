@@ -1,4 +1,4 @@
-//! What counts as a death over an event: that of a process that worked on it, and nothing else.
+//! Tests what counts as a death over an event: that of a process that worked on it, and nothing else.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The delivery modes other than exactly-once.
+//! Tests the delivery modes other than exactly-once.
 
 use redis::AsyncCommands;
 use serde_json::json;

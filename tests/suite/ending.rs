@@ -1,4 +1,4 @@
-//! How the daemon ends, in order and not.
+//! Tests how the daemon ends, in order and not.
 
 use nix::sys::signal::Signal;
 use serde_json::json;

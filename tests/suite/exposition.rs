@@ -1,4 +1,4 @@
-//! What `/metrics` says: everything from the first scrape on, in Prometheus' format, and true.
+//! Tests what `/metrics` says: everything from the first scrape on, in Prometheus' format, and true.
 
 use std::io::Write;
 use std::process::Stdio;

@@ -1,5 +1,6 @@
-//! What MongoDB refuses for something else than its content waits, and nothing else does. No server here answers so: the
-//! answers are forged, after the server's `error_codes.yml` and what DocumentDB and Cosmos DB were seen to say.
+//! Tests that what MongoDB refuses for something else than its content waits, and nothing else does.
+//! No server here answers so: the answers are forged, after the server's `error_codes.yml` and what DocumentDB and
+//! Cosmos DB were seen to say.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Histories: each event as it came, beside the document that it was folded into.
+//! Tests histories: each event as it came, beside the document that it was folded into.
 
 use bson::{Bson, Document, doc};
 use serde_json::json;

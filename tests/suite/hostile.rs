@@ -1,5 +1,5 @@
-//! Events that mean harm, or that a broken producer sends: mutations of valid ones, by the ten thousand. A part of
-//! `make fuzz` that every test run can afford; FUZZ_EVENTS and FUZZ_SEED are for more.
+//! Tests events that mean harm, or that a broken producer sends: mutations of valid ones, by the ten thousand.
+//! This is the part of `make fuzz` that every test run can afford; FUZZ_EVENTS and FUZZ_SEED are for more.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

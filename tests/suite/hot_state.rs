@@ -1,4 +1,4 @@
-//! Hot states: hashes in Redis that gateways fill from MongoDB, and that follow what is written.
+//! Tests hot states: hashes in Redis that gateways fill from MongoDB, and that follow what is written.
 
 mod filler;
 mod follows;

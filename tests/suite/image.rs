@@ -1,4 +1,4 @@
-//! The image: what the Dockerfile copies is enough for cargo, and what is built of it works.
+//! Tests the image: what the Dockerfile copies is enough for cargo, and what is built of it works.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The indexes by which MongoDB removes what is old: whatever is in the way of one, events are written, and it is told.
+//! Tests the indexes by which MongoDB removes what is old.
+//! Whatever is in the way of one, events are written, and it is told.
 
 use bson::{Bson, Document, doc};
 use mongodb::Database;

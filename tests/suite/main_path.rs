@@ -1,4 +1,4 @@
-//! The main job: events become documents.
+//! Tests the main job: events become documents.
 
 use bson::{Bson, doc};
 use serde_json::{Value, json};

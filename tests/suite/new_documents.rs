@@ -1,4 +1,4 @@
-//! Documents that are new are inserted; nobody but MongoDB notices.
+//! Tests that new documents are inserted, and that nobody but MongoDB notices.
 
 use anyhow::ensure;
 use bson::doc;

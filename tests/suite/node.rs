@@ -1,4 +1,4 @@
-//! Node programs with the packages that they need, as a real client would have them.
+//! Runs Node programs with the packages that they need, as a real client would have them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Numbers that mean nothing here: of another Redis, of another life of the queue, of another id.
+//! Tests numbers that mean nothing here: of another Redis, of another life of the queue, of another id.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Events that are no change, or not quite text: what a route skips, and halves of surrogate pairs.
+//! Tests events that are no change, or not quite text: what a route skips, and halves of surrogate pairs.
 
 use bson::{Document, doc};
 use redis::AsyncCommands;

@@ -1,4 +1,4 @@
-//! Another stream in the place of the one that was read: deleted and made anew, or renamed onto its key.
+//! Tests another stream in the place of the one that was read: deleted and made anew, or renamed onto its key.
 
 use anyhow::ensure;
 use redis::AsyncCommands;

@@ -1,4 +1,4 @@
-//! Servers that are away for a while.
+//! Tests servers that are away for a while.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! More events than MongoDB takes: memory stays bounded, nothing is lost, and what waits is folded.
+//! Tests more events than MongoDB takes: memory stays bounded, nothing is lost, and what waits is folded.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Who owns a queue, and what happens when somebody else touches it.
+//! Tests who owns a queue, and what happens when somebody else touches it.
 
 use nix::sys::signal::Signal;
 use redis::AsyncCommands;

@@ -1,4 +1,4 @@
-//! The status page, in a real browser.
+//! Tests the status page, in a real browser.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Merge patches (RFC 7396) and JSON Patches (RFC 6902): the RFC's outcome on a real server, or one dead letter.
+//! Tests merge patches (RFC 7396) and JSON Patches (RFC 6902): the RFC's outcome, or one dead letter.
 
 use bson::{Bson, Document, doc};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The snippets of `examples/producers`: what each pushes becomes the document that their page shows.
+//! Tests the snippets of `examples/producers`: what each pushes becomes the document that their page shows.
 
 use std::io::Write;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What is in the way of MongoDB at the start is told once, with its cause, in the log and in the status; and waited for.
+//! Tests that what is in the way of MongoDB at the start is waited for, and told once with its cause.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Receipts over Pub/Sub, and `/durable` for those who must be certain.
+//! Tests receipts over Pub/Sub, and `/durable` for those who must be certain.
 
 use anyhow::{Context, ensure};
 use redis::AsyncCommands;

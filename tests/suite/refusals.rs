@@ -1,4 +1,4 @@
-//! A Redis that answers, and does not do what it is asked: rights that are missing, replicas, disks.
+//! Tests a Redis that answers, and does not do what it is asked: rights that are missing, replicas, disks.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

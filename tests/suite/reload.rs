@@ -1,4 +1,4 @@
-//! SIGHUP: the configuration is re-read, and what can change does while events flow.
+//! Tests SIGHUP: the configuration is read again, and what can change does while events flow.
 
 use anyhow::{Context, ensure};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Redis behind Sentinel: the primary dies, a replica takes its place.
+//! Tests Redis behind Sentinel: the primary dies, a replica takes its place.
 
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;

@@ -1,4 +1,4 @@
-//! Routes with a shard key. The server is not sharded; the commands are those of a sharded one.
+//! Tests routes with a shard key. The server is not sharded; the commands are those of a sharded one.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Several instances share the queues between them.
+//! Tests that several instances share the queues between them.
 
 use std::time::{Duration, Instant};
 

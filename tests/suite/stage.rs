@@ -1,4 +1,4 @@
-//! A stage for one test: a queue, a database and the daemon between them.
+//! Sets the stage for one test: a queue, a database and the daemon between them.
 
 use std::fmt::Write;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Streams as queues.
+//! Tests streams as queues.
 
 use bson::doc;
 use redis::FromRedisValue;

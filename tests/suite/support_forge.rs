@@ -1,4 +1,4 @@
-//! The forge does what it says: in front of the real server, for a driver and for the daemon.
+//! Tests that the forge does what it says: in front of the real server, for a driver and for the daemon.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The fault proxy does what it says, in front of a server that echoes.
+//! Tests that the fault proxy does what it says, in front of a server that echoes.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! The servers that everything else stands on: they start, die and come back with their data.
+//! Tests the servers that everything else stands on: they start, die and come back with their data.
 
 use std::time::{Duration, Instant};
 

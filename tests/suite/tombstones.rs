@@ -1,4 +1,4 @@
-//! Deletions that leave a tombstone for a while.
+//! Tests deletions that leave a tombstone for a while.
 
 use bson::{Bson, Document, doc};
 use nix::sys::signal::Signal;

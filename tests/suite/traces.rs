@@ -1,4 +1,4 @@
-//! W3C trace context: what becomes of an event can be followed by its `traceparent`.
+//! Tests W3C trace context: what becomes of an event can be followed by its `traceparent`.
 
 use bson::doc;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Yjs documents: the real client loads what tidegate has stored.
+//! Tests Yjs documents: the real client loads what tidegate has stored.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

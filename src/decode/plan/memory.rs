@@ -1,4 +1,4 @@
-//! What was worked out for some events and is likely to serve for others: a few of them, the last to serve first.
+//! Remembers a few plans that served before, the last one first.
 
 /// How many are remembered, those of a queue's most frequent types of events.
 const MOST: usize = 16;

@@ -1,4 +1,4 @@
-//! What a route makes of events of one type, worked out once.
+//! Decodes events of one type by a plan that was worked out once.
 //!
 //! Producers write all events of a type with the same code. The keys are where they were in the one before, and what `when`
 //! asks for has the same value; so what stands between the values is compared to what stood there before, in one piece,

@@ -1,4 +1,4 @@
-//! Reading values of an event where they stand: those that JSON has one way of writing, without a parser.
+//! Reads values that JSON has one way of writing where they stand, without a parser.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;

@@ -1,4 +1,4 @@
-//! Finding out what is where in an event, so that others like it need not be parsed.
+//! Finds what is where in an event, so that others like it need not be parsed.
 
 use std::ops::Range;
 

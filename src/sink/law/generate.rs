@@ -1,4 +1,4 @@
-//! Random documents and changes whose paths collide often.
+//! Generates random documents and changes whose paths collide often.
 
 use bson::{Bson, Document, doc};
 use fastrand::Rng;

@@ -1,4 +1,4 @@
-//! The changes applied one by one by the plain server, knowing nothing of tidegate. Patches are done to what is read.
+//! Has the plain server apply changes one by one, knowing nothing of tidegate. Patches are done to what is read.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! RFC 7396 and RFC 6902 as they are written, on a document that has been read.
+//! Applies RFC 7396 and RFC 6902 as they are written, on a document that has been read.
 
 use bson::{Bson, Document};
 use serde_json::Value as Json;

@@ -1,4 +1,4 @@
-//! Entries of a stream as events: one of their fields, or all of them as a JSON object of strings.
+//! Makes events of a stream's entries: one of their fields, or all of them as a JSON object of strings.
 
 use std::ops::Range;
 

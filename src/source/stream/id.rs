@@ -1,4 +1,4 @@
-//! Ids of stream entries as offsets: `ms << 20 | seq`.
+//! Converts ids of stream entries to offsets and back: `ms << 20 | seq`.
 
 use std::fmt;
 

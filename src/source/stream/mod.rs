@@ -1,5 +1,6 @@
-//! A Redis stream as a log: its ids are the numbers, it is read without removal and without its consumer group, whose
-//! position says what is settled.
+//! Reads and commits a Redis stream as a log.
+//! Its ids are the numbers. It is read without removal and without its consumer group, whose position says what is
+//! settled.
 
 mod entry;
 mod id;

@@ -1,4 +1,4 @@
-//! Entries that take another way: pending ones, those whose ids do not fit, and those that kill.
+//! Handles entries that take another way: pending ones, those whose ids do not fit, and those that kill.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Reading once more what a former owner, or other consumers, had read and not settled.
+//! Reads once more what a former owner, or other consumers, had read and not settled.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The Lua scripts for streams. What `source::script` says of those for lists holds for these, too.
+//! Holds the Lua scripts for streams. What `source::script` says of those for lists holds for these, too.
 //!
 //! Ids are never computed here. The hash `stream` holds `position`, the id at which tidegate put the group; `adopted`,
 //! the one at which it found it, and behind which it has read everything itself; `epoch`, the last ownership's;

@@ -1,4 +1,4 @@
-//! Committing what is settled of a stream, and looking at it.
+//! Commits what is settled of a stream, and looks at it.
 
 use redis::RedisResult;
 

@@ -1,6 +1,6 @@
-//! A connection for replies that are large: what is read lies in one piece of memory, and is cut up where it lies. A
-//! general client makes a tree of them, a piece of memory for each string, which costs more than all that is done with
-//! an event of a list; and an entry of a stream is five strings.
+//! Reads large replies into one piece of memory, and cuts them up where they lie.
+//! A general client makes a tree of a reply, a piece of memory for each string. That costs more than all that is done
+//! with an event of a list; and an entry of a stream is five strings.
 
 mod open;
 mod resp;

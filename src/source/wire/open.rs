@@ -1,4 +1,4 @@
-//! Connecting, as a URL says.
+//! Connects as a URL says.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Redis' protocol, RESP2, as far as replies are read where they lie.
+//! Parses Redis' protocol, RESP2, as far as replies are read where they lie.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! A stream of hostile events: each is made from valid ones, and depends on the seed and its number alone.
+//! Makes a stream of hostile events of valid ones; each depends on the seed and its number alone.
 
 use std::path::Path;
 

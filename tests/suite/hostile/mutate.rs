@@ -1,4 +1,4 @@
-//! Mutations: of an event's structure, and of its bytes.
+//! Mutates an event's structure, and its bytes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -1,4 +1,4 @@
-//! An event's way without servers: decode, route, fold, encode. The fuzz target in `fuzz/` is this, too.
+//! Takes an event its way without servers: decode, route, fold, encode. The fuzz target in `fuzz/` is this, too.
 //!
 //! Nothing may panic, and what comes out must be BSON that MongoDB can read, and dead letters that are JSON.
 

@@ -1,4 +1,4 @@
-//! JSON that need not be right: an object may have a key twice, a number may be any text.
+//! Holds JSON that need not be right: an object may have a key twice, a number may be any text.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! What gateways do with hot states, as `docs/hot-state.md` tells them to: fill them from MongoDB, and read them.
+//! Does what `docs/hot-state.md` tells gateways to do: fills hot states from MongoDB, and reads them.
 #![allow(dead_code, reason = "shared with the fault campaign, which uses a part")]
 
 use std::time::Duration;

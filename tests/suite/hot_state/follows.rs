@@ -1,4 +1,4 @@
-//! Under load, with gateways that fill and read meanwhile, and whatever fails: states are their documents.
+//! Tests that states are their documents under load, while gateways fill and read, whatever fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Random events, most of which hot states can follow, and some not.
+//! Generates random events, most of which hot states can follow, and some not.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What is refreshed late, twice or by another, and what a filler has put there meanwhile.
+//! Tests what is refreshed late, twice or by another, and what a filler has put there meanwhile.
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;

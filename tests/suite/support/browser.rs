@@ -1,5 +1,5 @@
-//! A real browser without a window, driven over the pipe that it offers for that (the DevTools protocol: JSON, each message
-//! ended by a zero byte).
+//! Drives a real browser without a window, over the pipe that it offers for that.
+//! The pipe speaks the DevTools protocol: JSON, each message ended by a zero byte.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};

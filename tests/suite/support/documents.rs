@@ -1,4 +1,4 @@
-//! What is in MongoDB.
+//! Reads what is in MongoDB.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The least HTTP client: one GET, one answer.
+//! Asks over HTTP, with the least client: one GET, one answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;

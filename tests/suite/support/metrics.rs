@@ -1,4 +1,4 @@
-//! What `/metrics` says.
+//! Reads what `/metrics` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 

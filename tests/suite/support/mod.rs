@@ -1,4 +1,4 @@
-//! What the tests stand on: servers of their own, the real binary, and patience with a limit.
+//! Holds what the tests stand on: servers of their own, the real binary, and patience with a limit.
 //!
 //! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.

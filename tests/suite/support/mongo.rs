@@ -1,4 +1,4 @@
-//! A MongoDB server of one's own, or the user's.
+//! Starts a MongoDB server of one's own, or takes the user's.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Names that no other test uses, for servers that are shared.
+//! Makes names that no other test uses, for servers that are shared.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

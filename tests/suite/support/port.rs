@@ -1,4 +1,4 @@
-//! Free ports for servers.
+//! Finds free ports for servers.
 
 use std::net::{Ipv4Addr, TcpListener};
 

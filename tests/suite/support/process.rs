@@ -1,4 +1,4 @@
-//! A child process that never outlives us, and what it prints.
+//! Runs a child process that never outlives us, and reads what it prints.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, Read};

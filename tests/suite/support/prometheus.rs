@@ -1,4 +1,4 @@
-//! A Prometheus of one's own.
+//! Starts a Prometheus of one's own.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,4 +1,4 @@
-//! A TCP proxy that can fail: stands between a client and a server, and does to their connections what networks do.
+//! Stands between a client and a server, and does to their connections what networks do.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

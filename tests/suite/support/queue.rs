@@ -1,4 +1,4 @@
-//! What a producer does, and the person who looks after dead letters.
+//! Does what a producer does, and the person who looks after dead letters.
 
 use std::collections::HashMap;
 

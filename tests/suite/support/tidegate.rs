@@ -1,4 +1,4 @@
-//! The daemon: the real binary, in a process of its own.
+//! Starts the daemon: the real binary, in a process of its own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Waiting for a condition: polling with a limit, and an error that says what was seen last.
+//! Waits for a condition: polls with a limit, and fails with what was seen last.
 
 use std::fmt::Display;
 use std::time::Duration;

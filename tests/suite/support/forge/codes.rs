@@ -1,4 +1,4 @@
-//! Every error code that MongoDB's server has a name for, and a few of other servers.
+//! Lists every error code that MongoDB's server has a name for, and a few of other servers.
 
 /// Codes and names: `src/mongo/base/error_codes.yml` of the server at 007ba934, but for what comes behind the comment.
 const TABLE: &str = include_str!("error_codes.txt");

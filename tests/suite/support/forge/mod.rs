@@ -1,4 +1,4 @@
-//! A proxy that forges what MongoDB says: between a client and a real server, which does all the rest.
+//! Forges what MongoDB says: a proxy between a client and a real server, which does all the rest.
 //!
 //! No server that can be had here answers as mongos, Atlas, DocumentDB or Cosmos DB do, or as mongod does in trouble.
 //! Everything passes unless a [`Rule`] is made for it:

@@ -1,4 +1,4 @@
-//! What the forge does, and to which commands.
+//! Defines what the forge does, and to which commands.
 
 use std::pin::Pin;
 use std::sync::Arc;

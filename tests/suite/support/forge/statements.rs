@@ -1,4 +1,4 @@
-//! The statements of a write command: which are refused, and one reply of what the server and the forge say of them.
+//! Tells which statements of a write command are refused, and makes one reply of the server's and the forge's.
 
 use bson::{Bson, Document, doc};
 

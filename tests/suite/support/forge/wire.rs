@@ -1,4 +1,4 @@
-//! MongoDB's wire protocol, as far as a proxy needs it: `OP_MSG`, and the `OP_QUERY` of a first `hello`.
+//! Reads and writes MongoDB's wire protocol, as far as a proxy needs it: `OP_MSG`, and a first `OP_QUERY`.
 
 use std::io;
 
