@@ -1,18 +1,19 @@
 //! What events mean: how they are decoded, and what follows for the documents that they change.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::change::{CollectionId, Collections};
 use crate::config::Config;
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Rules};
 use crate::history::Histories;
 use crate::hot_state::HotStates;
 
 /// What events mean: the routes, the native collections, and what follows from them.
 #[derive(Debug)]
 pub struct Mapping {
-    /// Only routes and native collections count here.
-    config: Config,
+    /// How events are decoded.
+    rules: Arc<Rules>,
     /// All collections ever named since the start, so that an id means the same to all mappings.
     pub collections: Collections,
     /// How many updates Yjs documents may hold.
@@ -28,7 +29,7 @@ impl Mapping {
     #[must_use]
     pub fn new(config: &Config, collections: Collections) -> Self {
         Mapping {
-            config: config.clone(),
+            rules: Rules::new(config, collections.clone()),
             compaction: Compaction::new(config, &collections),
             histories: Histories::new(config),
             hot_states: HotStates::new(config, &collections),
@@ -45,7 +46,7 @@ impl Mapping {
     /// A decoder of such events.
     #[must_use]
     pub fn decoder(&self) -> Decoder {
-        Decoder::with_collections(&self.config, self.collections.clone())
+        Decoder::of(Arc::clone(&self.rules))
     }
 }
 

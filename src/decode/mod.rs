@@ -22,6 +22,7 @@ mod trace;
 mod transcode;
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use bson::spec::ElementType;
 
@@ -32,7 +33,7 @@ use self::ops::Ops;
 use self::paths::Paths;
 use self::plan::Plans;
 use self::route::{Match, Route, skipped};
-use self::trace::Places;
+use self::trace::TracePaths;
 use crate::change::{Change, Collections, Effect, EntityRef, FieldOps, MAX_UPDATE};
 use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
@@ -49,48 +50,34 @@ pub fn check_literal(literal: &toml::Value, to: Option<config::Conversion>) -> R
     converted.transpose().map(drop).map_err(|fault| fault.to_string())
 }
 
-/// Turns events into changes. Keeps its buffers from event to event.
+/// What a configuration says of events, compiled once and shared by its decoders.
 #[derive(Debug)]
-pub struct Decoder {
+pub struct Rules {
     collections: Collections,
     paths: Paths,
     routes: Vec<Route>,
     native: Option<Native>,
     /// The routes, each with its own rules for what it reads.
-    parts: Vec<RoutePart>,
-    traces: Places,
-    extracted: Extracted,
-    extracted_native: Extracted,
-    ops: Ops,
-    /// The id of the last event, where it was made from parts or converted.
-    id: Value,
-    plans: Plans,
+    single: Vec<SingleRoute>,
+    traces: TracePaths,
     /// The route that skips what is empty.
     skips_empty: Option<usize>,
 }
 
-impl Decoder {
-    /// Compiles the routes of a checked configuration.
+impl Rules {
+    /// Compiles the routes and the native format of a checked configuration.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self::with_collections(config, Collections::new(config))
-    }
-
-    /// The same, where collections have ids already.
-    #[must_use]
-    pub fn with_collections(config: &Config, collections: Collections) -> Self {
-        let alone = |route: config::Route| {
-            Self::compiled(&Config { routes: vec![route], ..Config::default() }, collections.clone())
-        };
-        let parts = config
-            .routes
-            .iter()
-            .map(|route| RoutePart { probe: alone(route.without_effect()), whole: alone(route.clone()) });
-        Decoder {
-            parts: parts.collect(),
-            traces: Places::new(config),
-            ..Self::compiled(config, collections.clone())
-        }
+    pub fn new(config: &Config, collections: Collections) -> Arc<Self> {
+        let single = config.routes.iter().map(|route| SingleRoute {
+            config: route.clone(),
+            probe: OnceLock::new(),
+            whole: OnceLock::new(),
+        });
+        Arc::new(Rules {
+            single: single.collect(),
+            traces: TracePaths::new(config),
+            ..Self::compiled(config, collections)
+        })
     }
 
     fn compiled(config: &Config, collections: Collections) -> Self {
@@ -99,20 +86,86 @@ impl Decoder {
             config.routes.iter().filter_map(|route| Route::new(route, &collections, &mut paths)).collect();
         let allowed = &config.native.collections;
         let native = (!allowed.is_empty()).then(|| Native::new(allowed));
-        Decoder {
+        Rules {
             collections,
             paths,
             routes,
             native,
-            parts: Vec::new(),
-            traces: Places::default(),
+            single: Vec::new(),
+            traces: TracePaths::default(),
+            skips_empty: config.routes.iter().position(config::Route::skips_empty),
+        }
+    }
+}
+
+/// A route by itself, so that no other's rules reach its events. It is compiled when the first event asks for it.
+#[derive(Debug)]
+struct SingleRoute {
+    config: config::Route,
+    /// Tells whether an event is the route's, and reads nothing else.
+    probe: OnceLock<Arc<Rules>>,
+    whole: OnceLock<Arc<Rules>>,
+}
+
+impl SingleRoute {
+    fn decoders(&self, collections: &Collections) -> SingleDecoders {
+        let compile = |route: config::Route| {
+            let config = Config { routes: vec![route], ..Config::default() };
+            Arc::new(Rules::compiled(&config, collections.clone()))
+        };
+        let probe = self.probe.get_or_init(|| compile(self.config.without_effect()));
+        let whole = self.whole.get_or_init(|| compile(self.config.clone()));
+        SingleDecoders { probe: Decoder::of(Arc::clone(probe)), whole: Decoder::of(Arc::clone(whole)) }
+    }
+}
+
+/// The decoders of a route by itself.
+#[derive(Debug)]
+struct SingleDecoders {
+    probe: Decoder,
+    whole: Decoder,
+}
+
+/// Turns events into changes. Keeps its buffers from event to event.
+#[derive(Debug)]
+pub struct Decoder {
+    rules: Arc<Rules>,
+    /// By route; made when an event asks for them.
+    single: Vec<Option<Box<SingleDecoders>>>,
+    extracted: Extracted,
+    extracted_native: Extracted,
+    extracted_trace: Extracted,
+    ops: Ops,
+    /// The id of the last event, where it was made from parts or converted.
+    id: Value,
+    plans: Plans,
+}
+
+impl Decoder {
+    /// A decoder with rules of its own, from a checked configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self::of(Rules::new(config, Collections::new(config)))
+    }
+
+    /// A decoder that goes by these rules.
+    #[must_use]
+    pub fn of(rules: Arc<Rules>) -> Self {
+        Decoder {
+            single: rules.single.iter().map(|_| None).collect(),
+            rules,
             extracted: Extracted::default(),
             extracted_native: Extracted::default(),
+            extracted_trace: Extracted::default(),
             ops: Ops::default(),
             id: ValueRef::NULL.into(),
             plans: Plans::default(),
-            skips_empty: config.routes.iter().position(config::Route::skips_empty),
         }
+    }
+
+    fn single(&mut self, route: usize) -> &mut SingleDecoders {
+        let rules = &self.rules;
+        self.single[route].get_or_insert_with(|| Box::new(rules.single[route].decoders(&rules.collections)))
     }
 
     /// Decodes one event.
@@ -139,13 +192,13 @@ impl Decoder {
             *route = Some(by);
             return Ok(self.plans.change(&self.ops));
         }
-        match self.extracted.extract(&self.paths, event) {
+        match self.extracted.extract(&self.rules.paths, event) {
             Ok(()) => self.decode_extracted(event, route),
             Err(rejection) if rejection.reason == Reason::BadKey => {
                 self.decode_in_parts(event, rejection, route)
             }
-            Err(_) if self.skips_empty.is_some() && matches!(event.trim(), "" | "null") => {
-                *route = self.skips_empty;
+            Err(_) if self.rules.skips_empty.is_some() && matches!(event.trim(), "" | "null") => {
+                *route = self.rules.skips_empty;
                 Err(skipped())
             }
             Err(rejection) => Err(rejection),
@@ -154,13 +207,13 @@ impl Decoder {
 
     /// How many events had halves of surrogate pairs in their values, since this was asked before.
     pub fn take_mended(&mut self) -> u64 {
-        let of_parts = self.parts.iter_mut().map(|part| part.whole.take_mended());
-        of_parts.sum::<u64>() + self.ops.mended.swap(0, Ordering::Relaxed)
+        let of_single = self.single.iter_mut().flatten().map(|single| single.whole.take_mended());
+        of_single.sum::<u64>() + self.ops.mended.swap(0, Ordering::Relaxed)
     }
 
     /// The trace of an event that was refused, by `route` where one took it; none where it cannot be read.
     pub fn traceparent(&mut self, event: &[u8], route: Option<usize>) -> Option<TraceRef<'_>> {
-        self.traces.find(event, route)
+        self.rules.traces.find(&mut self.extracted_trace, event, route)
     }
 
     /// Decodes an event that has a key which is bad where some route reads it. That is another's event,
@@ -171,26 +224,22 @@ impl Decoder {
         rejection: Rejection,
         route: &mut Option<usize>,
     ) -> Result<Change<'_>, Rejection> {
-        let is_its = |part: &mut RoutePart| match part.probe.decode(event.as_bytes()) {
+        *route = (0..self.single.len()).find(|at| match self.single(*at).probe.decode(event.as_bytes()) {
             Ok(_) => true,
             Err(other) => !matches!(other.reason, Reason::NoRoute | Reason::MissingId),
-        };
-        *route = self.parts.iter_mut().position(is_its);
-        let Decoder { parts, native, collections, extracted_native, ops, .. } = self;
-        match (*route, native) {
-            (Some(at), _) => parts[at].whole.decode(event.as_bytes()),
-            (None, None) => Err(rejection),
-            (None, Some(native)) => {
-                ops.clear();
-                native.decode(event, collections, extracted_native, ops)?.finish(ops, &self.id)
-            }
+        });
+        if let Some(at) = *route {
+            return self.single(at).whole.decode(event.as_bytes());
         }
+        let Decoder { rules, extracted_native, ops, .. } = self;
+        let Some(native) = &rules.native else { return Err(rejection) };
+        ops.clear();
+        native.decode(event, &rules.collections, extracted_native, ops)?.finish(ops, &self.id)
     }
 
     fn decode_extracted(&mut self, event: &str, route: &mut Option<usize>) -> Result<Change<'_>, Rejection> {
-        let Decoder {
-            collections, paths, routes, native, extracted, extracted_native, ops, id, plans, ..
-        } = self;
+        let Decoder { rules, extracted, extracted_native, ops, id, plans, .. } = self;
+        let Rules { collections, paths, routes, native, .. } = &**rules;
         ops.clear();
         ops.is_mended = extracted.is_mended();
         let decoded = match (by_route(routes, extracted, ops, id, route), native) {
@@ -209,14 +258,6 @@ impl Decoder {
         };
         decoded.finish(ops, id)
     }
-}
-
-/// A route by itself, so that no other's rules reach its events.
-#[derive(Debug)]
-struct RoutePart {
-    /// Tells whether an event is the route's, and reads nothing else.
-    probe: Decoder,
-    whole: Decoder,
 }
 
 /// Why routes make no change of an event.

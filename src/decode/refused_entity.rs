@@ -22,14 +22,11 @@ impl Decoder {
     /// The entity that a refused event is about, as far as it can be told. `route` is the one that took it.
     pub fn whose(&mut self, event: &[u8], route: Option<usize>) -> Option<Entity> {
         match route {
-            Some(at) => {
-                let part = self.parts.get_mut(at)?;
-                part.probe.decode(event).ok().map(|change| change.entity.into())
-            }
+            Some(at) => self.single(at).probe.decode(event).ok().map(|change| change.entity.into()),
             None => {
                 let named: Named<'_> = serde_json::from_slice(event).ok()?;
-                let allowed = self.native.as_ref()?.allows(&named.collection);
-                let collection = self.collections.find(&named.collection).filter(|_| allowed)?;
+                let allowed = self.rules.native.as_ref()?.allows(&named.collection);
+                let collection = self.rules.collections.find(&named.collection).filter(|_| allowed)?;
                 let id = match serde_json::from_str::<serde_json::Value>(named.id.get()).ok()? {
                     serde_json::Value::Number(id) => Value::from(Number::int(id.as_i64()?)),
                     serde_json::Value::String(id) if !id.is_empty() => text(&id),

@@ -24,7 +24,7 @@ fn native() -> Decoder {
 
 /// `collection/id: effect` in words, or the reason and text of the refusal.
 pub(super) fn told(decoder: &mut Decoder, event: &str) -> String {
-    let collections = decoder.collections.clone();
+    let collections = decoder.rules.collections.clone();
     match decoder.decode(event.as_bytes()) {
         Err(rejection) => format!("{}: {}", rejection.reason.label(), rejection.text),
         Ok(change) => {

@@ -10,30 +10,34 @@ pub(super) const NATIVE: &str = "traceparent";
 
 /// Where routes and the native format have an event's trace.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct TracePaths {
     paths: Paths,
     /// By route.
     routes: Vec<Option<Slot>>,
     native: Option<Slot>,
-    extracted: Extracted,
 }
 
-impl Places {
+impl TracePaths {
     pub(super) fn new(config: &Config) -> Self {
         let mut paths = Paths::default();
         let routes = config.routes.iter().map(|route| Some(paths.add_trace(route.traceparent.as_ref()?)));
         let routes = routes.collect();
         let native = (!config.native.collections.is_empty()).then(|| paths.add_trace(NATIVE));
-        Places { routes, native, paths, extracted: Extracted::default() }
+        TracePaths { routes, native, paths }
     }
 
     /// The trace of an event that `route` took, or none: then it is the first that is found.
-    pub(super) fn find(&mut self, event: &[u8], route: Option<usize>) -> Option<TraceRef<'_>> {
+    pub(super) fn find<'e>(
+        &self,
+        extracted: &'e mut Extracted,
+        event: &[u8],
+        route: Option<usize>,
+    ) -> Option<TraceRef<'e>> {
         if self.native.is_none() && self.routes.iter().all(Option::is_none) {
             return None;
         }
-        self.extracted.extract(&self.paths, std::str::from_utf8(event).ok()?).ok()?;
-        let extracted = &self.extracted;
+        extracted.extract(&self.paths, std::str::from_utf8(event).ok()?).ok()?;
+        let extracted = &*extracted;
         match route {
             Some(at) => extracted.trace((*self.routes.get(at)?)?),
             None => {

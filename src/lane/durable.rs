@@ -29,7 +29,7 @@ enum Held {
     /// It was written.
     Persisted(Write),
     /// It was found to have been written before.
-    FoundWatermark(Write),
+    Found(Write),
     /// Nobody knows how much of what was written before its hot state has. It is settled by somebody else.
     InPart(Entity),
 }
@@ -37,7 +37,7 @@ enum Held {
 impl Held {
     fn entity(&self) -> &Entity {
         match self {
-            Held::Persisted(write) | Held::FoundWatermark(write) => &write.entity,
+            Held::Persisted(write) | Held::Found(write) => &write.entity,
             Held::InPart(entity) => entity,
         }
     }
@@ -45,7 +45,7 @@ impl Held {
     /// What to apply to the hot state, if it can stay.
     fn segment(&self) -> Option<&Segment> {
         match self {
-            Held::Persisted(write) | Held::FoundWatermark(write) => {
+            Held::Persisted(write) | Held::Found(write) => {
                 // A state that has the watermark of another numbering cannot tell what it has.
                 let is_told = write.instead_of.lock().is_none();
                 Some(&write.segment).filter(|segment| is_told && is_exact(&segment.update))
@@ -80,7 +80,7 @@ impl<'q> Durable<'q> {
     /// Takes on a write that was found to be durable. Who wrote it may have ended before it refreshed the hot state.
     pub(super) fn found(&mut self, write: Write) {
         match self.ttl_ms(&write.entity) {
-            Some(_) => self.held.push(Held::FoundWatermark(write)),
+            Some(_) => self.held.push(Held::Found(write)),
             None => self.queue.found(write),
         }
     }
@@ -110,7 +110,7 @@ impl<'q> Durable<'q> {
         for held in self.held.drain(..) {
             match held {
                 Held::Persisted(write) => queue.persisted(write),
-                Held::FoundWatermark(write) => queue.found(write),
+                Held::Found(write) => queue.found(write),
                 Held::InPart(_) => {}
             }
         }

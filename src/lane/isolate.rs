@@ -58,17 +58,8 @@ impl Doubt {
                 return Err(SourceError::ForeignPop);
             }
             let unsettled = self.write.unsettled.split(1);
-            let Write { ref entity, hash, refused_since, .. } = self.write;
-            let entity = entity.clone();
-            writes.push(Write {
-                entity,
-                hash,
-                segment,
-                unsettled,
-                refused_since,
-                doubtful_refusals: 0,
-                instead_of: Default::default(),
-            });
+            let Write { entity, hash, refused_since, .. } = &self.write;
+            writes.push(Write::new(entity.clone(), *hash, segment, unsettled, *refused_since));
             events.push_back(event);
         }
         Ok((writes, events))

@@ -203,15 +203,7 @@ impl Pending {
             } else {
                 entry.entity
             };
-            writes.push(Write {
-                entity,
-                hash,
-                segment,
-                unsettled,
-                refused_since,
-                doubtful_refusals: 0,
-                instead_of: Default::default(),
-            });
+            writes.push(Write::new(entity, hash, segment, unsettled, refused_since));
         }
         writes
     }

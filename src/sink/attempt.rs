@@ -6,7 +6,8 @@ use std::ops::Range;
 use tokio::time::Instant;
 
 use super::Write;
-use super::command::{Command, Encoder, Guard, StatementKind};
+use super::bulk_command::StatementKind;
+use super::command::{Command, Encoder, Guard};
 use super::insert_rate::SAMPLE;
 use super::reply::{Refusal, Verdict, made, verdicts};
 use super::{Sink, SinkError};

@@ -6,6 +6,7 @@
 
 use bson::spec::ElementType;
 
+use super::bulk_command::{BulkCommand, CommandLimits, StatementKind};
 use super::operator::{REVIVE, operator};
 use super::pipeline::asks_whether_new;
 use super::{Strange, Tombstones, insert};
@@ -15,15 +16,6 @@ use crate::change::{CollectionId, EntityRef, Op};
 use crate::coalesce::{Constant, FieldUpdate, Fields, Segment, Update};
 use crate::raw::{self, ValueRef, begin_document, end_document};
 use crate::sink::Write;
-
-/// What the server accepts in one command, from its `hello`.
-#[derive(Debug, Clone, Copy)]
-pub struct CommandLimits {
-    /// Bytes of one command; its batch is one BSON document here.
-    pub max_bytes: usize,
-    /// Statements of one command.
-    pub max_statements: usize,
-}
 
 /// The watermark that guards a queue's writes.
 #[derive(Debug, Clone)]
@@ -71,27 +63,6 @@ impl Guard {
     }
 }
 
-/// The kinds of command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatementKind {
-    /// `insert`
-    Insert,
-    /// `update`
-    Update,
-    /// `delete`
-    Delete,
-}
-
-impl StatementKind {
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            StatementKind::Insert => ("insert", "documents"),
-            StatementKind::Update => ("update", "updates"),
-            StatementKind::Delete => ("delete", "deletes"),
-        }
-    }
-}
-
 /// A command to one collection.
 #[derive(Debug)]
 pub struct Command {
@@ -124,13 +95,6 @@ pub struct Encoder<'a> {
 
 /// The document's watermarks, as a pipeline's expression.
 const WATERMARKS: &str = "$_tidegate";
-
-/// What a command may weigh, unless its only statement is larger. The driver makes copy upon copy of a command, of
-/// which no bound knows; and another round trip is little beside the time that so many bytes take.
-pub(super) const COMMAND_BYTES: usize = 1 << 20;
-
-/// Bytes of a command besides its statements, amply.
-const COMMAND_ROOM: usize = 16 * 1024;
 
 impl Encoder<'_> {
     /// The commands for `writes`: as few as collections, kinds and limits allow. Each is encoded when it is
@@ -179,7 +143,7 @@ impl Encoder<'_> {
                     open.push(self.open(collection, kind));
                     open.len() - 1
                 });
-                let full = !open[slot].has_room(statement.len(), self.limits);
+                let full = !open[slot].command.has_room(statement.len(), self.limits);
                 let full = full.then(|| std::mem::replace(&mut open[slot], self.open(collection, kind)));
                 open[slot].add(at, &statement);
                 if full.is_some() {
@@ -209,16 +173,9 @@ impl Encoder<'_> {
     }
 
     fn open(&self, collection: CollectionId, kind: StatementKind) -> Open {
-        let (command, statements) = kind.names();
-        let mut body = Vec::new();
-        let start = begin_document(&mut body);
-        raw::write_text(&mut body, command, self.collections.name(collection));
-        raw::write_bool(&mut body, "ordered", self.ordered);
-        let concern = ValueRef { kind: ElementType::EmbeddedDocument, bytes: self.write_concern };
-        raw::write(&mut body, "writeConcern", concern);
-        raw::write_key(&mut body, ElementType::Array, statements);
-        let array = begin_document(&mut body);
-        Open { collection, kind, body, start, array, writes: Vec::new() }
+        let name = self.collections.name(collection);
+        let command = BulkCommand::new(kind, name, self.ordered, self.write_concern);
+        Open { collection, kind, command, writes: Vec::new() }
     }
 
     fn statement(
@@ -387,32 +344,26 @@ pub(super) fn write_entity(out: &mut Vec<u8>, entity: EntityRef<'_>) {
     out.extend_from_slice(entity.shard_key);
 }
 
-/// A command that statements are still added to.
+/// A command that statements are still added to, and whose these are.
 struct Open {
     collection: CollectionId,
     kind: StatementKind,
-    body: Vec<u8>,
-    start: usize,
-    array: usize,
+    command: BulkCommand,
     writes: Vec<usize>,
 }
 
 impl Open {
-    fn has_room(&self, statement: usize, limits: CommandLimits) -> bool {
-        self.writes.is_empty()
-            || (self.writes.len() < limits.max_statements
-                && self.body.len() + statement + COMMAND_ROOM <= limits.max_bytes.min(COMMAND_BYTES))
-    }
-
     fn add(&mut self, write: usize, statement: &[u8]) {
-        let value = ValueRef { kind: ElementType::EmbeddedDocument, bytes: statement };
-        raw::write_indexed(&mut self.body, self.writes.len(), value);
+        self.command.add(statement);
         self.writes.push(write);
     }
 
-    fn close(mut self) -> Command {
-        end_document(&mut self.body, self.array);
-        end_document(&mut self.body, self.start);
-        Command { collection: self.collection, kind: self.kind, writes: self.writes, body: self.body }
+    fn close(self) -> Command {
+        Command {
+            collection: self.collection,
+            kind: self.kind,
+            writes: self.writes,
+            body: self.command.close(),
+        }
     }
 }

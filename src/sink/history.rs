@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bson::doc;
 use bson::spec::ElementType;
 
-use super::command::COMMAND_BYTES;
+use super::bulk_command::{BulkCommand, StatementKind};
 use super::reply::write_error;
 use super::{Sink, SinkError};
 use crate::change::Collections;
@@ -26,7 +26,7 @@ impl Sink {
         kept: &[Records],
         collections: &Collections,
     ) -> Result<(), SinkError> {
-        let mut open: BTreeMap<&str, Insert> = BTreeMap::new();
+        let mut open: BTreeMap<&str, BulkCommand> = BTreeMap::new();
         for Records { entity, records, .. } in kept {
             for record in records {
                 let mut document = Vec::new();
@@ -34,10 +34,7 @@ impl Sink {
                 let id = entity.id;
                 encode(&mut document, queue, record, collections.name(entity.collection), id);
                 let insert = open.entry(&*record.into).or_insert_with(|| self.insert(&record.into));
-                if insert.documents > 0
-                    && (insert.body.len() + document.len() > COMMAND_BYTES
-                        || insert.documents >= self.limits.max_statements)
-                {
+                if !insert.has_room(document.len(), self.limits) {
                     let full = std::mem::replace(insert, self.insert(&record.into));
                     self.send_insert(full).await?;
                 }
@@ -67,43 +64,13 @@ impl Sink {
         Ok(batch.is_ok_and(|batch| !batch.is_empty()))
     }
 
-    fn insert(&self, collection: &str) -> Insert {
-        let mut body = Vec::new();
-        let start = begin_document(&mut body);
-        raw::write_text(&mut body, "insert", collection);
-        raw::write_bool(&mut body, "ordered", false);
-        let concern = ValueRef { kind: ElementType::EmbeddedDocument, bytes: &self.write_concern };
-        raw::write(&mut body, "writeConcern", concern);
-        raw::write_key(&mut body, ElementType::Array, "documents");
-        let array = begin_document(&mut body);
-        Insert { body, start, array, documents: 0 }
+    fn insert(&self, collection: &str) -> BulkCommand {
+        BulkCommand::new(StatementKind::Insert, collection, false, &self.write_concern)
     }
 
-    async fn send_insert(&self, insert: Insert) -> Result<(), SinkError> {
+    async fn send_insert(&self, insert: BulkCommand) -> Result<(), SinkError> {
         let reply = self.run_for_documents(insert.close()).await?;
         write_error(&reply).map_or(Ok(()), Err)
-    }
-}
-
-/// An `insert` command that documents are still added to.
-struct Insert {
-    body: Vec<u8>,
-    start: usize,
-    array: usize,
-    documents: usize,
-}
-
-impl Insert {
-    fn add(&mut self, document: &[u8]) {
-        let value = ValueRef { kind: ElementType::EmbeddedDocument, bytes: document };
-        raw::write_indexed(&mut self.body, self.documents, value);
-        self.documents += 1;
-    }
-
-    fn close(mut self) -> Vec<u8> {
-        end_document(&mut self.body, self.array);
-        end_document(&mut self.body, self.start);
-        self.body
     }
 }
 

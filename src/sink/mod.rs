@@ -1,6 +1,7 @@
 //! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
 
 mod attempt;
+mod bulk_command;
 mod cause;
 mod code;
 mod command;
@@ -36,8 +37,9 @@ use mongodb::error::ErrorKind;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
+pub use self::bulk_command::{CommandLimits, StatementKind};
 use self::cause::cause;
-pub use self::command::{Command, CommandLimits, Encoder, Guard, StatementKind};
+pub use self::command::{Command, Encoder, Guard};
 pub use self::compact::Grown;
 pub use self::error::SinkError;
 use self::insert_rate::InsertRate;

@@ -2,7 +2,8 @@
 
 use bson::Document;
 
-use super::command::{CommandLimits, Encoder, Guard};
+use super::bulk_command::CommandLimits;
+use super::command::{Encoder, Guard};
 use super::{Tombstones, raw_to_document, write_concern};
 use crate::change::Collections;
 use crate::change::Placed;

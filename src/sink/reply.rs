@@ -5,7 +5,8 @@
 
 use bson::{Bson, Document};
 
-use super::command::{Command, StatementKind};
+use super::bulk_command::StatementKind;
+use super::command::Command;
 use super::error::{SinkError, rejection};
 use crate::dead_letter::Rejection;
 use crate::retry::Class;

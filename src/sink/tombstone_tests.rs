@@ -3,7 +3,8 @@
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
 
-use super::command::{CommandLimits, Encoder, Guard};
+use super::bulk_command::CommandLimits;
+use super::command::{Encoder, Guard};
 use super::law::support::{Durability, Mongo};
 use super::{Tombstones, write_concern};
 use crate::change::Collections;

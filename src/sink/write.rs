@@ -32,6 +32,19 @@ pub struct Write {
 }
 
 impl Write {
+    /// A segment that was never sent; MongoDB has refused its document since then, if it has.
+    #[must_use]
+    pub fn new(
+        entity: Entity,
+        hash: u64,
+        segment: Segment,
+        unsettled: Unsettled,
+        refused_since: Option<Instant>,
+    ) -> Self {
+        let instead_of = Mutex::default();
+        Write { entity, hash, segment, unsettled, refused_since, doubtful_refusals: 0, instead_of }
+    }
+
     /// Takes note of a refusal: one that leaves open whether a race is behind it becomes certain when it comes again.
     pub fn refused(&mut self, refusal: Refusal) -> Refusal {
         self.doubtful_refusals = self.doubtful_refusals.saturating_add(u8::from(!refusal.is_certain));

@@ -266,9 +266,9 @@ fn outcome(decoder: &mut Decoder, event: &[u8]) -> String {
 /// The same as by a decoder that knows no plans. Answers whether there was a plan.
 fn compare(experienced: &mut Decoder, fresh: &mut Decoder, event: &[u8]) -> bool {
     fresh.plans = Plans::default();
-    fresh.parts.iter_mut().for_each(|part| part.whole.plans = Plans::default());
+    fresh.single.iter_mut().flatten().for_each(|single| single.whole.plans = Plans::default());
     let (planned, general) = (outcome(experienced, event), outcome(fresh, event));
-    assert_eq!(planned, general, "{}\n{:?}", String::from_utf8_lossy(event), fresh.routes);
+    assert_eq!(planned, general, "{}\n{:?}", String::from_utf8_lossy(event), fresh.rules.routes);
     experienced.plans.known.recalled
 }
 

@@ -17,7 +17,8 @@ use mongodb::Database;
 use serde_json::Value as Json;
 
 use self::generate::Generator;
-use super::command::{Command, CommandLimits, Encoder, Guard};
+use super::bulk_command::CommandLimits;
+use super::command::{Command, Encoder, Guard};
 use super::reply::verdicts;
 use super::{Tombstones, Verdict, write_concern};
 use crate::buffer::Buffer;
@@ -274,15 +275,7 @@ impl Court {
         let collection = self.collections.find("folded").expect("it is configured");
         let entity = EntityRef { collection, id: id.get(), shard_key: &[] };
         let unsettled: Unsettled = self.ledger.receive(0);
-        Write {
-            entity: entity.into(),
-            hash: at as u64,
-            segment,
-            unsettled,
-            refused_since: None,
-            doubtful_refusals: 0,
-            instead_of: Default::default(),
-        }
+        Write::new(entity.into(), at as u64, segment, unsettled, None)
     }
 
     async fn send(&self, writes: &[Write]) -> anyhow::Result<Vec<Verdict>> {
