@@ -178,7 +178,7 @@ impl Owned {
 
     /// Remembers the queue's tail, if that is what tells when events came into being.
     pub(crate) fn sample(&self, tail: i64) {
-        if !matches!(self.source, Source::Stream(_)) {
+        if self.source.enqueued_ms(tail).is_none() {
             self.clock.lock().sample(tail, std::time::Instant::now());
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::ownership::Owned;
-use crate::source::{QueueLook, Source, SourceError};
+use crate::source::SourceError;
 
 /// Commits until `done`, and then what is left.
 ///
@@ -65,22 +65,18 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
         lease.renew().await?;
     }
     let settled_to = queue.tracker.lock().settled_to();
-    let QueueLook { depth, dead, oldest } = queue.source.look(settled_to).await?;
+    let seen = queue.source.look(settled_to).await?;
+    let depth = seen.depth;
     if depth.elements == 0 && queue.recovered.is_cancelled() && queue.tracker.lock().is_drained() {
         queue.gets_on();
     }
     queue.sample(depth.tail);
     queue.status.saw(depth);
-    if let Some(dead) = dead {
+    if let Some(dead) = seen.dead {
         queue.status.set_dead_letters(dead);
     }
-    let oldest = match &queue.source {
-        Source::Stream(_) => oldest,
-        Source::List(_) | Source::Pop(_) => {
-            let settled_to = queue.tracker.lock().settled_to();
-            (settled_to < depth.tail).then_some(settled_to)
-        }
-    };
+    let settled_to = queue.tracker.lock().settled_to();
+    let oldest = queue.source.oldest(&seen, settled_to);
     let age = oldest.and_then(|oldest| queue.oldest_age(oldest));
     queue.status.set_oldest_age(age.unwrap_or_default());
     Ok(())

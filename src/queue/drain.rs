@@ -23,7 +23,7 @@ use crate::metrics::QueueMetrics;
 use crate::ownership::{Owned, Parked, Shared};
 use crate::retry::Backoff;
 use crate::sink::Guard;
-use crate::source::{Pop, Rights, Source, SourceError, Waiter};
+use crate::source::{Rights, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
@@ -183,13 +183,13 @@ impl Queue {
             Delivery::AtMostOnce => {
                 let shared = &self.shared;
                 let (health, buffer) = (Arc::clone(&shared.health), Arc::clone(&shared.buffer));
-                let pop = Pop::new(shared.redis.clone(), self.keys.clone(), health, buffer);
+                let (redis, keys) = (shared.redis.clone(), self.keys.clone());
                 self.probe().await?;
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
-                pop.reach().await?;
+                let source = Source::pop(redis, keys, health, buffer).await?;
                 self.previous.get_or_insert(0);
                 self.choose_mapping(false, 0);
-                Takeover { source: Source::Pop(Box::new(pop)), id: self.config.id().to_owned(), claim: None }
+                Takeover { source, id: self.config.id().to_owned(), claim: None }
             }
             Delivery::ExactlyOnce | Delivery::AtLeastOnce => match self.take_over(stop).await? {
                 Some(taken) => taken,
@@ -236,12 +236,8 @@ impl Queue {
         let is_flushed = owned.is_flushed(unsettled.last().map_or(from, |range| range.end));
         self.got_on = owned.got_on.load(Ordering::Relaxed);
         if let Some(lease) = owned.source.lease() {
-            match &owned.source {
-                Source::List(list) if matches!(ended, Err(SourceError::ForeignPop)) => {
-                    list.mark_moved().await?
-                }
-                Source::Stream(stream) if matches!(ended, Err(SourceError::ForeignPop)) => stream.lost_some(),
-                _ => {}
+            if matches!(ended, Err(SourceError::ForeignPop)) {
+                owned.source.was_interfered_with().await?;
             }
             ended?;
             lease.release().await?;
@@ -276,7 +272,7 @@ impl Queue {
     ) -> Result<(), SourceError> {
         let leave = stop.child_token();
         let others_turn = async {
-            if matches!(owned.source, Source::Pop(_)) {
+            if owned.source.lease().is_none() {
                 return std::future::pending().await;
             }
             self.shared.peers.theirs(self.at).await;

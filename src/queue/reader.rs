@@ -11,7 +11,7 @@ use crate::buffer::Reserved;
 use crate::ledger::Unsettled;
 use crate::ownership::Owned;
 use crate::ownership::WindowSize;
-use crate::source::{MAX_WINDOW, Source, SourceError, Waiter, Window};
+use crate::source::{MAX_WINDOW, SourceError, Waiter, Window};
 use crate::status::Phase;
 
 /// More events than these to be read are a backlog.
@@ -85,7 +85,7 @@ impl Reader {
 
     async fn read(&mut self, mut cursor: i64) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
-        let popping = matches!(queue.source, Source::Pop(_));
+        let popping = queue.source.waits_to_read();
         let mut size = WindowSize::default();
         let live = Arc::clone(&queue.shared.live);
         let mut known = 0;
@@ -126,11 +126,7 @@ impl Reader {
             } else {
                 // Redis tells at once.
                 self.pause = Pause::default();
-                let past = match &queue.source {
-                    Source::Stream(stream) => Some(stream.past().await),
-                    Source::List(_) | Source::Pop(_) => None,
-                };
-                self.stop.run_until_cancelled(self.waiter.wait(past.as_deref())).await
+                self.stop.run_until_cancelled(queue.source.wait(&mut self.waiter)).await
             };
             match waited {
                 Some(waited) => waited?,

@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::drain::Queue;
-use crate::config::{Delivery, QueueKind};
+use crate::config::Delivery;
 use crate::epoch::Drawn;
 use crate::ownership::{Claim, Unconfirmed};
 use crate::peers::Share;
 use crate::retry::Backoff;
 use crate::sink::SinkError;
 use crate::source::{
-    Interference, KnownQueue, List, QueueState, Source, SourceError, Stream, check_version, deletes_at_once,
+    Interference, KnownQueue, QueueState, Source, SourceError, Taken, TakeoverRequest, check_version,
     identify, lives, state, version,
 };
 use crate::status::{Obstacle, Phase};
@@ -187,7 +187,24 @@ impl Queue {
         // What was read under another id is settled under that: its watermarks tell what was applied.
         let is_former = self.is_guarded() && seen.is_unsettled();
         let id = if is_former { known.id(&self.config.key) } else { self.config.id() }.to_owned();
-        let (source, is_news) = self.take_in_redis(connection, version, (seen, known), (drawn, &id)).await?;
+        let Taken { source, interference } = Source::take(TakeoverRequest {
+            redis: &self.shared.redis,
+            connection: connection.clone(),
+            version,
+            queue: &self.config,
+            keys: self.keys.clone(),
+            seen,
+            known,
+            drawn,
+            id: &id,
+            previous: self.previous,
+            // Shorter than its name says, so that by then another one has taken the queue.
+            ttl: self.shared.config.lease.ttl * 7 / 8,
+            metrics: Arc::clone(&self.metrics),
+            letters: Arc::clone(&self.shared.status.letters),
+        })
+        .await?;
+        let is_news = interference.is_none_or(|interference| self.tell_interference(interference));
         self.previous = Some(epoch);
         let claim = self.is_guarded().then(|| Claim::new(self.config.id(), epoch, known.identity.clone()));
         if let Some(claim) = &claim {
@@ -207,47 +224,15 @@ impl Queue {
         Ok(Takeover { source, id, claim })
     }
 
-    /// Answers the source, and whether it is news that it was taken over.
-    async fn take_in_redis(
-        &self,
-        connection: &MultiplexedConnection,
-        version: (u32, u32),
-        found: (&QueueState, &KnownQueue),
-        (drawn, id): (Drawn, &str),
-    ) -> Result<(Source, bool), SourceError> {
-        let connections = (connection.clone(), self.shared.redis.wire().await?);
-        let (keys, previous) = (self.keys.clone(), self.previous);
-        // Shorter than its name says, so that by then another one has taken the queue.
-        let lease = self.shared.config.lease.ttl * 7 / 8;
-        let mut is_news = true;
-        let source = match self.config.kind {
-            QueueKind::List => {
-                let list = List::take(connections, keys, found, (drawn.epoch, id), previous, lease).await?;
-                if let Some(meddling) = list.meddling() {
-                    is_news = self.tell_meddling(meddling);
-                }
-                Source::List(Box::new(list))
-            }
-            QueueKind::Stream => {
-                let watched = (Arc::clone(&self.metrics), Arc::clone(&self.shared.status.letters));
-                let at_once = deletes_at_once(version);
-                let (what, number) = ((keys, &self.config), (drawn, id, previous));
-                let stream = Stream::take(connections, what, found, number, lease, at_once, watched).await?;
-                Source::Stream(Box::new(stream))
-            }
-        };
-        Ok((source, is_news))
-    }
-
     /// Tells what another client has done to the list; answers whether that is news.
-    fn tell_meddling(&self, meddling: Interference) -> bool {
+    fn tell_interference(&self, interference: Interference) -> bool {
         self.metrics.foreign_pops.increment(1);
-        let Some(times) = self.status.meddled(meddling) else { return false };
+        let Some(times) = self.status.meddled(interference) else { return false };
         tracing::error!(
             queue = self.config.key,
             times,
             "{}; this delivery needs the list to itself: all elements are numbered anew, some events may be applied twice",
-            meddling.text()
+            interference.text()
         );
         true
     }

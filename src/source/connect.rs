@@ -115,7 +115,7 @@ pub async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32
 
 /// Whether Redis acknowledges and deletes in one step.
 #[must_use]
-pub fn deletes_at_once(found: (u32, u32)) -> bool {
+pub(super) fn deletes_at_once(found: (u32, u32)) -> bool {
     found >= DELETES_AT_ONCE
 }
 

@@ -1,36 +1,35 @@
 //! Reads and commits a Redis list as a log: numbered, read without removal, trimmed once settled.
 
-use std::time::Duration;
-
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 use sha1::{Digest, Sha1};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::error::SourceError;
-use super::identity::KnownQueue;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
 use super::meddling::Interference;
 use super::script;
 use super::state::QueueState;
+use super::takeover::{Taken, TakeoverRequest};
 use super::window::{Depth, MAX_WINDOW, MAX_WINDOW_BYTES, QueueLook, Window};
 use super::wire::Wire;
+use super::{Kind, Source};
 use crate::commit::Checkpoint;
 use crate::config::Keys;
 use crate::epoch::epoch_of;
 
 /// A list that this instance owns.
 #[derive(Debug)]
-pub struct List {
+pub(super) struct List {
     lease: Lease,
     scripts: ListScripts,
     /// Elements move under their indexes when the head is trimmed, so whoever reads or trims holds this.
     control: Mutex<Control>,
     /// Elements below this offset are to be recovered before anything else.
     recover_to: i64,
-    /// What somebody else was found to have done to it.
-    meddling: Option<Interference>,
+    /// Every element that was read and not committed was where it was.
+    is_intact: bool,
 }
 
 #[derive(Debug)]
@@ -90,24 +89,18 @@ pub(super) async fn state(
 }
 
 impl List {
-    /// Takes a queue over under a new epoch, if its state is still `seen` and what is known of it as it was. `previous` is
-    /// the epoch under which this very instance owned it last; `id` is how the queue is called in MongoDB.
+    /// Takes a queue over.
     ///
     /// # Errors
     /// Fenced if somebody was faster; Redis's.
-    pub(crate) async fn take(
-        (mut connection, wire): (MultiplexedConnection, Wire),
-        keys: Keys,
-        (seen, known): (&QueueState, &KnownQueue),
-        (epoch, id): (i64, &str),
-        previous: Option<i64>,
-        ttl: Duration,
-    ) -> Result<Self, SourceError> {
-        let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
+    pub(super) async fn take(request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
+        let wire = request.redis.wire().await?;
+        let previous = request.previous();
+        let TakeoverRequest { mut connection, keys, seen, known, drawn, id, ttl, .. } = request;
         let (base, read) = seen.offsets();
         let (taken, place): (i64, i64) = Script::new(&whole(script::TAKE))
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head, &keys.identity])
-            .arg(epoch)
+            .arg(drawn.epoch)
             .arg(millis(ttl))
             .arg(previous)
             .arg(&seen.base)
@@ -117,16 +110,16 @@ impl List {
             .arg(id)
             .invoke_async(&mut connection)
             .await?;
-        let meddling = match fenced(taken) {
+        let interference = match fenced(taken) {
             Ok(_) => None,
             Err(SourceError::ForeignPop) => Some(Interference::at(place)),
             Err(error) => return Err(error),
         };
-        let intact = meddling.is_none();
-        Ok(List {
+        let is_intact = interference.is_none();
+        let list = List {
             // Under numbers that mean nothing any more, events would pass for done. They get new ones.
-            recover_to: if intact { read } else { base },
-            meddling,
+            recover_to: if is_intact { read } else { base },
+            is_intact,
             scripts: ListScripts::load(&mut connection).await?,
             control: Mutex::new(Control {
                 connection: connection.clone(),
@@ -134,14 +127,9 @@ impl List {
                 base: seen.base.clone(),
                 offset: base,
             }),
-            lease: Lease::new(connection, keys, epoch, ttl),
-        })
-    }
-
-    /// What somebody else has done to it, if not every element that was read and not committed is where it was.
-    #[must_use]
-    pub fn meddling(&self) -> Option<Interference> {
-        self.meddling
+            lease: Lease::new(connection, keys, drawn.epoch, ttl),
+        };
+        Ok(Taken { source: Source(Kind::List(Box::new(list))), interference })
     }
 
     /// The offsets, from base to read, that a former owner may have sent to MongoDB.
@@ -154,7 +142,12 @@ impl List {
     ///
     /// # Errors
     /// Fenced, foreign pop, or Redis's.
-    pub async fn read(&self, cursor: i64, count: usize, raise: bool) -> Result<(Window, Depth), SourceError> {
+    pub(super) async fn read(
+        &self,
+        cursor: i64,
+        count: usize,
+        raise: bool,
+    ) -> Result<(Window, Depth), SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let Control { wire, base, offset, .. } = &mut *control;
@@ -194,7 +187,7 @@ impl List {
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn mark_moved(&self) -> Result<(), SourceError> {
+    pub(super) async fn mark_moved(&self) -> Result<(), SourceError> {
         let mut call = self.scripts.mark.prepare_invoke();
         call.key(&self.lease.keys().owner).key(&self.lease.keys().head).arg(self.lease.args());
         self.lease.invoke(&call).await
@@ -204,7 +197,7 @@ impl List {
     ///
     /// # Errors
     /// Fenced, foreign pop, or Redis's.
-    pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
+    pub(super) async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
         let Control { connection, base, offset, .. } = &mut *control;
@@ -225,7 +218,7 @@ impl List {
     ///
     /// # Errors
     /// Fenced, or Redis's.
-    pub async fn renumber(&self) -> Result<i64, SourceError> {
+    pub(super) async fn renumber(&self) -> Result<i64, SourceError> {
         let first = self.lease.first_offset()?;
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
@@ -235,9 +228,7 @@ impl List {
         call.key(&keys.head).key(&keys.dead).key(&keys.dead_list).key(&keys.renumbered).key(&keys.parked);
         let new_base = first.to_string();
         call.arg(self.lease.args()).arg(&*base).arg(&new_base);
-        call.arg(*offset)
-            .arg(if self.meddling.is_none() { &*new_base } else { "" })
-            .arg(script::RENUMBERED_KEPT);
+        call.arg(*offset).arg(if self.is_intact { &*new_base } else { "" }).arg(script::RENUMBERED_KEPT);
         fenced(call.invoke_async(connection).await?)?;
         *base = new_base;
         *offset = first;
@@ -265,7 +256,7 @@ impl List {
 
     /// What it has in common with other kinds of queue.
     #[must_use]
-    pub fn lease(&self) -> &Lease {
+    pub(super) fn lease(&self) -> &Lease {
         &self.lease
     }
 

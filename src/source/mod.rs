@@ -17,13 +17,15 @@ mod script;
 mod sentinel;
 mod state;
 mod stream;
+mod takeover;
 mod waiter;
 mod window;
 mod wire;
 
 use std::ops::Range;
+use std::sync::Arc;
 
-pub use self::connect::{Redis, check_version, deletes_at_once, version};
+pub use self::connect::{Redis, check_version, version};
 pub use self::deaths::{Deaths, RecoveryPart, lives};
 pub use self::delivery_status::{DeliveryStatus, DeliveryStatuses};
 pub use self::error::SourceError;
@@ -31,16 +33,21 @@ pub use self::hot_state::{Looked, Refresh};
 pub use self::identity::{KnownQueue, identify};
 pub use self::instances::{Beat, Instances, Roster};
 pub use self::lease::Lease;
-pub use self::list::{List, sha1};
+use self::list::List;
+pub use self::list::sha1;
 pub use self::meddling::Interference;
-pub use self::pop::Pop;
+use self::pop::Pop;
 pub use self::rights::Rights;
 pub use self::state::{QueueState, state};
-pub use self::stream::Stream;
+use self::stream::Stream;
+pub(crate) use self::takeover::{Taken, TakeoverRequest};
 pub use self::waiter::Waiter;
 pub use self::window::{Depth, MAX_WINDOW, QueueLook, Window};
+use crate::buffer::Buffer;
 use crate::commit::Checkpoint;
+use crate::config::Keys;
 use crate::epoch::{epoch_of, first_offset, is_used_up};
+use crate::health::Health;
 
 /// A dead letter, as it is kept.
 #[derive(Debug, Clone)]
@@ -53,7 +60,11 @@ pub struct DeadLetterRecord {
 
 /// A queue, read in the way that its kind and delivery ask for.
 #[derive(Debug)]
-pub enum Source {
+pub struct Source(Kind);
+
+/// What there is of each kind of queue; whatever else differs between them is in their files.
+#[derive(Debug)]
+enum Kind {
     /// Read without removal, trimmed once settled.
     List(Box<List>),
     /// Read without removal; the consumer group says what is settled.
@@ -63,29 +74,44 @@ pub enum Source {
 }
 
 impl Source {
+    /// Opens a list to be popped, which nobody has to take over. A server that cannot be reached is an error only here.
+    ///
+    /// # Errors
+    /// Lost, or fatal.
+    pub async fn pop(
+        redis: Redis,
+        keys: Keys,
+        health: Arc<Health>,
+        buffer: Arc<Buffer>,
+    ) -> Result<Self, SourceError> {
+        let pop = Pop::new(redis, keys, health, buffer);
+        pop.reach().await?;
+        Ok(Source(Kind::Pop(Box::new(pop))))
+    }
+
     /// What makes it this instance's, if anything has to.
     #[must_use]
     pub fn lease(&self) -> Option<&Lease> {
-        match self {
-            Source::List(list) => Some(list.lease()),
-            Source::Stream(stream) => Some(stream.lease()),
-            Source::Pop(_) => None,
+        match &self.0 {
+            Kind::List(list) => Some(list.lease()),
+            Kind::Stream(stream) => Some(stream.lease()),
+            Kind::Pop(_) => None,
         }
     }
 
     /// How many streams were in this place, one after another, with this one.
     #[must_use]
     pub fn generation(&self) -> i64 {
-        match self {
-            Source::Stream(stream) => stream.generation(),
-            Source::List(_) | Source::Pop(_) => 1,
+        match &self.0 {
+            Kind::Stream(stream) => stream.generation(),
+            Kind::List(_) | Kind::Pop(_) => 1,
         }
     }
 
     /// The numbering that an offset is of, where there are several: a later one follows when all of this is settled.
     #[must_use]
     pub fn numbering(&self, offset: i64) -> Option<i64> {
-        matches!(self, Source::List(_)).then(|| epoch_of(offset))
+        matches!(self.0, Kind::List(_)).then(|| epoch_of(offset))
     }
 
     /// The first offset that is not of the numbering of this one, nor of an earlier one, where there are several.
@@ -98,9 +124,9 @@ impl Source {
     /// are numbered by their place.
     #[must_use]
     pub fn may_ask(&self, wanted: usize, known: u64) -> usize {
-        match self {
-            Source::List(_) => wanted.min(usize::try_from(known).unwrap_or(usize::MAX)),
-            Source::Stream(_) | Source::Pop(_) => wanted,
+        match &self.0 {
+            Kind::List(_) => wanted.min(usize::try_from(known).unwrap_or(usize::MAX)),
+            Kind::Stream(_) | Kind::Pop(_) => wanted,
         }
     }
 
@@ -110,11 +136,45 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
-        match self {
-            Source::List(_) if is_used_up(cursor) => Err(SourceError::UsedUp),
-            Source::List(list) => list.read(cursor, count, true).await,
-            Source::Stream(stream) => stream.read(cursor, count).await,
-            Source::Pop(pop) => pop.read(cursor, count).await,
+        match &self.0 {
+            Kind::List(_) if is_used_up(cursor) => Err(SourceError::UsedUp),
+            Kind::List(list) => list.read(cursor, count, true).await,
+            Kind::Stream(stream) => stream.read(cursor, count).await,
+            Kind::Pop(pop) => pop.read(cursor, count).await,
+        }
+    }
+
+    /// Whether reading waits by itself until there is something.
+    #[must_use]
+    pub fn waits_to_read(&self) -> bool {
+        matches!(self.0, Kind::Pop(_))
+    }
+
+    /// Waits until there is something to read, or a while.
+    ///
+    /// # Errors
+    /// Redis's.
+    pub async fn wait(&self, waiter: &mut Waiter) -> Result<(), SourceError> {
+        match &self.0 {
+            Kind::List(_) => waiter.wait(None).await,
+            Kind::Stream(stream) => waiter.wait(Some(&stream.past().await)).await,
+            Kind::Pop(_) => Ok(()),
+        }
+    }
+
+    /// The ownership ends, since another client has removed or inserted events: remembers it for the next takeover, or
+    /// tells it.
+    ///
+    /// # Errors
+    /// The lease is lost, or Redis.
+    pub async fn was_interfered_with(&self) -> Result<(), SourceError> {
+        match &self.0 {
+            Kind::List(list) => list.mark_moved().await,
+            Kind::Stream(stream) => {
+                stream.lost_some();
+                Ok(())
+            }
+            Kind::Pop(_) => Ok(()),
         }
     }
 
@@ -124,10 +184,10 @@ impl Source {
     /// The ownership has ended.
     pub async fn reread(&self, range: Range<i64>, count: usize) -> Result<Window, SourceError> {
         let dense = || count.min(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
-        match self {
-            Source::List(list) => Ok(list.read(range.start, dense(), false).await?.0),
-            Source::Stream(stream) => stream.reread(range, count).await,
-            Source::Pop(pop) => Ok(pop.reread(range.start, dense())),
+        match &self.0 {
+            Kind::List(list) => Ok(list.read(range.start, dense(), false).await?.0),
+            Kind::Stream(stream) => stream.reread(range, count).await,
+            Kind::Pop(pop) => Ok(pop.reread(range.start, dense())),
         }
     }
 
@@ -135,19 +195,19 @@ impl Source {
     /// anything new is read, in this order. The last range, be it empty, begins where Redis takes everything before for
     /// settled.
     pub async fn unsettled(&self) -> Vec<Range<i64>> {
-        match self {
-            Source::List(list) => vec![list.unsettled().await],
-            Source::Stream(stream) => stream.unsettled().await,
-            Source::Pop(_) => Vec::new(),
+        match &self.0 {
+            Kind::List(list) => vec![list.unsettled().await],
+            Kind::Stream(stream) => stream.unsettled().await,
+            Kind::Pop(_) => Vec::new(),
         }
     }
 
     /// Whether a former owner may have written, or begun to write, any of what is unsettled.
     pub async fn is_in_doubt(&self) -> bool {
-        match self {
-            Source::List(list) => !list.unsettled().await.is_empty(),
-            Source::Stream(stream) => stream.is_in_doubt().await,
-            Source::Pop(_) => false,
+        match &self.0 {
+            Kind::List(list) => !list.unsettled().await.is_empty(),
+            Kind::Stream(stream) => stream.is_in_doubt().await,
+            Kind::Pop(_) => false,
         }
     }
 
@@ -156,9 +216,9 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn part_end(&self, range: Range<i64>, events: i64) -> Result<i64, SourceError> {
-        match self {
-            Source::List(_) | Source::Pop(_) => Ok(range.end.min(range.start.saturating_add(events))),
-            Source::Stream(stream) => stream.part_end(range, events).await,
+        match &self.0 {
+            Kind::List(_) | Kind::Pop(_) => Ok(range.end.min(range.start.saturating_add(events))),
+            Kind::Stream(stream) => stream.part_end(range, events).await,
         }
     }
 
@@ -168,10 +228,10 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn set_aside(&self, range: Range<i64>, letter: &str) -> Result<(), SourceError> {
-        match self {
-            Source::List(list) => list.set_aside(letter).await,
-            Source::Stream(stream) => stream.set_aside(range, letter).await,
-            Source::Pop(_) => Ok(()),
+        match &self.0 {
+            Kind::List(list) => list.set_aside(letter).await,
+            Kind::Stream(stream) => stream.set_aside(range, letter).await,
+            Kind::Pop(_) => Ok(()),
         }
     }
 
@@ -180,17 +240,17 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn recovered(&self) -> Result<i64, SourceError> {
-        match self {
-            Source::List(list) => list.renumber().await,
-            Source::Stream(stream) => stream.recovered().await,
-            Source::Pop(_) => Ok(0),
+        match &self.0 {
+            Kind::List(list) => list.renumber().await,
+            Kind::Stream(stream) => stream.recovered().await,
+            Kind::Pop(_) => Ok(0),
         }
     }
 
     /// When an event came into being, milliseconds since the Unix epoch, if its offset says so.
     #[must_use]
     pub fn enqueued_ms(&self, offset: i64) -> Option<i64> {
-        matches!(self, Source::Stream(_)).then(|| stream::ms_of(offset))
+        matches!(self.0, Kind::Stream(_)).then(|| stream::ms_of(offset))
     }
 
     /// Records dead letters, so that no crash loses them.
@@ -198,10 +258,10 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
-        match self {
-            Source::Pop(pop) => pop.bury(letters).await,
-            Source::List(list) => list.lease().bury(letters).await,
-            Source::Stream(stream) => stream.lease().bury(letters).await,
+        match &self.0 {
+            Kind::Pop(pop) => pop.bury(letters).await,
+            Kind::List(list) => list.lease().bury(letters).await,
+            Kind::Stream(stream) => stream.lease().bury(letters).await,
         }
     }
 
@@ -210,10 +270,10 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
-        match self {
-            Source::List(list) => list.commit(checkpoint, dead).await,
-            Source::Stream(stream) => stream.commit(checkpoint, dead).await,
-            Source::Pop(pop) => Ok(pop.commit(checkpoint)),
+        match &self.0 {
+            Kind::List(list) => list.commit(checkpoint, dead).await,
+            Kind::Stream(stream) => stream.commit(checkpoint, dead).await,
+            Kind::Pop(pop) => Ok(pop.commit(checkpoint)),
         }
     }
 
@@ -222,10 +282,19 @@ impl Source {
     /// # Errors
     /// The ownership has ended.
     pub async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
-        match self {
-            Source::List(list) => list.look().await,
-            Source::Stream(stream) => stream.look(settled_to).await,
-            Source::Pop(pop) => pop.look().await,
+        match &self.0 {
+            Kind::List(list) => list.look().await,
+            Kind::Stream(stream) => stream.look(settled_to).await,
+            Kind::Pop(pop) => pop.look().await,
+        }
+    }
+
+    /// The offset of the oldest unsettled event, by what was seen of the queue; `settled_to` is as for [`Self::look`].
+    #[must_use]
+    pub fn oldest(&self, seen: &QueueLook, settled_to: i64) -> Option<i64> {
+        match &self.0 {
+            Kind::Stream(_) => seen.oldest,
+            Kind::List(_) | Kind::Pop(_) => (settled_to < seen.depth.tail).then_some(settled_to),
         }
     }
 }

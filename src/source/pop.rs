@@ -25,7 +25,7 @@ const MORE: &str = "LPOP";
 const LENGTHS: &str = "LLEN";
 
 /// A list that this instance pops.
-pub struct Pop {
+pub(super) struct Pop {
     redis: Redis,
     keys: Keys,
     health: Arc<Health>,
@@ -72,7 +72,7 @@ impl Pop {
 
     /// A list to pop. Nothing is sent yet.
     #[must_use]
-    pub fn new(redis: Redis, keys: Keys, health: Arc<Health>, buffer: Arc<Buffer>) -> Self {
+    pub(super) fn new(redis: Redis, keys: Keys, health: Arc<Health>, buffer: Arc<Buffer>) -> Self {
         Pop {
             redis,
             keys,
@@ -210,7 +210,7 @@ impl Pop {
     ///
     /// # Errors
     /// Lost, or fatal.
-    pub async fn reach(&self) -> Result<(), SourceError> {
+    pub(super) async fn reach(&self) -> Result<(), SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);
         self.other::<(u64, u64)>(LENGTHS, &lengths).await.map(drop)

@@ -8,10 +8,10 @@ mod pending;
 mod reread;
 mod script;
 mod settle;
+mod take;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
@@ -23,21 +23,19 @@ pub(crate) use self::id::ms_of;
 pub(super) use self::script::ANOTHER;
 use self::script::Acknowledge;
 use super::error::SourceError;
-use super::identity::KnownQueue;
-use super::lease::{Lease, fenced, millis};
+use super::lease::{Lease, fenced};
 use super::lua::whole;
 use super::state::QueueState;
 use super::window::{Depth, Window};
 use super::wire::Wire;
 use crate::config::Keys;
-use crate::config::{self, Trim};
+use crate::config::Trim;
 use crate::dead_letter::RecentDeadLetters;
-use crate::epoch::Drawn;
 use crate::metrics::QueueMetrics;
 
 /// A stream that this instance owns.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     lease: Lease,
     group: String,
     form: PayloadForm,
@@ -121,9 +119,6 @@ type Counts = (u64, u64, i64);
 /// What `READ` answers, with the bytes of the largest entry looked at before the counts.
 type Fence = (i64, usize, u64, u64, i64);
 
-/// What `TAKE` answers.
-type TakeReply = (i64, i64, String, String, String, String, i64, u64, String, i64);
-
 /// Reads a stream's state.
 ///
 /// # Errors
@@ -144,117 +139,20 @@ pub(super) async fn state(
 }
 
 impl Stream {
-    /// Takes a queue over under a new epoch, if its state is still `seen`; claims what is pending. `previous` is the
-    /// epoch under which this very instance owned it last. `deletes_at_once` says whether Redis has `XACKDEL`.
-    ///
-    /// # Errors
-    /// Fenced if somebody was faster; Redis's.
-    pub(crate) async fn take(
-        (mut connection, wire): (MultiplexedConnection, Wire),
-        (keys, config): (Keys, &config::Queue),
-        (seen, before): (&QueueState, &KnownQueue),
-        (drawn, id, previous): (Drawn, &str, Option<i64>),
-        ttl: Duration,
-        deletes_at_once: bool,
-        (metrics, letters): (Arc<QueueMetrics>, Arc<RecentDeadLetters>),
-    ) -> Result<Self, SourceError> {
-        let found = EntryId::parse(&seen.position).unwrap_or_default();
-        let taken: TakeReply = Script::new(&whole(script::TAKE))
-            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
-            .key(&[&keys.dead, &keys.dead_list, &keys.parked])
-            .arg(drawn.epoch)
-            .arg(millis(ttl))
-            .arg(previous.map(|epoch| epoch.to_string()).unwrap_or_default())
-            .arg(&[&seen.base, &seen.read])
-            .arg(config.group())
-            .arg(&seen.position)
-            .arg(found.nearest().saturating_add(1))
-            .arg(found.to_string())
-            .arg(&before.args())
-            .arg(id)
-            .arg(drawn.generation)
-            .invoke_async(&mut connection)
-            .await?;
-        let (answer, moved, position, adopted, base, read, count, pending, fetched, generation) = taken;
-        fenced(answer)?;
-        let taken = QueueState { base, read, ..QueueState::default() };
-        let (offset, read) = taken.offsets();
-        // What was only fetched may have killed the former owner. An entry's number is its own, so to take more for read
-        // than was does no harm.
-        let fetched = EntryId::parse(&fetched).and_then(EntryId::offset);
-        let recover_to = fetched.map_or(read, |last| read.max(last.saturating_add(1)));
-        let known = |text: &str| {
-            EntryId::parse(text).ok_or_else(|| SourceError::Lost(format!("{text:?} is no id of an entry")))
-        };
-        let (position, adopted) = (known(&position)?, known(&adopted)?);
-        let form = if config.flat {
-            PayloadForm::Flat
-        } else {
-            PayloadForm::Field(config.field().as_bytes().to_vec())
-        };
-        let mut stream = Stream {
-            scripts: StreamScripts::load(&mut connection).await?,
-            group: config.group().to_owned(),
-            form,
-            trim: config.trim(),
-            acknowledge: match config.trim() == Trim::DELETE {
-                false => Acknowledge::Keep,
-                true if deletes_at_once => Acknowledge::DeleteAtOnce,
-                true => Acknowledge::Delete,
-            },
-            metrics,
-            letters,
-            wire: Mutex::new(wire),
-            reading: Mutex::default(),
-            commits: Mutex::new(Commits {
-                base: taken.base,
-                offset,
-                position,
-                count: u64::try_from(count).ok(),
-                events: 0,
-            }),
-            adopted,
-            pending_from: None,
-            recover_to,
-            written_to: read,
-            generation,
-            lease: Lease::new(connection, keys, drawn.epoch, ttl),
-        };
-        match moved {
-            0 => {}
-            2 => stream.is_another(),
-            _ => stream.was_moved(),
-        }
-        if recover_to > read {
-            // Once it is written, too, it must not look like what nobody has decoded yet.
-            let mut call = stream.scripts.read.prepare_invoke();
-            let Keys { queue, owner, read, stream: known, .. } = stream.lease.keys();
-            call.key(&[queue, owner, read, known]).arg(stream.lease.args());
-            call.arg(&stream.group).arg(recover_to).arg("");
-            let fence: Fence = call.invoke_async(&mut stream.lease.connection()).await?;
-            fenced(fence.0)?;
-        }
-        if pending > 0 {
-            let has_read = adopted.nearest().saturating_add(1) < recover_to;
-            stream.pending_from = stream.claim(has_read).await?;
-        }
-        Ok(stream)
-    }
-
     /// What it has in common with other kinds of queue.
     #[must_use]
-    pub fn lease(&self) -> &Lease {
+    pub(super) fn lease(&self) -> &Lease {
         &self.lease
     }
 
     /// How many streams were in this place, one after another, with this one. Each has ids of its own.
     #[must_use]
-    pub fn generation(&self) -> i64 {
+    pub(super) fn generation(&self) -> i64 {
         self.generation
     }
 
     /// The id behind which new entries are.
-    pub async fn past(&self) -> String {
+    pub(super) async fn past(&self) -> String {
         self.reading.lock().await.past.to_string()
     }
 
@@ -281,7 +179,7 @@ impl Stream {
     }
 
     /// Entries that were to be read again are gone.
-    pub fn lost_some(&self) {
+    pub(super) fn lost_some(&self) {
         self.are_gone("some that were to be read again are gone");
     }
 
