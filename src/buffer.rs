@@ -44,7 +44,7 @@ impl Buffer {
         Arc::new(buffer)
     }
 
-    /// Other bounds from now on. What is held above them stays until it is settled.
+    /// Sets other bounds. What is held above them stays until it is settled.
     pub fn set_bounds(&self, config: &config::Buffer) {
         gauge(Metric::BufferMaxEvents, &[]).set(config.max_events as f64);
         gauge(Metric::BufferMaxBytes, &[]).set(config.max_bytes.as_u64() as f64);
@@ -82,7 +82,7 @@ impl Buffer {
         })
     }
 
-    /// How many events fit, if another window may be read. The bounds are exceeded by at most that window a queue.
+    /// How many events fit, if another window may be read. Each queue may exceed the bounds by that window.
     #[must_use]
     pub fn room(&self) -> Option<u64> {
         let free = self.max_events().saturating_sub(self.events());
@@ -96,7 +96,7 @@ impl Buffer {
 
     pub(crate) fn add_events(&self, n: u64) {
         self.events.fetch_add(n, Ordering::Relaxed);
-        // Counted along rather than set: two who set at once may leave the older value.
+        // The gauge is counted along, not set: of two who set it at once, the older value might stay.
         self.gauges[0].increment(n as f64);
     }
 

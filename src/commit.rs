@@ -1,8 +1,8 @@
 //! Tracks how far a queue is settled: every event below that is durable or a dead letter.
 //!
-//! Lanes settle out of order, so each lane tells the oldest offset it still holds; the least of them
-//! bounds the commit. Commits are made at the ends of windows only, since the script that trims compares
-//! the last element it would trim with what was read, and that is remembered once a window.
+//! Lanes settle out of order. So each lane tells the oldest offset that it still holds, and the least of them bounds
+//! the commit. Commits are made at the ends of windows only: the script that trims compares the last element that it
+//! would trim with the one that was read, and that one is remembered once a window.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 pub struct Checkpoint {
     /// The offset behind the window's last element.
     pub end: i64,
-    /// The window's events; of one that the tracker tells, all that it was told of up to there.
+    /// Events of the window. In a checkpoint that [`Tracker::due`] answers: events of all windows up to there.
     pub events: u64,
     /// SHA-1 of that last element.
     pub sha1: [u8; 20],
@@ -45,7 +45,7 @@ impl LaneProgress {
 }
 
 impl Tracker {
-    /// Nothing is read yet; reading starts at `from`.
+    /// A tracker of a queue of which nothing is read yet. Reading starts at `from`.
     #[must_use]
     pub fn new(lanes: usize, from: i64) -> Self {
         Tracker {
@@ -58,37 +58,37 @@ impl Tracker {
         }
     }
 
-    /// All that was read is committed, and reading goes on under new numbers from `from` on.
+    /// Goes on under new numbers, from `from` on. All that was read must be committed.
     pub fn restart(&mut self, from: i64) {
         debug_assert!(self.is_drained(), "numbers change only when nothing is under way");
         self.read_to = from;
         self.committed_to = from;
     }
 
-    /// A chunk whose first change is at `first` goes to `lane`. To be told before [`Tracker::window`].
+    /// Notes that a chunk goes to `lane`, whose first change is at `first`. Call it before [`Tracker::window`].
     pub fn sent(&mut self, lane: usize, first: i64) {
         self.lanes[lane].queued.push_back(first);
     }
 
-    /// A window was read and all of its chunks sent; its dead letters are recorded.
+    /// Notes that a window was read, that its chunks go to lanes, and that its dead letters are recorded.
     pub fn window(&mut self, checkpoint: Checkpoint) {
         self.read_to = checkpoint.end;
         self.events += checkpoint.events;
         self.checkpoints.push_back(Checkpoint { events: self.events, ..checkpoint });
     }
 
-    /// `lane` has folded the oldest chunk sent to it, and now holds events from `held` on.
+    /// Notes that `lane` has folded the oldest chunk sent to it, and now holds events from `held` on.
     pub fn folded(&mut self, lane: usize, held: Option<i64>) {
         self.lanes[lane].queued.pop_front();
         self.lanes[lane].held = held;
     }
 
-    /// `lane` settled something, and now holds events from `held` on.
+    /// Notes that `lane` has settled something, and now holds events from `held` on.
     pub fn settled(&mut self, lane: usize, held: Option<i64>) {
         self.lanes[lane].held = held;
     }
 
-    /// Every event below this offset is settled.
+    /// The offset below which every event is settled.
     #[must_use]
     pub fn settled_to(&self) -> i64 {
         self.lanes.iter().filter_map(LaneProgress::oldest).min().unwrap_or(self.read_to)
@@ -100,7 +100,7 @@ impl Tracker {
         self.checkpoints.is_empty()
     }
 
-    /// Everything below this offset is committed.
+    /// The offset below which everything is committed.
     #[must_use]
     pub fn committed_to(&self) -> i64 {
         self.committed_to
@@ -112,8 +112,8 @@ impl Tracker {
         self.committed_events
     }
 
-    /// The furthest checkpoint, up to about `limit`, that is settled, to be committed: at least the first
-    /// one. The same is told until [`Tracker::committed`] is.
+    /// The furthest settled checkpoint that is not above `limit`; the first one, if it is settled, whatever the limit.
+    /// The answer stays the same until [`Tracker::committed`] is called.
     #[must_use]
     pub fn due(&self, limit: i64) -> Option<Checkpoint> {
         let first = self.checkpoints.front()?.end;
@@ -122,7 +122,7 @@ impl Tracker {
         behind.checked_sub(1).map(|at| self.checkpoints[at])
     }
 
-    /// Everything below `end` was committed.
+    /// Notes that everything below `end` was committed.
     pub fn committed(&mut self, end: i64) {
         self.committed_to = end;
         while let Some(checkpoint) = self.checkpoints.pop_front_if(|checkpoint| checkpoint.end <= end) {

@@ -1,7 +1,7 @@
 //! Reads the configuration again on SIGHUP.
 //!
-//! A configuration that is wrong changes nothing. Of one that is right, what can change while the instance runs is
-//! taken over, and the rest is named: it stays as it was until a restart.
+//! A configuration that is wrong changes nothing. Of one that is right, what can change while the instance runs
+//! changes. The rest is named, and stays as it was until a restart.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use crate::trace::{self, TraceRef};
 /// The largest BSON document MongoDB stores, bytes.
 pub const MAX_DOCUMENT: usize = 16 * 1024 * 1024;
 
-/// The most that an update may weigh: there is room for what surrounds it in the command, guard, watermark, names.
+/// The most bytes that an update may have. That leaves room in the command for guard, watermark and names.
 pub const MAX_UPDATE: usize = MAX_DOCUMENT - 64 * 1024;
 
 /// A collection, by its place in the list of configured ones.
@@ -171,8 +171,8 @@ pub struct Placed<'a> {
 }
 
 impl Chunk {
-    /// Room for one of `shares` of a window's events, if they are spread evenly and what routes take of an event is no
-    /// larger than the event.
+    /// A chunk with room for one of `shares` of a window's events. It suffices if they are spread evenly, and if what
+    /// routes take of an event is no larger than the event.
     #[must_use]
     pub fn with_room(events: usize, bytes: usize, shares: usize) -> Self {
         let share = |n: usize| n / shares + n / shares / 8;

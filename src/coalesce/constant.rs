@@ -1,8 +1,8 @@
 //! Holds a value that is known whatever the document held: what was set, and what operations made of it since.
 //!
-//! It is kept as it came until an operation reaches into it; then the objects on the way are taken apart, so
-//! that folding into them costs as much as the path is deep. Arrays only grow: to reach into one would take
-//! time in its size.
+//! It is kept as it came until an operation reaches into it. Then the objects on the way are taken apart, so that
+//! folding into them takes as many steps as the path has. Arrays only grow, since reaching into one would take as long
+//! as it has elements.
 
 use bson::spec::ElementType;
 use foldhash::quality::RandomState;
@@ -47,7 +47,8 @@ impl Constant {
         Constant::Value(ValueRef { kind: ElementType::EmbeddedDocument, bytes }.into())
     }
 
-    /// Whether what `op` makes of what is at `path` below this (at this, if empty) is known.
+    /// Whether the result of `op` at `path` is known. The path begins below this value, and is empty for the value
+    /// itself.
     pub(super) fn accepts(&self, path: &str, op: FieldOp<'_>) -> bool {
         let (key, rest) = step(path);
         match self {
@@ -69,8 +70,8 @@ impl Constant {
         }
     }
 
-    /// Applies an accepted operation to what is at `path` below this. `inserts` says whether the
-    /// operation's own write would have made the document.
+    /// Applies an accepted operation at `path`, as above. `inserts` says whether the operation, written by itself,
+    /// would have made the document.
     pub(super) fn apply(&mut self, path: &str, op: FieldOp<'_>, inserts: bool) {
         if path.is_empty() {
             return self.apply_here(op, inserts);

@@ -1,7 +1,7 @@
 //! Folds operations on the fields of one document.
 //!
-//! Invariant: no path in the map is another's parent, as MongoDB demands of one update. So an operation
-//! whose very path is there already, the common case, conflicts with nothing else and costs one look-up.
+//! Invariant: no path in the map is another's parent, as MongoDB demands of one update. In the common case the
+//! operation's own path is there already. Then it conflicts with nothing else, and costs one look-up.
 
 use bson::spec::ElementType;
 use smallvec::SmallVec;
@@ -310,8 +310,8 @@ impl Fields {
         ancestors(path).find_map(|parent| Some((parent, self.by_path.get(parent)?)))
     }
 
-    /// Whether the path leads to one element, and an operation's path to another, of what may be the same
-    /// array. Writing an element beyond the end makes nulls before it, which most operators refuse.
+    /// Whether the path and some operation's path may lead to two elements of one array. Writing an element beyond the
+    /// end makes nulls before it, which most operators refuse.
     fn shares_an_array(&self, op: FieldOp<'_>) -> bool {
         let is_index = |component: &str| component.bytes().all(|b| b.is_ascii_digit());
         ancestors(op.path).any(|array| {
@@ -455,8 +455,8 @@ fn merged(updates: &ArrayElements) -> ArrayElements {
     merged
 }
 
-/// Whether MongoDB may refuse an operation that does nothing to what is missing: where a parent is a scalar, say. What
-/// has no parent is not so.
+/// Whether MongoDB may refuse an operation that does nothing to what is missing. It may if a parent is a scalar, say;
+/// so it may not if there is no parent.
 fn may_be_refused(missing: &str, op: FieldOp<'_>) -> bool {
     !is_top(missing) && matches!(op.op, Op::PullAll | Op::Pull | Op::Pop)
 }

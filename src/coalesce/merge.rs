@@ -1,8 +1,8 @@
 //! Makes one patch of the merge patches (RFC 7396) that are pending for a field.
 //!
-//! Merging one patch and then another is merging the two composed: nulls stay, since what is to go is not known, and
-//! where the first sets a field to something that is no object, the second is merged into that at once. Such a field is
-//! known; it takes the place of what the document holds and is not merged into it.
+//! Two patches are composed to one that does the same as both. Nulls stay, since nobody knows whether the document has
+//! the field. If the first sets a field to something that is no object, the second is merged into that at once. Such a
+//! field is known: it replaces what the document holds.
 
 use bson::spec::ElementType;
 use foldhash::quality::RandomState;
@@ -27,11 +27,11 @@ pub enum Merged {
     Merge(Box<Merge>),
 }
 
-/// What an object of a patch, and a field of one, take in an update besides their paths, about.
+/// About the bytes that an object of a patch, or a field of one, takes in an update besides its path.
 const OBJECT_OVERHEAD: usize = 128;
 const FIELD_OVERHEAD: usize = 48;
 
-/// About the bytes that the update for a patch takes, at a path that is as long; [`Merge::bytes`] before it is made.
+/// About the bytes that the update for a patch takes, at a path of this length: [`Merge::bytes`], before there is one.
 pub(crate) fn merge_bytes(patch: ValueRef<'_>, path: usize) -> usize {
     let mut bytes = OBJECT_OVERHEAD + 3 * path;
     for (key, value) in raw::elements(patch.bytes) {

@@ -1,13 +1,14 @@
 //! Folds the changes of one entity into as few writes as leave the same document.
 //!
-//! The pending update of an entity is a list of segments, nearly always one. A change is folded into the
-//! last segment where the result is what MongoDB would have made of the two one after the other, whatever
-//! the document holds: the same document, and the same refusals. Otherwise it opens a new segment.
-//! Segments are written one after another.
+//! The pending update of an entity is a list of segments, nearly always one. Segments are written one after another.
 //!
-//! So a change that supersedes an earlier one (a set over an increment, a deletion over anything) takes its
-//! place only where no document could have made MongoDB refuse the earlier one: a refusal is a dead
-//! letter, and must not vanish.
+//! A change is folded into the last segment if no document can tell the difference. The folded write must leave the
+//! document that the two writes would have left one after the other, and MongoDB must refuse it where it would have
+//! refused one of the two. Otherwise the change opens a new segment.
+//!
+//! A later change may supersede an earlier one: a set over an increment, a deletion over anything. It takes the earlier
+//! one's place only if no document could have made MongoDB refuse the earlier one. A refusal is a dead letter, and must
+//! not vanish.
 
 #[cfg(test)]
 mod broken_rules;
@@ -35,7 +36,7 @@ use crate::change::MAX_UPDATE;
 use crate::change::{Effect, Placed};
 use crate::trace::Traces;
 
-/// One write: what the entity's events from `first` to `last` come to.
+/// One write: what the events of an entity from `first` to `last` fold to.
 #[derive(Debug)]
 pub struct Segment {
     /// Offset of the first event covered.
@@ -50,7 +51,7 @@ pub struct Segment {
     pub traces: Traces,
     /// What to write.
     pub update: Update,
-    /// It may have been applied, or is kept as it is: nothing can be folded in any more.
+    /// Nothing can be folded in any more: it may have been applied, or has to stay as it is.
     pub is_closed: bool,
 }
 
@@ -66,7 +67,7 @@ pub enum Update {
 }
 
 impl Update {
-    /// Whether there is no document whose fields make MongoDB refuse it.
+    /// Whether MongoDB takes it whatever fields the document has.
     fn is_infallible(&self) -> bool {
         match self {
             Update::Fields(fields) => fields.are_infallible(),
@@ -94,8 +95,8 @@ impl Segment {
 
     /// The offset from which the document's watermark forbids this write.
     ///
-    /// Field operations must not be applied where any of the events they came from was. A replacement or
-    /// deletion makes the same of every document, so it is only too late once its last event was applied.
+    /// Field operations must not be applied if any of their events was applied already. A replacement or deletion makes
+    /// the same of every document. So it is too late only if its last event was applied.
     #[must_use]
     pub fn guard(&self) -> i64 {
         match self.update {

@@ -1,9 +1,9 @@
 //! Defines the configuration: what can be set, its defaults, and where values come from.
 //!
-//! `config.toml` at the top of the repository documents every key for users; these types are its
-//! shape. [`Config::load`] (in `load`) layers defaults, file, environment and flags; `check` and
-//! `route_rules` hold the rules across keys; `source` is where routes take values from; `error` words every problem as one line; `secret`
-//! keeps passwords out of everything that is printed; `show` prints the effective configuration.
+//! `config.toml` at the top of the repository documents every key for users; these types are its shape.
+//! [`Config::load`] (in `load`) layers defaults, file, environment and flags. `check` and `route_rules` hold the rules
+//! across keys. `source` is where routes take values from. `error` words every problem as one line. `secret` keeps
+//! passwords out of everything that is printed, and `show` prints the effective configuration.
 
 mod changes;
 mod check;

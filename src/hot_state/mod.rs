@@ -1,9 +1,9 @@
 //! Tells what is to be done to hot states: Redis hashes that hold documents field by field.
 //! Gateways fill them from MongoDB. What is written to a document is applied to its hash, if it has one, or deletes it.
 //!
-//! A hash has one field for each leaf of its document, the dotted path to it, with the value as JSON; and as in the
-//! document, `_tidegate.<queue id>` is the offset of the last event that it holds. What is here says what is to be done
-//! to a hash; the scripts that do it are in [`source`](crate::source).
+//! A hash has one field for each leaf of its document: the dotted path, with the value as JSON. As in the document,
+//! `_tidegate.<queue id>` is the offset of the last event that it holds. This module says what is to be done to a hash.
+//! The scripts that do it are in [`source`](crate::source).
 
 mod flat;
 mod json;

@@ -1,10 +1,12 @@
 //! Judges whether a watermark proves anything.
 //!
-//! While Redis keeps what it acknowledged, an event is settled before its document can have a watermark of a later
-//! numbering: a next owner gives out new numbers when it has committed the old ones. A later one is from elsewhere: from a database
-//! that was restored or copied without the epochs, from another Redis, from the successor of an owner that does not know of
-//! it. If MongoDB confirms this owner, the event was not applied under its number, and the write is made where the document still has
-//! exactly that watermark.
+//! A next owner gives out new numbers when it has committed the old ones. So while Redis keeps what it acknowledged, an
+//! event is settled before its document can have a watermark of a later numbering.
+//!
+//! Such a watermark is from elsewhere: from a database that was restored or copied without the epochs, from another
+//! Redis, or from a successor that this owner does not know of. MongoDB is asked whether this owner is the latest. If
+//! it is, the event was not applied under its number. Then the write is made where the document still has exactly that
+//! watermark.
 
 use crate::ownership::{Owned, Unconfirmed};
 use crate::sink::Write;
@@ -13,7 +15,8 @@ use crate::sink::{FoundWatermark, SinkError, Strange};
 /// No queue comes to so many numberings. What has a higher one is rubbish, which must not use them up.
 const CREDIBLE: i64 = 1 << 26;
 
-/// Looks up the watermarks of writes that were held back. Those that prove nothing are told apart, and noted in the writes.
+/// Looks up the watermarks of writes that were held back. Those that prove nothing are told apart, and noted in the
+/// writes.
 ///
 /// # Errors
 /// MongoDB's; or this ownership is not the latest, and about to end.

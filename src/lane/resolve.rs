@@ -1,7 +1,7 @@
 //! Judges a write that its guard held back or MongoDB refused, by its document's watermark. It does no I/O.
 //!
-//! A refusal says little before the watermark was looked at: an upsert that the guard keeps from matching tries to
-//! insert, and the server may hold that document against a validator or another unique index before it looks at `_id`.
+//! A refusal says little before the watermark was looked at. An upsert that the guard keeps from matching tries to
+//! insert. The server may hold that document against a validator or another unique index before it looks at `_id`.
 
 use crate::coalesce::{Segment, Update};
 use crate::dead_letter::{Reason, Rejection};

@@ -1,7 +1,7 @@
 //! Asks MongoDB whether this ownership is the latest.
 //!
-//! Redis alone cannot tell: it may be one that was cut off while another took its place, or one of two whose queues have
-//! the same id. What such an owner finds applied in a document may be another's.
+//! Redis alone cannot tell. It may have been cut off while another took its place, or it may be one of two whose queues
+//! have the same id. What such an owner finds applied in a document may be another's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Claim {
     pub(crate) id: String,
     pub(crate) epoch: i64,
     pub(crate) identity: Identity,
-    /// That documents have watermarks which prove nothing was told.
+    /// Whether it was told that documents have watermarks which prove nothing.
     told: AtomicBool,
     /// MongoDB has denied it.
     denied: Notify,

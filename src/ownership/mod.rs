@@ -72,9 +72,9 @@ pub struct Owned {
     pub source: Source,
     /// What its events mean, the same from takeover to end.
     pub mapping: Arc<Mapping>,
-    /// What a former owner left is settled.
+    /// Cancelled when what a former owner left is settled.
     pub recovered: CancellationToken,
-    /// What keeps its events from being applied twice, if its delivery asks for it.
+    /// The guard that keeps its events from being applied twice, if its delivery asks for one.
     pub guard: Option<Guard>,
     /// Its account.
     pub ledger: Arc<Ledger>,
@@ -86,15 +86,15 @@ pub struct Owned {
     pub receipts: Option<Teller>,
     /// How far it is settled.
     pub tracker: Mutex<Tracker>,
-    /// Something was settled or read.
+    /// Notified when something was settled or read.
     pub progress: Notify,
-    /// Something was committed.
+    /// Notified when something was committed.
     pub committed: Notify,
     /// Offsets of dead letters recorded and not committed.
     pub buried: Mutex<BTreeSet<i64>>,
     /// Events that wait for MongoDB beside the queue.
     pub parked: Parked,
-    /// Something was committed, or nothing was left to be.
+    /// Whether something was committed, or nothing was left to be.
     pub got_on: AtomicBool,
     /// When offsets came into being.
     pub clock: Mutex<TailClock>,
@@ -104,7 +104,7 @@ pub struct Owned {
     pub key: String,
     /// Its name in MongoDB, under which what is unsettled was read.
     pub id: String,
-    /// That is not the one which it has now.
+    /// Whether the configuration gives it another name by now.
     pub has_former_id: bool,
     /// What MongoDB knows of this ownership, if its delivery has a guard.
     pub claim: Option<Claim>,
@@ -118,7 +118,7 @@ impl Owned {
         tracker.is_drained() && (self.recovered.is_cancelled() || tracker.committed_to() >= left_to)
     }
 
-    /// Something was committed, or nothing is left to be: whatever Redis refused of this queue, it refuses no more.
+    /// Notes that something was committed, or that nothing is left to be. Redis refuses nothing of this queue any more.
     pub(crate) fn gets_on(&self) {
         self.got_on.store(true, Ordering::Relaxed);
         if self.source.lease().is_some() {
@@ -148,7 +148,7 @@ impl Owned {
         self.tell_durable(write.entity, write.segment.last, events, None);
     }
 
-    /// Tells that an entity is durable up to an offset, so many events more; and how long they took, if known.
+    /// Sends the receipt for an entity that is durable up to an offset: `events` more than before, after `latency`.
     pub fn tell_durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
         if let Some(receipts) = &self.receipts {
             receipts.durable(entity, offset, events, latency);
@@ -167,7 +167,7 @@ impl Owned {
         log_write(&self.key, collection, &write.segment, now);
     }
 
-    /// How long ago an event came into being, by its own time or else by when its offset did.
+    /// How long ago an event came into being: by its own time, or else by an estimate for its offset.
     fn age(&self, ts: Option<i64>, offset: i64) -> Option<Duration> {
         if let Some(age) = ts.or_else(|| self.source.enqueued_ms(offset)).and_then(age_by_clock) {
             return Some(age);
@@ -176,15 +176,15 @@ impl Owned {
         Some(Instant::now().into_std().saturating_duration_since(at))
     }
 
-    /// Remembers the queue's tail, if that is what tells when events came into being.
+    /// Remembers the queue's tail, unless offsets themselves tell when events came into being.
     pub(crate) fn sample(&self, tail: i64) {
         if self.source.enqueued_ms(tail).is_none() {
             self.clock.lock().sample(tail, std::time::Instant::now());
         }
     }
 
-    /// How long ago the oldest unsettled event, the one at `offset`, came into being. Its own time counts once it was
-    /// read; what was there before this ownership would look younger by its offset.
+    /// How long ago the oldest unsettled event came into being, the one at `offset`. Once it was read, its own time
+    /// counts. By its offset, an event from before this ownership would look younger.
     pub(crate) fn oldest_age(&self, offset: i64) -> Option<Duration> {
         let ts = self.held_ts.lock().iter().flatten().min().copied();
         ts.and_then(age_by_clock).max(self.age(None, offset))
@@ -213,8 +213,8 @@ impl Owned {
     }
 }
 
-/// How long ago a time was, milliseconds since the Unix epoch. None for one that is no event's time, such as
-/// seconds would be: a queue does not hold events for years.
+/// How long ago a time was, in milliseconds since the Unix epoch. None if it was years ago: a queue does not hold
+/// events for years, so it is something else, such as seconds.
 fn age_by_clock(ms: i64) -> Option<Duration> {
     const OLDEST: Duration = Duration::from_secs(365 * 24 * 3600);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;

@@ -15,8 +15,8 @@ const MAX_BYTES: usize = 64 << 20;
 #[derive(Debug, Default)]
 pub struct Parked {
     known: Mutex<ParkedEvents>,
-    /// Held while the queue is committed, and while events are forgotten here. Either moves the dead letter of an event
-    /// that is in both places, and which of them is told by where the base is.
+    /// Held while the queue is committed, and while events are forgotten here. An event may be in both places, and its
+    /// dead letter is moved once: by the commit or by forgetting it, as the base says.
     pub(crate) turn: tokio::sync::Mutex<()>,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shortest time that MongoDB is out of reach before a queue is handed over for it: the others need as long to notice
+/// The shortest time that MongoDB is out of reach before a queue is handed over for it. Others need as long to notice
 /// an outage that is theirs, too.
 const LEAST_AWAY: Duration = Duration::from_secs(3);
 /// How long an instance that gets no epoch leaves a queue to others, the first time and at most.
@@ -38,7 +38,7 @@ impl Reach {
 #[derive(Debug)]
 pub(super) struct Fitness {
     patience: Duration,
-    /// When MongoDB refused an epoch, and none was given since; of several times the first.
+    /// When MongoDB first refused an epoch since it last gave one.
     refused: Option<Instant>,
     /// How often the queue was left to others for that.
     strikes: u32,
@@ -51,7 +51,7 @@ impl Fitness {
         Fitness { patience: lease / 2, refused: None, strikes: 0, was_fit: true }
     }
 
-    /// MongoDB answered, and gave no epoch.
+    /// Notes that MongoDB answered, and gave no epoch.
     pub(super) fn refused(&mut self, now: Instant) {
         match self.refused {
             None => self.refused = Some(now),
@@ -64,12 +64,12 @@ impl Fitness {
         }
     }
 
-    /// An epoch was given.
+    /// Notes that an epoch was given.
     pub(super) fn given(&mut self) {
         *self = Fitness { refused: None, strikes: 0, ..*self };
     }
 
-    /// Whether the queue may be this instance's, and whether that is otherwise than last time.
+    /// Whether the queue may be this instance's, and whether the answer has changed since last time.
     pub(super) fn look(&mut self, now: Instant) -> (bool, bool) {
         let is_fit = self.refused.is_none_or(|refused| {
             let since = refused + self.patience;

@@ -1,9 +1,11 @@
 //! Shares queues with other instances.
 //!
-//! Each instance says of each queue that it drains it, and reads who else does. From that all of them work out the
-//! same assignment: the queues spread evenly. An owner gives up what is another's, the other takes it.
-//! Who does not reach MongoDB, or is given no epoch, says nothing: where that is so for all, each stays what it is.
-//! Nothing depends on them agreeing: the lease lets one own a queue, and fencing keeps a stalled one from doing harm.
+//! Each instance says of each queue that it drains it, and reads who else does. From that all of them work out the same
+//! assignment, which spreads the queues evenly. An owner gives up a queue that is another's, and the other takes it. An
+//! instance that does not reach MongoDB, or is given no epoch, says nothing. If that is so for all instances of a
+//! queue, its owner keeps it.
+//!
+//! Nothing depends on them agreeing. The lease lets one own a queue, and fencing keeps a stalled one from doing harm.
 
 mod ability;
 mod assign;
@@ -38,9 +40,9 @@ pub struct Peers {
     queues: Vec<(usize, Keys)>,
     /// What each of these needs of Redis.
     rights: Vec<Rights>,
-    /// For each of these, whose it should be; None before anything is known.
+    /// Whose each of these queues should be; None before anything is known.
     views: watch::Sender<Option<Vec<Share>>>,
-    /// For each of these, whether MongoDB gives this instance epochs.
+    /// Whether MongoDB gives this instance epochs of each of these queues.
     fitness: Vec<Mutex<Fitness>>,
     /// Whether MongoDB is in reach.
     reach: Mutex<Reach>,
@@ -72,7 +74,7 @@ impl Peers {
         }
     }
 
-    /// Knows what each queue needs of Redis, to tell what is missing.
+    /// The same, with what each queue needs of Redis, to tell what is missing.
     #[must_use]
     pub fn with_rights(self, rights: Vec<Rights>) -> Self {
         Peers { rights, ..self }
@@ -101,14 +103,14 @@ impl Peers {
         self.queues.iter().position(|(place, _)| *place == queue)
     }
 
-    /// MongoDB answered, and gave no epoch of the queue. Where it goes on like that, others may fare better.
+    /// Notes that MongoDB answered, and gave no epoch of the queue. If it goes on like that, others may fare better.
     pub fn no_epoch(&self, queue: usize) {
         if let Some(at) = self.at(queue) {
             self.fitness[at].lock().refused(Instant::now());
         }
     }
 
-    /// MongoDB gave an epoch of the queue.
+    /// Notes that MongoDB gave an epoch of the queue.
     pub fn has_epoch(&self, queue: usize) {
         if let Some(at) = self.at(queue) {
             self.fitness[at].lock().given();

@@ -1,8 +1,8 @@
 //! Settles what a former owner left, under the numbers that it was read under.
 //!
 //! Where process after process dies over the same events, one of them kills. Then they are worked on in parts, each
-//! committed before the next; the part over which the next process dies is worked on event by event; and the event over
-//! which two more die is set aside, without being read. What counts as a death is told by the [`DeathMark`].
+//! committed before the next. The part over which the next process dies is worked on event by event. The event over
+//! which two more die is set aside, without being read. [`DeathMark`] tells what counts as a death.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Draws the numbers of ownerships, and records whose they are: one document for each queue.
 //!
-//! `epoch` is the last number given out, or one that a document was found to have; `owner` that of the latest ownership;
-//! and `identity` says which Redis the queue is in. An ownership of another Redis, or one that followed, is told by these.
+//! `epoch` is the last number given out, or one that a document was found to have. `owner` is the number of the latest
+//! ownership. `identity` says which Redis the queue is in. By these an owner finds that another Redis has the queue, or
+//! that another ownership followed.
 
 use bson::{Bson, Document, doc};
 
@@ -9,8 +10,8 @@ use super::{Sink, SinkError};
 use crate::config::EPOCHS;
 use crate::epoch::{Drawn, Identity};
 
-/// A queue without any number begins at one of the first so many. Documents may have watermarks of an earlier life of the
-/// queue, whose numbers are forgotten: this way no ownership has the number of one back then.
+/// A queue without any number begins at one of the first so many. Documents may have watermarks of an earlier life of
+/// the queue, whose numbers are forgotten: this way no ownership has the number of one back then.
 const FIRST_EPOCHS: i64 = 1 << 20;
 
 /// Whatever the writes' concern is, an epoch must never be taken twice.
@@ -69,8 +70,8 @@ impl Sink {
         }
     }
 
-    /// Puts on record that an ownership has begun. Answers whether it has: none of a higher epoch, or of another Redis, is on
-    /// record. Only then may it write.
+    /// Puts on record that an ownership has begun. Answers whether it has: none of a higher epoch, or of another Redis,
+    /// is on record. Only then may it write.
     ///
     /// # Errors
     /// MongoDB's: nobody knows.
@@ -91,8 +92,8 @@ impl Sink {
         Ok(claimed.is_some())
     }
 
-    /// Answers whether an ownership is the latest, as a majority of nodes knows it. If it is, no epoch up to `above` is given
-    /// out any more.
+    /// Answers whether an ownership is the latest, as a majority of nodes knows it. If it is, no epoch up to `above` is
+    /// given out any more.
     ///
     /// # Errors
     /// MongoDB's: nobody knows.
@@ -108,8 +109,8 @@ impl Sink {
         Ok(confirmed.is_some())
     }
 
-    /// Whose a queue is, by its identity and the epoch of its latest ownership, if it has them; None where nothing is known
-    /// of the queue.
+    /// Whose a queue is, by its identity and the epoch of its latest ownership, if it has them; None where nothing is
+    /// known of the queue.
     ///
     /// # Errors
     /// MongoDB's.

@@ -1,9 +1,9 @@
 //! Makes the indexes by which MongoDB removes old tombstones, events of histories, and records of dead letters.
 //!
-//! Nothing waits for them, since events are written all the same without. So nothing that is in the way of one ends the
-//! process either, whatever its code: a person can drop a view or an index that is in the way, grant a right, buy room, or
-//! wait for the end of an index's build, and none of it takes another configuration or another process. It is told, and
-//! tried again.
+//! Nothing waits for them, since events are written all the same without. So no error ends the process, whatever its
+//! code. A person can drop a view or an index that is in the way, grant a right, buy room, or wait for the end of an
+//! index's build. None of it takes another configuration or another process. The error is told, and the index is tried
+//! again.
 
 use std::time::Duration;
 

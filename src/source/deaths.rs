@@ -1,7 +1,8 @@
 //! Records which processes died over what is unsettled, and sets the guilty event aside.
 //!
-//! A process marks in Redis that it works, and by its name. Every end of the work but the process's own takes the mark
-//! away. One that cannot, since it has lost Redis or the lease, says that it lives when it looks at the queue again.
+//! A process marks in Redis, by its name, that it works. Every end of the work but the process's own takes the mark
+//! away. A process that has lost Redis or the lease cannot do so. It says that it lives when it looks at the queue
+//! again.
 
 use redis::Script;
 use redis::aio::MultiplexedConnection;
@@ -88,7 +89,8 @@ pub async fn lives(
 }
 
 impl List {
-    /// Makes a dead letter of the element at the base, without reading it. `letter` is the JSON object without its event.
+    /// Makes a dead letter of the element at the base, without reading it. `letter` is the JSON object without its
+    /// event.
     ///
     /// # Errors
     /// Fenced, or Redis's.

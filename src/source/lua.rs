@@ -1,7 +1,8 @@
 //! Finds what the Lua scripts call in their texts, so that nothing else lists the rights that they need.
 //!
-//! In Redis a script that is refused a command keeps what it has written before. So whatever writes more than once and must
-//! do all of it or nothing says `whole()` in front of its first write: there it is asked whether anything can be refused.
+//! A script that Redis refuses a command keeps what it has written before. So a script that must do all of it or
+//! nothing, and writes more than once, says `whole()` in front of its first write. There it asks whether anything can
+//! be refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -51,8 +52,8 @@ pub(super) fn kind_of(command: &str) -> Option<&'static str> {
     }
 }
 
-/// The calls in the source of scripts. A script's keys are those of the last line of a comment that has `KEYS`; where a script
-/// has names of its own for them, those of documents are `state` and `fill`.
+/// The calls in the source of scripts. A script's keys are those of the last line of a comment that has `KEYS`; where a
+/// script has names of its own for them, those of documents are `state` and `fill`.
 pub(super) fn calls(source: &str) -> Vec<(Vec<String>, Call)> {
     let mut keys = Vec::new();
     let mut found = Vec::new();
@@ -130,9 +131,9 @@ fn arguments(text: &str) -> Vec<&str> {
     found
 }
 
-/// The script, with what `whole()` in it stands for: it ends there, with nothing written, if a key has another type than
-/// its commands want, or if the user may not do any of what it does: what it reads it may read after it has written, and may take
-/// a refusal for nothing there. Redis before 7.0 tells only the first.
+/// The script, with what `whole()` in it stands for: it ends there, with nothing written, if a key has another type
+/// than its commands want, or if the user may not do any of what it does: what it reads it may read after it has
+/// written, and may take a refusal for nothing there. Redis before 7.0 tells only the first.
 pub(super) fn whole(script: &str) -> String {
     let (mut kinds, mut checks) = (BTreeMap::new(), BTreeSet::new());
     for (_, call) in calls(script) {
@@ -238,7 +239,8 @@ mod tests {
         }
     }
 
-    /// Scripts of which any beginning does no harm: what they write they write again, or only widens what is done again.
+    /// Scripts of which any beginning does no harm: what they write they write again, or only widens what is done
+    /// again.
     const HARMLESS: [&str; 12] = [
         "IDENTIFY",
         "WORK",

@@ -1,8 +1,9 @@
 //! Asks whether Redis grants what a queue needs.
 //! It is asked before an epoch is taken, so that no queue is taken over that cannot be drained.
 //!
-//! `MULTI` begins a dry run: what is sent behind it is checked as if it were to be done (rights, write commands on a replica,
-//! a full disk, too few replicas) and then waits for an `EXEC` that never comes; the connection is closed.
+//! `MULTI` begins a dry run. Redis checks what is sent behind it as if it were to be done: rights, write commands on a
+//! replica, a full disk, too few replicas. Then it waits for an `EXEC` that never comes, since the connection is
+//! closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

@@ -1,15 +1,15 @@
 //! Holds the Lua scripts. Each checks that the caller still owns the queue before it does anything.
 //!
-//! A Redis that has reached `maxmemory` refuses what may take memory, and a queue grows to there while
-//! MongoDB is away. It must be possible to drain it: a script is refused nothing once it has written, so
-//! each begins with a write that frees or takes none. For most that is extending the lease.
+//! A Redis that has reached `maxmemory` refuses what may take memory, and a queue grows to there while MongoDB is away.
+//! It must be possible to drain it. A script is refused nothing once it has written, so each begins with a write that
+//! frees memory or takes none. For most that is extending the lease.
 //!
-//! A command that is refused undoes nothing of what a script has written before it. So what writes more than once either may
-//! be cut short anywhere, or says `whole()` first (`lua.rs`). Which rights are needed is told by these texts, and by the
-//! `KEYS` in the comments on them (`rights.rs`).
+//! A command that is refused undoes nothing of what a script has written before it. So a script that writes more than
+//! once either may be cut short anywhere, or says `whole()` first (`lua.rs`). These texts, and the `KEYS` in the
+//! comments on them, tell which rights are needed (`rights.rs`).
 //!
-//! Offsets pass 2^53 and numbers in Redis' Lua are doubles, so offsets are computed by the client, passed
-//! as strings and compared as strings. Where a script must add to one, it is passed in two halves.
+//! Offsets pass 2^53 and numbers in Redis' Lua are doubles. So the client computes offsets, and scripts take and
+//! compare them as strings. Where a script must add to one, it is passed in two halves.
 
 /// Answers of the fenced scripts.
 pub(super) const FENCED: i64 = -1;
@@ -26,9 +26,9 @@ pub(super) fn padded(offset: i64) -> String {
 /// An element is not the one that was there.
 pub(super) const FOREIGN: i64 = -2;
 
-/// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Answers -2 where
-/// elements that were read are gone or moved, so that numbers given out mean nothing any more; and then where the element
-/// is that was the head: its index, -1 where it is not among the first, -2 where it is not known.
+/// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Answers -2 where elements
+/// that were read are gone or moved, so that numbers given out mean nothing any more; and then where the element is
+/// that was the head: its index, -1 where it is not among the first, -2 where it is not known.
 ///
 /// KEYS queue owner base read head identity · ARGV epoch ttl-ms previous-epoch base read read-minus-base
 /// identity former-id former-epoch id
@@ -180,8 +180,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return 1";
 
-/// Forgets parked events that are settled. The first `dead` of them are dead letters that the queue has gone on without:
-/// these are moved to their list. Those that are still in the queue are moved when that is committed.
+/// Forgets parked events that are settled. The first `dead` of them are dead letters that the queue has gone on
+/// without: these are moved to their list. Those that are still in the queue are moved when that is committed.
 ///
 /// KEYS owner parked dead dead-list refused · ARGV epoch ttl-ms kept dead offset ...
 pub(super) const UNPARK: &str = r"
@@ -208,10 +208,10 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
-/// Looks for the mark of a process that worked on what is unsettled, and takes that process for dead; the caller's own mark
-/// is none. Who is still heard of does not count, but may later: a dead process is heard of for a while. Answers how many
-/// processes died since the base was put where it is; where the part ends that the last of them worked on alone, if it
-/// did; and how many died over just that one event.
+/// Looks for the mark of a process that worked on what is unsettled, and takes that process for dead; the caller's own
+/// mark is none. Who is still heard of does not count, but may later: a dead process is heard of for a while. Answers
+/// how many processes died since the base was put where it is; where the part ends that the last of them worked on
+/// alone, if it did; and how many died over just that one event.
 ///
 /// KEYS owner base tries instances · ARGV epoch ttl-ms process
 pub(super) const TRIES: &str = r"
@@ -259,8 +259,8 @@ if redis.call('HGET', KEYS[3], 'base') ~= base then redis.call('DEL', KEYS[3]) e
 redis.call('HSET', KEYS[3], 'base', base, 'worker', ARGV[3], 'works-to', ARGV[4], 'works-alone', ARGV[5])
 return 1";
 
-/// Says that a process lives and works on nothing of the queue: its mark goes, and what was taken for its death. This is
-/// about the caller alone, so it is fenced by its name.
+/// Says that a process lives and works on nothing of the queue: its mark goes, and what was taken for its death. This
+/// is about the caller alone, so it is fenced by its name.
 ///
 /// KEYS tries · ARGV process
 pub(super) const LIVES: &str = r"

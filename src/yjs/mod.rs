@@ -1,8 +1,7 @@
 //! Checks and merges the binary updates of Yjs documents, without ever holding a document.
 //!
 //! A field that holds a Yjs document has an array of updates and its length. Whoever loads the document applies
-//! all of them, in any order and as often as he likes: that is what Yjs updates are made for. Merging
-//! only makes them fewer.
+//! all of them. Yjs updates may be applied in any order, and more than once. Merging only makes them fewer.
 
 mod survey;
 

@@ -1,8 +1,9 @@
 //! Walks over an update's bytes, before a library that trusts them more is asked.
 //!
-//! The library follows nested values by recursion, which a hostile update could drive until the stack, and with
-//! it the process, ends; and it does not give back every kind of content byte by byte. Format: `encodeStateAsUpdate` of
-//! Yjs, lib0 v1 encoding (`UpdateEncoderV1`).
+//! The library follows nested values by recursion. A hostile update could make it overflow the stack, which ends the
+//! process. Nor does it give back every kind of content byte by byte.
+//!
+//! Format: `encodeStateAsUpdate` of Yjs, lib0 v1 encoding (`UpdateEncoderV1`).
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Decodes events of one type by a plan that was worked out once.
 //!
-//! Producers write all events of a type with the same code. The keys are where they were in the one before, and what `when`
-//! asks for has the same value; so what stands between the values is compared to what stood there before, in one piece,
-//! rather than parsed and looked up. The route is the same then, and what is left is to put the values where they belong.
-//! Whatever is different in any other way, and whatever would have the event refused, is left to those who work without a
-//! plan. So plans never change what an event means, only how long it takes to find out.
+//! Producers write all events of a type with the same code. The keys are where they were in the event before, and what
+//! `when` asks for has the same value. So the text between the values is compared with the text that stood there
+//! before, in one piece, rather than parsed and looked up. If it is the same, so is the route, and the values only have
+//! to be put where they belong.
+//!
+//! Whatever is different in any other way is left to the general way, and so is whatever would have the event refused.
+//! So plans never change what an event means, only how long it takes to find out.
 
 mod memory;
 mod plain;
@@ -164,7 +166,8 @@ impl Draft {
 }
 
 impl Plan {
-    /// A plan for events like `event`, of which `routes[number]` made a change. None if it takes more than a plan can do.
+    /// A plan for events like `event`, of which `routes[number]` made a change. None if it takes more than a plan can
+    /// do.
     fn new(
         paths: &Paths,
         event: &str,

@@ -1,14 +1,19 @@
 //! Holds the Lua scripts for streams. What `source::script` says of those for lists holds for these, too.
 //!
-//! Ids are never computed here. The hash `stream` holds `position`, the id at which tidegate put the group; `adopted`,
-//! the one at which it found it, and behind which it has read everything itself; `epoch`, the last ownership's;
-//! `reader`, that of the ownership which read what is unsettled; and `fetched`, an id and how many entries behind it were
-//! asked for last: they may kill whoever is answered, before any of them is used. `generation` counts the streams that
-//! were in the key's place one after another; `seen` is what is told of the present one: how many entries were added and
-//! removed, its last id, and its first entry's id with a digest.
+//! Ids are never computed here. The hash `stream` holds:
+//!
+//! - `position`: the id at which tidegate put the group;
+//! - `adopted`: the id at which it found the group, and behind which it has read everything itself;
+//! - `epoch`: the last ownership's;
+//! - `reader`: the epoch of the ownership that read what is unsettled;
+//! - `fetched`: an id, and how many entries behind it were asked for last. They may kill whoever is answered, before
+//!   any of them is used;
+//! - `generation`: how many streams there were in the key's place, one after another;
+//! - `seen`: what is known of the present stream. That is how many entries were added and removed, its last id, and its
+//!   first entry's id with a digest.
 
-/// What scripts have in common: the group's `XINFO`, the stream's, whether it is another, how many entries are behind the
-/// group's position, and acknowledging entries, or a range of them. How that is done is what [`Acknowledge`] says.
+/// What scripts have in common: the group's `XINFO`, the stream's, whether it is another, how many entries are behind
+/// the group's position, and acknowledging entries, or a range of them. How that is done is what [`Acknowledge`] says.
 macro_rules! with_helpers {
     ($script:literal) => {
         concat!(
@@ -150,14 +155,14 @@ pub(in crate::source) const ANOTHER: &str = "ANOTHERSTREAM";
 
 /// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Makes the group where there
 /// is none. Where it was moved, puts it back. Another stream in the place of the former is begun with, as the first one
-/// was; dead letters of the former lose their offsets' meaning, and are moved to their list. Its parked events get numbers
-/// below all that the new one can have: else what is new would pass for applied behind them. Answers 1 if the group was moved
-/// and 2 if it is another stream, where the group is, where it was found at first, base,
-/// read, the number of entries read, if that is known, and of those pending, the last of those fetched last, and the
-/// stream's generation.
+/// was; dead letters of the former lose their offsets' meaning, and are moved to their list. Its parked events get
+/// numbers below all that the new one can have: else what is new would pass for applied behind them. Answers 1 if the
+/// group was moved and 2 if it is another stream, where the group is, where it was found at first, base, read, the
+/// number of entries read, if that is known, and of those pending, the last of those fetched last, and the stream's
+/// generation.
 ///
-/// KEYS queue owner base read stream identity dead dead-list parked · ARGV epoch ttl-ms previous-epoch base read group position
-/// first-base first-position identity former-id former-epoch id least-generation
+/// KEYS queue owner base read stream identity dead dead-list parked · ARGV epoch ttl-ms previous-epoch base read group
+/// position first-base first-position identity former-id former-epoch id least-generation
 pub(super) const TAKE: &str = with_helpers!(
     r"
 local none = { -1, 0, '', '', '', '', -1, 0, '', 0 }
@@ -282,8 +287,8 @@ return 1"
 );
 
 /// Whether the caller owns the queue. Sets `read` to the end of a window that the caller is about to use. Answers how
-/// many entries are behind the group's position, how many are pending, and how many were ever added; and the bytes of the
-/// largest of the entries at or behind the ids given, or of as many of them as come to 1 MiB.
+/// many entries are behind the group's position, how many are pending, and how many were ever added; and the bytes of
+/// the largest of the entries at or behind the ids given, or of as many of them as come to 1 MiB.
 ///
 /// Unlike a list's, `read` is known before the script is sent: the window is used only when the next one is fetched.
 ///
@@ -310,8 +315,9 @@ end
 return { 1, largest, depth(KEYS[1], g) }"
 );
 
-/// Puts the group behind what is settled, moves its dead letters to their list, and trims. With no position, what
-/// is settled was pending: it is acknowledged up to `to`, as `trim` says then. Answers whether the group was not where it was put.
+/// Puts the group behind what is settled, moves its dead letters to their list, and trims. With no position, what is
+/// settled was pending: it is acknowledged up to `to`, as `trim` says then. Answers whether the group was not where it
+/// was put.
 ///
 /// KEYS queue owner base stream dead dead-list tries · ARGV epoch ttl-ms base new-base group position entries-read
 /// to consumer trim bound offsets offset... letter...
