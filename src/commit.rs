@@ -1,8 +1,8 @@
 //! Tracks how far a queue is settled: every event below that is durable or a dead letter.
 //!
 //! Lanes settle out of order. So each lane tells the oldest offset that it still holds, and the least of them bounds
-//! the commit. Commits are made at the ends of windows only: the script that trims compares the last element that it
-//! would trim with the one that was read, and that one is remembered once a window.
+//! the commit. Commits are made at the ends of windows only. The script that trims compares the last element that it
+//! would trim with the one that was read, which is remembered once a window.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,5 @@
-//! Tidegate is a write-behind persistence daemon: it drains Redis queues, coalesces events per
-//! entity, and bulk-writes them to MongoDB exactly once.
+//! Tidegate is a write-behind persistence daemon between Redis queues and MongoDB.
+//! It drains the queues, coalesces events per entity, and bulk-writes them exactly once.
 //!
 //! # On the event's way
 //!

@@ -1,4 +1,4 @@
-//! What events mean: how they are decoded, and what follows for the documents that they change.
+//! Holds what events mean: how they are decoded, and what follows for the documents that they change.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! The pending update of an entity is a list of segments, nearly always one. Segments are written one after another.
 //!
 //! A change is folded into the last segment if no document can tell the difference. The folded write must leave the
-//! document that the two writes would have left one after the other, and MongoDB must refuse it where it would have
-//! refused one of the two. Otherwise the change opens a new segment.
+//! document that the two writes would have left one after the other. MongoDB must refuse it where it would have refused
+//! one of the two. Otherwise the change opens a new segment.
 //!
 //! A later change may supersede an earlier one: a set over an increment, a deletion over anything. It takes the earlier
 //! one's place only if no document could have made MongoDB refuse the earlier one. A refusal is a dead letter, and must

@@ -1,4 +1,4 @@
-//! Whose event it is that was refused: looked for apart, and only where somebody is told.
+//! Finds the document that a refused event was meant for; only receipts need it.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Events to changes, through routes and as native events.
+//! Tests what events become, through routes and as native events.
 
 use super::*;
 use crate::config::{Amount, Id, Native as NativeConfig, Route as RouteConfig, Scalar};

@@ -1,4 +1,4 @@
-//! The trace of an event that is refused: looked for apart, since nothing else is known of the event.
+//! Finds the trace of an event that is refused, of which nothing else is known.
 
 use super::extract::Extracted;
 use super::paths::{Paths, Slot};

@@ -1,4 +1,4 @@
-//! Writes that are durable, and not settled before the hot states of their documents are fresh.
+//! Holds writes that are durable until the hot states of their documents are fresh; then it settles them.
 //!
 //! In this order nothing is lost: who settles and dies before a state is refreshed would leave it as it is for ever; who
 //! refreshes and dies before settling has a successor who finds the write in MongoDB, and refreshes again.

@@ -1,4 +1,4 @@
-//! Going back to single events: they are not committed, so the queue still has them.
+//! Applies the events of a segment one by one. They are not committed, so the queue still has them.
 //!
 //! Two findings need it. A document whose watermark lies within a segment had the first part of it
 //! applied: the rest is folded anew. And a segment that MongoDB refuses has a guilty event somewhere: its

@@ -1,4 +1,4 @@
-//! One attempt at writing a batch.
+//! Tries once to write a batch.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! Bulk write commands: `insert`, `update` and `delete` with their statements, encoded as they are added.
+//! Encodes bulk write commands, `insert`, `update` and `delete`: each statement as it is added.
 
 use bson::spec::ElementType;
 

@@ -1,4 +1,4 @@
-//! From a batch's writes to `update` and `delete` commands, as bytes.
+//! Encodes a batch's writes as `update` and `delete` commands.
 //!
 //! Each statement is guarded by the document's watermark:
 //! `q: {_id: X, "_tidegate.<queue id>": {$not: {$gte: f}}}`. An upsert that the guard keeps from matching

@@ -1,4 +1,4 @@
-//! Appending events to their histories. `expiry.rs` has MongoDB remove old ones.
+//! Appends events to their histories. `expiry.rs` has MongoDB remove old ones.
 
 use std::collections::BTreeMap;
 

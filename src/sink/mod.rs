@@ -1,4 +1,4 @@
-//! The sink: MongoDB. One attempt at a time; who asks decides what an error means for its events.
+//! Writes to MongoDB, one attempt at a time. Who asks decides what an error means for its events.
 
 mod attempt;
 mod bulk_command;

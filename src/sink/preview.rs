@@ -1,4 +1,4 @@
-//! The commands that a change becomes by itself, for people to read.
+//! Shows the commands that a change becomes by itself, for people to read.
 
 use bson::Document;
 

@@ -1,4 +1,4 @@
-//! From a command's reply to a verdict on each of its writes.
+//! Makes a verdict on each write of a command's reply.
 //!
 //! A reply with `ok: 1` may still hold refused statements and a write concern that was not met; the
 //! driver turns neither into an error for commands that are run raw.

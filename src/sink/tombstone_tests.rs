@@ -1,4 +1,4 @@
-//! A write that arrives late, against a real server.
+//! Tests a write that arrives late, against a real server.
 
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;

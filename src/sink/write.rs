@@ -1,4 +1,4 @@
-//! What a lane hands to the sink: a segment, the entity it is for, and the duty to settle its events.
+//! Defines what a lane hands to the sink: a segment, its entity, and the duty to settle its events.
 
 use parking_lot::Mutex;
 use tokio::time::Instant;

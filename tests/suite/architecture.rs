@@ -192,6 +192,21 @@ fn pages_name_what_is_there() {
     assert!(wrong.is_empty(), "the pages name what is not there:\n{}", wrong.join("\n"));
 }
 
+#[test]
+fn every_file_begins_with_its_job() {
+    let mut wrong = Vec::new();
+    for path in rust_files("src").into_iter().chain(rust_files("tests")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let first = text.lines().next().unwrap_or_default();
+        let job = first.strip_prefix("//! ").unwrap_or_default();
+        let is_sentence = job.ends_with(['.', '>']) || job.contains(". ");
+        if !is_sentence || !job.starts_with(char::is_uppercase) {
+            wrong.push(format!("{}: {first}", path.strip_prefix(ROOT).unwrap().display()));
+        }
+    }
+    assert!(wrong.is_empty(), "the first line is not a sentence that tells the job:\n{}", wrong.join("\n"));
+}
+
 fn page() -> String {
     fs::read_to_string(Path::new(ROOT).join("docs/architecture.md")).unwrap()
 }
@@ -254,25 +269,31 @@ fn modules() -> BTreeSet<String> {
 fn files() -> Vec<SourceFile> {
     let src = Path::new(ROOT).join("src");
     let mut files = Vec::new();
-    let mut folders = vec![src.clone()];
+    for path in rust_files("src") {
+        let name = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        let is_test = name.ends_with("tests.rs") || name.starts_with("sink/law/");
+        if !is_test && name != "lib.rs" && name != "main.rs" {
+            let module = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
+            let text = code(&fs::read_to_string(&path).unwrap());
+            files.push(SourceFile { path: name, module, text });
+        }
+    }
+    files
+}
+
+fn rust_files(below: &str) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![Path::new(ROOT).join(below)]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                if !path.ends_with("sink/law") {
-                    folders.push(path);
-                }
-                continue;
-            }
-            let name = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
-            let is_code = name.ends_with(".rs") && !name.ends_with("tests.rs");
-            if is_code && name != "lib.rs" && name != "main.rs" {
-                let module = name.split('/').next().unwrap().trim_end_matches(".rs").to_owned();
-                let text = code(&fs::read_to_string(&path).unwrap());
-                files.push(SourceFile { path: name, module, text });
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
             }
         }
     }
+    files.sort();
     files
 }
 

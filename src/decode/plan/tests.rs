@@ -1,4 +1,4 @@
-//! Plans against the general way: whatever the routes, and whatever comes, an event means the same by both.
+//! Tests that plans and the general way agree, whatever the routes and whatever comes.
 
 use super::Plans;
 use crate::config::Config;

@@ -1,5 +1,6 @@
-//! The law of coalescing, held against a real server: for any document to start with, the segments written
-//! in order leave the same document as the changes applied one by one, and the same changes are refused.
+//! Holds coalescing to its law, against a real server.
+//! For any document to start with, the segments written in order leave the same document as the changes applied one by
+//! one, and the same changes are refused.
 //!
 //! `LAW_CASES` says how many sequences of changes are tried, `LAW_SEED` which ones. Numbers compare by
 //! value and kind; whether an integer takes 32 or 64 bits may differ where a sum passed 32 bits on the way.
