@@ -16,24 +16,24 @@ mod paths;
 mod plan;
 mod refused_entity;
 mod route;
+mod rules;
 mod source;
 mod surrogates;
 mod trace;
 mod transcode;
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bson::spec::ElementType;
 
 use self::extract::Extracted;
 use self::merge::merge;
-use self::native::Native;
 use self::ops::Ops;
-use self::paths::Paths;
 use self::plan::Plans;
 use self::route::{Match, Route, skipped};
-use self::trace::TracePaths;
+pub use self::rules::Rules;
+use self::rules::SingleDecoders;
 use crate::change::{Change, Collections, Effect, EntityRef, FieldOps, MAX_UPDATE};
 use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
@@ -48,82 +48,6 @@ pub fn check_literal(literal: &toml::Value, to: Option<config::Conversion>) -> R
     let value = convert::literal(literal)?;
     let converted = to.map(|to| convert::convert(value.get(), to));
     converted.transpose().map(drop).map_err(|fault| fault.to_string())
-}
-
-/// What a configuration says of events, compiled once and shared by its decoders.
-#[derive(Debug)]
-pub struct Rules {
-    collections: Collections,
-    paths: Paths,
-    routes: Vec<Route>,
-    native: Option<Native>,
-    /// The routes, each with its own rules for what it reads.
-    single: Vec<SingleRoute>,
-    traces: TracePaths,
-    /// The route that skips what is empty.
-    skips_empty: Option<usize>,
-}
-
-impl Rules {
-    /// Compiles the routes and the native format of a checked configuration.
-    #[must_use]
-    pub fn new(config: &Config, collections: Collections) -> Arc<Self> {
-        let single = config.routes.iter().map(|route| SingleRoute {
-            config: route.clone(),
-            probe: OnceLock::new(),
-            whole: OnceLock::new(),
-        });
-        Arc::new(Rules {
-            single: single.collect(),
-            traces: TracePaths::new(config),
-            ..Self::compiled(config, collections)
-        })
-    }
-
-    fn compiled(config: &Config, collections: Collections) -> Self {
-        let mut paths = Paths::default();
-        let routes =
-            config.routes.iter().filter_map(|route| Route::new(route, &collections, &mut paths)).collect();
-        let allowed = &config.native.collections;
-        let native = (!allowed.is_empty()).then(|| Native::new(allowed));
-        Rules {
-            collections,
-            paths,
-            routes,
-            native,
-            single: Vec::new(),
-            traces: TracePaths::default(),
-            skips_empty: config.routes.iter().position(config::Route::skips_empty),
-        }
-    }
-}
-
-/// A route by itself, so that no other's rules reach its events. It is compiled when the first event asks for it.
-#[derive(Debug)]
-struct SingleRoute {
-    config: config::Route,
-    /// Tells whether an event is the route's, and reads nothing else.
-    probe: OnceLock<Arc<Rules>>,
-    whole: OnceLock<Arc<Rules>>,
-}
-
-impl SingleRoute {
-    fn decoders(&self, collections: &Collections) -> SingleDecoders {
-        let compile = |route: config::Route| {
-            let config = Config { routes: vec![route], ..Config::default() };
-            Arc::new(Rules::compiled(&config, collections.clone()))
-        };
-        let probe = self.probe.get_or_init(|| compile(self.config.without_effect()));
-        let whole = self.whole.get_or_init(|| compile(self.config.clone()));
-        SingleDecoders { probe: Decoder::of(Arc::clone(probe)), whole: Decoder::of(Arc::clone(whole)) }
-    }
-}
-
-/// The decoders of a route by itself.
-#[derive(Debug)]
-struct SingleDecoders {
-    probe: Decoder,
-    whole: Decoder,
 }
 
 /// Turns events into changes. Keeps its buffers from event to event.
