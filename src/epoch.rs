@@ -36,6 +36,6 @@ pub struct Identity {
 pub struct Drawn {
     /// Its number.
     pub epoch: i64,
-    /// Of a stream, the least generation that it may be of: its ids are its own, and may be below those of a former one.
+    /// The least generation that a stream may be of. Its ids are its own, and may be below those of a former stream.
     pub generation: i64,
 }

@@ -1,7 +1,7 @@
 //! Estimates from how a queue grew when events without a time of their own came into being.
 //!
 //! Now and then the queue's tail is looked at. An event whose offset lies between the tails of two looks
-//! was pushed between them; where exactly is interpolated. Pure: time is passed in, never read.
+//! was pushed between them; its time is interpolated. Time is passed in, never read.
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! Assigns queues to instances by a pure function, so that instances that see the same peers agree without a word.
 //!
-//! Instances need not have the same queues, as in a roll-out that adds one, and each sees the members of its own queues
+//! Instances need not have the same queues, as in a roll-out that adds one. Each sees the members of its own queues
 //! only. So a queue's instance is worked out from what all of that queue's instances see, and from nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +11,8 @@ use sha1::{Digest, Sha1};
 /// known that could.
 ///
 /// Queues of the same instances are spread over them together: each of these instances has all of them, so all see the
-/// same. Of them, none gets more than one queue more than another. Of those that may still get one, the one is taken that
-/// rendezvous hashing ranks first, so that few queues move when an instance comes or goes.
+/// same. Of them, none gets more than one queue more than another. Of those that may still get one, the one is taken
+/// that rendezvous hashing ranks first, so that few queues move when an instance comes or goes.
 #[must_use]
 pub fn assign<'i>(queues: &[(&str, &'i BTreeSet<String>)]) -> Vec<Option<&'i str>> {
     let mut groups: BTreeMap<&'i BTreeSet<String>, Vec<usize>> = BTreeMap::new();

@@ -122,13 +122,14 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// An entity is durable up to `offset`: so many events more, the oldest of which took `latency`, where that is known.
+    /// Sends that an entity is durable up to `offset`: `events` more than before, the oldest of which took `latency`.
     pub fn durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
         let ms = latency.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX));
         self.send(Some(entity), offset, News::Durable { events, ms });
     }
 
-    /// Events are dead letters. What MongoDB says of them is left out: it quotes values, and not only the event's.
+    /// Sends that events are dead letters. What MongoDB says of them is left out: it quotes values, not only the
+    /// event's.
     pub fn dead(&self, letters: &[Dead<'_>]) {
         for Dead { offset, rejection, entity, .. } in letters {
             let refusal = PublishRefusal {

@@ -52,8 +52,8 @@ pub(super) fn kind_of(command: &str) -> Option<&'static str> {
     }
 }
 
-/// The calls in the source of scripts. A script's keys are those of the last line of a comment that has `KEYS`; where a
-/// script has names of its own for them, those of documents are `state` and `fill`.
+/// The calls in the source of scripts. A script's keys are those of the last line of a comment that has `KEYS`. A
+/// script may have names of its own for keys; those of documents are `state` and `fill`.
 pub(super) fn calls(source: &str) -> Vec<(Vec<String>, Call)> {
     let mut keys = Vec::new();
     let mut found = Vec::new();
@@ -131,9 +131,9 @@ fn arguments(text: &str) -> Vec<&str> {
     found
 }
 
-/// The script, with what `whole()` in it stands for: it ends there, with nothing written, if a key has another type
-/// than its commands want, or if the user may not do any of what it does: what it reads it may read after it has
-/// written, and may take a refusal for nothing there. Redis before 7.0 tells only the first.
+/// The script, with what `whole()` in it stands for. The script ends there, with nothing written, if a key has another
+/// type than its commands want, or if the user lacks a right for any of them. Rights to read count, too: a script may
+/// read after it has written, and take a refusal for an empty key. Redis before 7.0 tells types only.
 pub(super) fn whole(script: &str) -> String {
     let (mut kinds, mut checks) = (BTreeMap::new(), BTreeSet::new());
     for (_, call) in calls(script) {

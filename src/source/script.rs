@@ -26,9 +26,10 @@ pub(super) fn padded(offset: i64) -> String {
 /// An element is not the one that was there.
 pub(super) const FOREIGN: i64 = -2;
 
-/// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Answers -2 where elements
-/// that were read are gone or moved, so that numbers given out mean nothing any more; and then where the element is
-/// that was the head: its index, -1 where it is not among the first, -2 where it is not known.
+/// Takes a queue over, if nobody else owns it and its state is still what the caller saw.
+///
+/// Answers -2 where elements that were read are gone or moved, so that numbers given out mean nothing any more. Then
+/// the second value is where the former head is now: its index, -1 if it is not among the first, -2 if it is not known.
 ///
 /// KEYS queue owner base read head identity · ARGV epoch ttl-ms previous-epoch base read read-minus-base
 /// identity former-id former-epoch id
@@ -60,13 +61,14 @@ redis.call('HDEL', KEYS[6], 'new')
 redis.call('HSET', KEYS[6], 'id', ARGV[10], 'epoch', ARGV[1])
 return { moved and -2 or 1, place }";
 
-/// Whether the caller owns the queue and its head is the element that was there; sets `read` to the end of
-/// the elements that the `LRANGE` before it answered, if it answered any. Answers the length, and the bytes of
-/// the largest of some of the elements behind the window: every `stride`th from a random one on, the last, and
-/// no more than they tell in 1 MiB.
+/// Checks that the caller owns the queue, and that the head is the element that was there. Sets `read` to the end of
+/// the elements that the `LRANGE` before it answered, if it answered any.
 ///
-/// `read` must be exact: an offset that was never given out may, after Redis lost data, belong to another
-/// event than the one applied under it. So no more is asked for than is known to be there.
+/// Answers the length of the list, and how large elements behind the window are: the bytes of the largest one looked
+/// at. It looks at every `stride`th from a random one on and at the last, until it has looked at 1 MiB.
+///
+/// `read` must be exact. Once Redis has lost data, an offset that was never given out may belong to another event than
+/// the one applied under it. So no more is asked for than is known to be there.
 ///
 /// KEYS queue owner base read head · ARGV epoch ttl-ms base elements-needed read stride first-sample last-sample
 pub(super) const READ: &str = r"
@@ -208,10 +210,13 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
-/// Looks for the mark of a process that worked on what is unsettled, and takes that process for dead; the caller's own
-/// mark is none. Who is still heard of does not count, but may later: a dead process is heard of for a while. Answers
-/// how many processes died since the base was put where it is; where the part ends that the last of them worked on
-/// alone, if it did; and how many died over just that one event.
+/// Looks for the mark of a process that worked on what is unsettled, and takes that process for dead. The caller's own
+/// mark does not count. Nor does a process count that is still heard of; it may count later, since a dead process is
+/// heard of for a while.
+///
+/// Answers three values, all since the base was put where it is. First, how many processes died. Second, where the part
+/// ends that the last of them worked on, if it worked on a part. Third, how many died over that part while it was a
+/// single event.
 ///
 /// KEYS owner base tries instances · ARGV epoch ttl-ms process
 pub(super) const TRIES: &str = r"

@@ -154,12 +154,20 @@ return {
 pub(in crate::source) const ANOTHER: &str = "ANOTHERSTREAM";
 
 /// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Makes the group where there
-/// is none. Where it was moved, puts it back. Another stream in the place of the former is begun with, as the first one
-/// was; dead letters of the former lose their offsets' meaning, and are moved to their list. Its parked events get
-/// numbers below all that the new one can have: else what is new would pass for applied behind them. Answers 1 if the
-/// group was moved and 2 if it is another stream, where the group is, where it was found at first, base, read, the
-/// number of entries read, if that is known, and of those pending, the last of those fetched last, and the stream's
-/// generation.
+/// is none. Where it was moved, puts it back.
+///
+/// Another stream in the place of the former is begun with, as the first one was. Dead letters of the former are moved
+/// to their list, since their offsets mean nothing any more. Its parked events get numbers below all that the new one
+/// can have. Else what is new would pass for applied behind them.
+///
+/// Answers, in this order:
+///
+/// - 1 if the group was moved, 2 if it is another stream;
+/// - where the group is, and where it was found at first;
+/// - base and read;
+/// - the number of entries read, if it is known, and of those pending;
+/// - the last of the entries fetched last;
+/// - the stream's generation.
 ///
 /// KEYS queue owner base read stream identity dead dead-list parked · ARGV epoch ttl-ms previous-epoch base read group
 /// position first-base first-position identity former-id former-epoch id least-generation
@@ -286,9 +294,10 @@ for i = 6, #ARGV do redis.call('RPUSH', KEYS[3], ARGV[i]) end
 return 1"
 );
 
-/// Whether the caller owns the queue. Sets `read` to the end of a window that the caller is about to use. Answers how
-/// many entries are behind the group's position, how many are pending, and how many were ever added; and the bytes of
-/// the largest of the entries at or behind the ids given, or of as many of them as come to 1 MiB.
+/// Checks that the caller owns the queue. Sets `read` to the end of a window that the caller is about to use.
+///
+/// Answers how many entries are behind the group's position, how many are pending, and how many were ever added. Then
+/// how large entries are: the bytes of the largest at or behind the ids given, looking at no more than 1 MiB of them.
 ///
 /// Unlike a list's, `read` is known before the script is sent: the window is used only when the next one is fetched.
 ///
@@ -367,8 +376,8 @@ end
 return { 1, moved, depth(queue, group(queue, name)) }"
 );
 
-/// Looks at the queue. Where everything is settled, the number of entries read is the number of those added: if it is
-/// not, some were removed unread, or it was not known. Answers that, and the first entry behind `from`.
+/// Looks at the queue. Where everything is settled, as many entries must have been read as were added. If not, some
+/// were removed unread, or the number was not known. Answers that, and the first entry behind `from`.
 ///
 /// KEYS queue owner stream dead-list · ARGV epoch group from
 pub(super) const LOOK: &str = with_helpers!(
