@@ -1,4 +1,4 @@
-//! From an event's bytes to a change: extract the values that routes name, then map them.
+//! Makes a change of an event's bytes: extracts the values that routes name, then maps them.
 //!
 //! Everything in an event is untrusted. What cannot be applied is refused here with a reason; what
 //! passes can still be refused by MongoDB, never by tidegate later.
@@ -22,8 +22,8 @@ mod surrogates;
 mod trace;
 mod transcode;
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bson::spec::ElementType;
 

@@ -1,4 +1,4 @@
-//! The pending updates of a lane, found by entity and split off in the order of their oldest event.
+//! Holds the pending updates of a lane, found by entity and split off in the order of their oldest event.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

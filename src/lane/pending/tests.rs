@@ -1,4 +1,4 @@
-//! What is pending is split off whole, in order, and loses nothing.
+//! Tests that what is pending is split off whole and in order, and that nothing is lost.
 
 use super::*;
 use crate::buffer::Buffer;

@@ -1,4 +1,4 @@
-//! What waits keeps its order, and the queue keeps what is not parked.
+//! Tests that what waits keeps its order, and that the queue keeps what is not parked.
 
 use super::*;
 use crate::buffer::Buffer;
