@@ -9,13 +9,17 @@ use tokio::sync::Notify;
 use crate::config;
 use crate::metrics::{Metric, gauge};
 
-/// Counts events and bytes held in memory, and makes readers wait while there are too many.
+/// Counts events and bytes held in memory, and makes readers wait while there are too many. `/status` says the counts and
+/// their bounds.
+#[derive(serde::Serialize)]
 pub struct Buffer {
     max_events: AtomicU64,
     max_bytes: AtomicU64,
     events: AtomicU64,
     bytes: AtomicU64,
+    #[serde(skip)]
     changed: Notify,
+    #[serde(skip)]
     gauges: [Gauge; 2],
 }
 
@@ -69,17 +73,6 @@ impl Buffer {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// What `/status` says of it.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "events": self.events(),
-            "max_events": self.max_events,
-            "bytes": self.bytes(),
-            "max_bytes": self.max_bytes,
-        })
     }
 
     /// How many events fit, if another window may be read. Each queue may exceed the bounds by that window.

@@ -1,8 +1,11 @@
 //! Keeps the state of an instance, for people and probes. Changes of state are logged here, once each.
 
+#[cfg(test)]
+mod docs_tests;
 mod history;
 mod lane;
 mod queue;
+mod report;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -12,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::history::{History, Recent};
 pub use self::lane::{HeldBack, LaneStatus};
@@ -129,18 +132,6 @@ impl Status {
         self.history.lock().look(self.started.elapsed(), queues);
     }
 
-    /// What `/readyz` says.
-    #[must_use]
-    pub fn readiness(&self) -> Value {
-        json!({
-            "ready": self.is_ready(),
-            "stopping": self.is_stopping(),
-            "dependencies": { "redis": self.health.redis.to_json(), "mongodb": self.health.mongodb.to_json() },
-            "held_back": self.queues.iter().flat_map(|queue| queue.held_back_json()).collect::<Vec<_>>(),
-            "troubles": self.health.troubles.to_json(),
-        })
-    }
-
     /// What `/config` says: the configuration in effect, with secrets hidden.
     #[must_use]
     pub fn config_toml(&self) -> String {
@@ -150,36 +141,6 @@ impl Status {
     /// The configuration in effect is another one now.
     pub fn set_config(&self, config: &Config) {
         *self.config.lock() = shown(config);
-    }
-
-    /// What `/status` says; with the history, from look number `since` on, if one is given.
-    #[must_use]
-    pub fn to_json(&self, since: Option<u64>) -> Value {
-        let history = self.history.lock();
-        let recent: Vec<Recent> = (0..self.queues.len()).map(|queue| history.recent(queue)).collect();
-        let looks = since.map(|since| history.to_json(since));
-        drop(history);
-        let queues = self.queues.iter().zip(&recent);
-        let mut told = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "instance": self.instance,
-            "uptime_seconds": self.started.elapsed().as_secs(),
-            "ready": self.is_ready(),
-            "stopping": self.is_stopping(),
-            "summary": self.summary(&recent),
-            "dependencies": { "redis": self.health.redis.to_json(), "mongodb": self.health.mongodb.to_json() },
-            "troubles": self.health.troubles.to_json(),
-            "receipts_refused": *self.receipts_refused.lock(),
-            "buffer": self.buffer.to_json(),
-            "queues": queues.map(|(queue, recent)| queue.to_json(recent)).collect::<Vec<_>>(),
-            "latest_dead_letters": self.letters.to_json(),
-            "payloads_shown": self.show_payloads,
-            "config": self.config.lock().0,
-        });
-        if let Some(looks) = looks {
-            told["history"] = looks;
-        }
-        told
     }
 
     fn summary(&self, recent: &[Recent]) -> Summary {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-pub use self::recent::RecentDeadLetters;
+pub use self::recent::{RecentDeadLetter, RecentDeadLetters};
 use crate::change::EntityRef;
 use crate::trace::Traceparent;
 

@@ -1,14 +1,13 @@
 //! Keeps the latest dead letters for the status: a few, cut short. All of them are in Redis.
 
 use std::collections::VecDeque;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use super::Dead;
 use crate::format::cut;
-use crate::trace::Traceparent;
 
 /// Letters kept. With the bounds below, that is at most 50 KiB.
 const KEPT: usize = 20;
@@ -24,17 +23,27 @@ pub struct RecentDeadLetters {
     latest: Mutex<VecDeque<RecentDeadLetter>>,
 }
 
-#[derive(Debug)]
-struct RecentDeadLetter {
+/// A dead letter as `/status` says it.
+#[derive(Debug, Clone, Serialize)]
+pub struct RecentDeadLetter {
     queue: String,
-    offset: i64,
+    /// As text: it has more digits than a JavaScript number.
+    offset: String,
     class: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i32>,
     reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<String>,
-    traceparent: Option<Traceparent>,
-    at: SystemTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    at: String,
+    #[serde(rename = "seconds_ago", serialize_with = "seconds_since")]
     recorded: Instant,
+}
+
+fn seconds_since<S: Serializer>(recorded: &Instant, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(recorded.elapsed().as_secs())
 }
 
 impl RecentDeadLetters {
@@ -56,7 +65,7 @@ impl RecentDeadLetters {
             let reason = if self.with_events { &rejection.text } else { rejection.without_values() };
             latest.push_back(RecentDeadLetter {
                 queue: queue.to_owned(),
-                offset: *offset,
+                offset: offset.to_string(),
                 class: rejection.reason.label(),
                 code: rejection.code,
                 reason: cut(reason, REASON),
@@ -64,47 +73,23 @@ impl RecentDeadLetters {
                     // One byte more than is shown, so that the cut is seen.
                     cut(&String::from_utf8_lossy(&event[..event.len().min(EVENT + 1)]), EVENT)
                 }),
-                traceparent: *traceparent,
-                at: SystemTime::now(),
+                traceparent: traceparent.map(|trace| trace.as_str().to_owned()),
+                at: bson::DateTime::now().try_to_rfc3339_string().unwrap_or_default(),
                 recorded: Instant::now(),
             });
         }
     }
 
     /// How many of those kept were recorded within the last so many seconds.
-    /// What `/status` says of them.
     #[must_use]
     pub fn within(&self, seconds: u64) -> usize {
         self.latest.lock().iter().filter(|letter| letter.recorded.elapsed().as_secs() < seconds).count()
     }
 
-    /// The latest first.
-    /// What `/status` says of them.
+    /// All that are kept, the latest first.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let latest = self.latest.lock();
-        let shown = latest.iter().rev().map(|letter| {
-            let mut shown = json!({
-                "queue": letter.queue,
-                // As text: it has more digits than a JavaScript number.
-                "offset": letter.offset.to_string(),
-                "class": letter.class,
-                "reason": letter.reason,
-                "at": bson::DateTime::from_system_time(letter.at).try_to_rfc3339_string().unwrap_or_default(),
-                "seconds_ago": letter.recorded.elapsed().as_secs(),
-            });
-            if let Some(code) = letter.code {
-                shown["code"] = code.into();
-            }
-            if let Some(trace) = &letter.traceparent {
-                shown["traceparent"] = trace.as_str().into();
-            }
-            if let Some(event) = &letter.event {
-                shown["event"] = event.as_str().into();
-            }
-            shown
-        });
-        shown.collect()
+    pub fn latest(&self) -> Vec<RecentDeadLetter> {
+        self.latest.lock().iter().rev().cloned().collect()
     }
 }
 
@@ -112,7 +97,12 @@ impl RecentDeadLetters {
 mod tests {
     use super::*;
     use crate::dead_letter::{Reason, Rejection};
-    use crate::trace::TraceRef;
+    use crate::trace::{TraceRef, Traceparent};
+    use serde_json::{Value, json};
+
+    fn told(letters: &RecentDeadLetters) -> Value {
+        serde_json::to_value(letters.latest()).unwrap()
+    }
 
     fn unique() -> Rejection {
         let text = "a unique index refuses the document: E11000 dup key: { email: \"ann@example.org\" }";
@@ -129,7 +119,7 @@ mod tests {
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let traceparent = TraceRef::new(text.as_bytes()).map(Traceparent::from);
         letters.record("q", &[dead(0, b"", &unique()), Dead { traceparent, ..dead(1, b"", &unique()) }]);
-        let shown = letters.to_json();
+        let shown = told(&letters);
         assert_eq!((&shown[0]["traceparent"], shown[1].get("traceparent")), (&json!(text), None));
     }
 
@@ -138,14 +128,14 @@ mod tests {
         let event: &[u8] = br#"{"email":"ann@example.org"}"#;
         let hidden = RecentDeadLetters::new(false);
         hidden.record("q", &[dead(7 << 36, event, &unique())]);
-        let shown = hidden.to_json();
+        let shown = told(&hidden);
         assert!(!shown.to_string().contains("ann@"), "{shown}");
         assert_eq!(shown[0]["reason"], "a unique index refuses the document");
         assert_eq!((&shown[0]["code"], &shown[0]["offset"]), (&json!(11000), &json!("481036337152")));
         let open = RecentDeadLetters::new(true);
         open.record("q", &[dead(0, event, &unique())]);
-        assert_eq!(open.to_json()[0]["event"], r#"{"email":"ann@example.org"}"#);
-        assert!(open.to_json()[0]["reason"].as_str().unwrap().contains("ann@example.org"));
+        assert_eq!(told(&open)[0]["event"], r#"{"email":"ann@example.org"}"#);
+        assert!(told(&open)[0]["reason"].as_str().unwrap().contains("ann@example.org"));
     }
 
     #[test]
@@ -156,7 +146,7 @@ mod tests {
         let flood: Vec<_> = (0..5000).map(|n| dead(n, &event[..], &rejection)).collect();
         letters.record("q", &flood);
         letters.record("q", &flood[..1]);
-        let shown = letters.to_json();
+        let shown = told(&letters);
         let offsets: Vec<_> = shown.as_array().unwrap().iter().map(|l| l["offset"].clone()).collect();
         assert_eq!((offsets.len(), &offsets[..3]), (KEPT, &[json!("0"), json!("4999"), json!("4998")][..]));
         let size = shown.to_string().len();

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use metrics::Gauge;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::{Notify, watch};
 
+use super::seconds_since;
 use crate::format::cut;
 use crate::metrics::{Metric, gauge};
 
@@ -50,11 +51,24 @@ struct Observed {
     past: Option<Outage>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize)]
 struct Outage {
     error: String,
+    #[serde(rename = "ended_seconds_ago", serialize_with = "seconds_since")]
     ended: Instant,
-    lasted: Duration,
+    lasted_seconds: f64,
+}
+
+/// What `/status` says of a dependency.
+#[derive(Debug, Serialize)]
+pub struct DependencyReport {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    for_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_outage: Option<Outage>,
 }
 
 #[derive(Debug)]
@@ -125,11 +139,11 @@ impl Dependency {
             Availability::Up { .. } => return,
             Availability::Unknown => tracing::info!("{} is reached", self.name),
             Availability::Down { since, error, refused, .. } => {
-                let lasted = since.elapsed();
+                let lasted_seconds = since.elapsed().as_secs_f64();
                 let what = if *refused { "refuses no more, after" } else { "is back after" };
-                tracing::info!("{} {what} {:.1} s", self.name, lasted.as_secs_f64());
-                let error = error.clone();
-                known.past = Some(Outage { error, ended: Instant::now(), lasted });
+                tracing::info!("{} {what} {lasted_seconds:.1} s", self.name);
+                let error = cut(error, ERROR);
+                known.past = Some(Outage { error, ended: Instant::now(), lasted_seconds });
             }
         }
         known.state = Availability::Up { since: Instant::now() };
@@ -244,24 +258,16 @@ impl Dependency {
 
     /// What `/status` says of it.
     #[must_use]
-    pub fn to_json(&self) -> Value {
+    pub fn report(&self) -> DependencyReport {
         let known = self.state.lock();
-        let mut shown = match &known.state {
-            Availability::Unknown => json!({ "state": "unknown" }),
-            Availability::Up { since } => json!({ "state": "up", "for_seconds": since.elapsed().as_secs() }),
+        let (state, since, error) = match &known.state {
+            Availability::Unknown => ("unknown", None, None),
+            Availability::Up { since } => ("up", Some(since), None),
             Availability::Down { since, error, refuses, .. } => {
-                let error = cut(error, ERROR);
-                let state = if *refuses { "refuses" } else { "down" };
-                json!({ "state": state, "for_seconds": since.elapsed().as_secs(), "error": error })
+                (if *refuses { "refuses" } else { "down" }, Some(since), Some(cut(error, ERROR)))
             }
         };
-        if let Some(past) = &known.past {
-            shown["last_outage"] = json!({
-                "error": cut(&past.error, ERROR),
-                "ended_seconds_ago": past.ended.elapsed().as_secs(),
-                "lasted_seconds": past.lasted.as_secs_f64(),
-            });
-        }
-        shown
+        let for_seconds = since.map(|since| since.elapsed().as_secs());
+        DependencyReport { state, for_seconds, error, last_outage: known.past.clone() }
     }
 }

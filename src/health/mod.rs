@@ -5,9 +5,12 @@ mod dependency;
 mod trouble;
 
 use std::sync::Arc;
+use std::time::Instant;
 
-pub use self::dependency::{Dependency, DependencyState};
-pub use self::trouble::Troubles;
+use serde::Serializer;
+
+pub use self::dependency::{Dependency, DependencyReport, DependencyState};
+pub use self::trouble::{Trouble, Troubles};
 
 /// What an instance depends on, and what fails of its own tasks.
 #[derive(Debug)]
@@ -30,4 +33,9 @@ impl Health {
             troubles: Troubles::default(),
         })
     }
+}
+
+/// For a field that says how many seconds ago something was.
+fn seconds_since<S: Serializer>(since: &Instant, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(since.elapsed().as_secs())
 }

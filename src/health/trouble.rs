@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Instant;
 
-use crate::format::cut;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde::Serialize;
+
+use super::seconds_since;
+use crate::format::cut;
 
 /// Bytes of an error that are kept.
 const ERROR: usize = 500;
@@ -16,10 +18,13 @@ const ERROR: usize = 500;
 #[derive(Debug, Default)]
 pub struct Troubles(Mutex<BTreeMap<String, Trouble>>);
 
-#[derive(Debug)]
-struct Trouble {
-    since: Instant,
+/// A task that fails, and goes on failing until it works.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trouble {
+    task: String,
     error: String,
+    #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
+    since: Instant,
 }
 
 impl Troubles {
@@ -31,7 +36,7 @@ impl Troubles {
             Some(trouble) => trouble.error = error,
             None => {
                 tracing::warn!("{task} failed: {error}; trying again until it works");
-                all.insert(task.to_owned(), Trouble { since: Instant::now(), error });
+                all.insert(task.to_owned(), Trouble { task: task.to_owned(), error, since: Instant::now() });
             }
         }
     }
@@ -53,21 +58,13 @@ impl Troubles {
     #[must_use]
     pub fn worst(&self) -> Option<(usize, String, String)> {
         let all = self.0.lock();
-        let (task, trouble) = all.iter().min_by_key(|(_, trouble)| trouble.since)?;
-        Some((all.len(), task.clone(), trouble.error.clone()))
+        let worst = all.values().min_by_key(|trouble| trouble.since)?;
+        Some((all.len(), worst.task.clone(), worst.error.clone()))
     }
 
     /// What `/status` says of them.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let all = self.0.lock();
-        let told = all.iter().map(|(task, trouble)| {
-            json!({
-                "task": task,
-                "error": trouble.error,
-                "for_seconds": trouble.since.elapsed().as_secs(),
-            })
-        });
-        told.collect()
+    pub fn all(&self) -> Vec<Trouble> {
+        self.0.lock().values().cloned().collect()
     }
 }

@@ -99,7 +99,7 @@ async fn told(State(shared): State<HttpState>, RawQuery(query): RawQuery) -> Res
         let error = json!({ "error": "since must be a number, as history.next of an earlier answer" });
         return (StatusCode::BAD_REQUEST, Json(error)).into_response();
     };
-    Json(shared.status.to_json(since)).into_response()
+    Json(shared.status.report(since)).into_response()
 }
 
 async fn config(State(shared): State<HttpState>) -> String {

@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 /// Looks kept: two minutes.
 const KEPT: usize = 121;
 /// Looks that present rates and latencies are told from: ten seconds.
@@ -31,9 +29,9 @@ pub(super) struct Figures {
 
 /// One look at all queues.
 #[derive(Debug)]
-struct Look {
-    at: Duration,
-    figures: Vec<Figures>,
+pub(super) struct Look {
+    pub(super) at: Duration,
+    pub(super) figures: Vec<Figures>,
 }
 
 /// Looks, the oldest first. Pure: time is passed in, since the start of the instance.
@@ -101,26 +99,17 @@ impl History {
         }
     }
 
-    /// The looks from number `since` on, and the number of the next one. Whoever asks with that number again
-    /// misses none.
-    pub(super) fn to_json(&self, since: u64) -> Value {
+    /// The number of the next look. Whoever asks with that number again misses none.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The looks from number `since` on.
+    pub(super) fn since(&self, since: u64) -> impl Iterator<Item = &Look> {
         let first = self.next - self.looks.len() as u64;
         // A number from the future is one of another process: it gets everything.
         let since = if since > self.next { 0 } else { since };
-        let skip = usize::try_from(since.saturating_sub(first)).unwrap_or(usize::MAX);
-        let look = |look: &Look| {
-            let queue =
-                |f: &Figures| json!([f.arrived, f.received, f.settled, f.coalesced, f.depth, f.age_ms]);
-            json!({
-                "at": look.at.as_secs_f64(),
-                "queues": look.figures.iter().map(queue).collect::<Vec<_>>(),
-            })
-        };
-        json!({
-            "next": self.next,
-            "columns": ["arrived", "received", "settled", "coalesced", "depth", "age_ms"],
-            "looks": self.looks.iter().skip(skip).map(look).collect::<Vec<_>>(),
-        })
+        self.looks.iter().skip(usize::try_from(since.saturating_sub(first)).unwrap_or(usize::MAX))
     }
 }
 
@@ -196,12 +185,12 @@ mod tests {
 
     #[test]
     fn whoever_asks_on_misses_nothing_and_gets_nothing_twice() {
-        let looks = |history: &History, since| history.to_json(since)["looks"].as_array().unwrap().len();
+        let looks = |history: &History, since| history.since(since).count();
         let history = history(500);
-        assert_eq!(history.to_json(0)["next"], 500);
+        assert_eq!(history.next(), 500);
         assert_eq!((looks(&history, 0), looks(&history, 490), looks(&history, 500)), (KEPT, 10, 0));
         // A process that was started anew.
         assert_eq!(looks(&history, 501), KEPT);
-        assert_eq!(history.to_json(499)["looks"][0]["queues"][0][0], 99_800);
+        assert_eq!(history.since(499).next().unwrap().figures[0].arrived, 99_800);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 /// Documents of a collection that wait, since MongoDB refuses to write them for something else than their content.
 #[derive(Debug, Clone)]
@@ -22,22 +22,25 @@ pub struct HeldBack {
 }
 
 /// A lane's state, for people.
-#[derive(Debug)]
-pub struct LaneStatus(Mutex<Lane>);
-
-#[derive(Debug)]
-struct Lane {
-    doing: Doing,
-    since: Instant,
-    /// Documents with a pending update.
-    pending: usize,
-    /// Events in the batch on its way.
-    writing: u64,
+#[derive(Debug, Default)]
+pub struct LaneStatus {
+    lane: Mutex<Lane>,
     /// What waits for MongoDB to take it.
-    held_back: Vec<HeldBack>,
+    held_back: Mutex<Vec<HeldBack>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Lane {
+    doing: Doing,
+    #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
+    since: Instant,
+    /// Documents with a pending update.
+    pending_documents: usize,
+    /// Events in the batch on its way.
+    writing_events: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Doing {
     /// Nothing to do.
@@ -50,15 +53,13 @@ enum Doing {
     Retrying,
 }
 
-impl Default for LaneStatus {
+fn seconds_since<S: Serializer>(since: &Instant, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(since.elapsed().as_secs_f64())
+}
+
+impl Default for Lane {
     fn default() -> Self {
-        LaneStatus(Mutex::new(Lane {
-            doing: Doing::Idle,
-            since: Instant::now(),
-            pending: 0,
-            writing: 0,
-            held_back: Vec::new(),
-        }))
+        Lane { doing: Doing::Idle, since: Instant::now(), pending_documents: 0, writing_events: 0 }
     }
 }
 
@@ -74,54 +75,48 @@ impl Lane {
 impl LaneStatus {
     /// No batch is on its way, and so many documents are pending.
     pub fn holds(&self, pending: usize) {
-        let mut lane = self.0.lock();
+        let mut lane = self.lane.lock();
         lane.set(if pending == 0 { Doing::Idle } else { Doing::Gathering });
-        (lane.pending, lane.writing) = (pending, 0);
+        (lane.pending_documents, lane.writing_events) = (pending, 0);
     }
 
     /// A batch is on its way. `began`: it is another one than before.
     pub fn writes(&self, events: u64, pending: usize, began: bool) {
-        let mut lane = self.0.lock();
+        let mut lane = self.lane.lock();
         if began {
             lane.doing = Doing::Writing;
             lane.since = Instant::now();
         }
-        (lane.pending, lane.writing) = (pending, events);
+        (lane.pending_documents, lane.writing_events) = (pending, events);
     }
 
     /// An attempt at the batch failed, or went well after others had failed.
     pub fn attempted(&self, failed: bool) {
-        self.0.lock().set(if failed { Doing::Retrying } else { Doing::Writing });
+        self.lane.lock().set(if failed { Doing::Retrying } else { Doing::Writing });
     }
 
     /// Documents of these collections wait for MongoDB to take them.
     pub fn holds_back(&self, held_back: Vec<HeldBack>) {
-        self.0.lock().held_back = held_back;
+        *self.held_back.lock() = held_back;
     }
 
     /// The same, by collection.
     pub(super) fn held_back(&self) -> Vec<HeldBack> {
-        self.0.lock().held_back.clone()
+        self.held_back.lock().clone()
     }
 
     /// Whether a batch is on its way.
     pub(super) fn is_writing(&self) -> bool {
-        matches!(self.0.lock().doing, Doing::Writing | Doing::Retrying)
+        matches!(self.now().doing, Doing::Writing | Doing::Retrying)
     }
 
     /// For how long all attempts have failed, if the last one has.
     pub(super) fn retrying(&self) -> Option<Duration> {
-        let lane = self.0.lock();
+        let lane = self.now();
         (lane.doing == Doing::Retrying).then(|| lane.since.elapsed())
     }
 
-    pub(super) fn to_json(&self) -> Value {
-        let lane = self.0.lock();
-        json!({
-            "doing": lane.doing,
-            "for_seconds": lane.since.elapsed().as_secs_f64(),
-            "pending_documents": lane.pending,
-            "writing_events": lane.writing,
-        })
+    pub(super) fn now(&self) -> Lane {
+        *self.lane.lock()
     }
 }

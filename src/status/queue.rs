@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
-use serde_json::{Value, json};
 
 use super::history::{Figures, Recent};
 use super::lane::{HeldBack, LaneStatus};
 use super::summary::{self, QueueFacts};
 use crate::config::{self, Delivery, QueueKind};
-use crate::format::cut;
 use crate::metrics::{Metric, QueueMetrics};
 use crate::source::{Depth, Instances, Interference};
 
@@ -61,23 +59,23 @@ pub struct QueueStatus {
     /// Its lanes.
     pub lanes: Vec<LaneStatus>,
     pub(super) key: String,
-    kind: QueueKind,
+    pub(super) kind: QueueKind,
     pub(super) delivery: Delivery,
-    dead_list: String,
+    pub(super) dead_list: String,
     pub(super) metrics: Arc<QueueMetrics>,
     phase: Mutex<(Phase, Instant)>,
-    obstacle: Mutex<Option<Obstacle>>,
-    epoch: AtomicI64,
-    committed: AtomicI64,
-    last_commit: Mutex<Option<Instant>>,
+    pub(super) obstacle: Mutex<Option<Obstacle>>,
+    pub(super) epoch: AtomicI64,
+    pub(super) committed: AtomicI64,
+    pub(super) last_commit: Mutex<Option<Instant>>,
     pub(super) depth: AtomicU64,
-    dead_letters: AtomicU64,
+    pub(super) dead_letters: AtomicU64,
     oldest_age: Mutex<Duration>,
-    members: Mutex<Instances>,
+    pub(super) members: Mutex<Instances>,
     meddling: Mutex<Meddled>,
     /// The tail seen last under the present numbering.
     tail: Mutex<Option<i64>>,
-    arrived: AtomicU64,
+    pub(super) arrived: AtomicU64,
 }
 
 impl QueueStatus {
@@ -229,22 +227,8 @@ impl QueueStatus {
         self.held_back().map(|held| held.since.elapsed()).max().unwrap_or_default()
     }
 
-    /// What is held back, by collection, for people.
-    pub(super) fn held_back_json(&self) -> Vec<Value> {
-        let all = self.held_back_by_collection().into_values().map(|held| {
-            json!({
-                "queue": self.key,
-                "collection": &*held.collection,
-                "documents": held.documents,
-                "events": held.events,
-                "for_seconds": held.since.elapsed().as_secs(),
-                "error": cut(&held.error, 500),
-            })
-        });
-        all.collect()
-    }
-
-    fn held_back_by_collection(&self) -> BTreeMap<Arc<str>, HeldBack> {
+    /// What is held back, by collection.
+    pub(super) fn held_back_by_collection(&self) -> BTreeMap<Arc<str>, HeldBack> {
         let mut by_collection: BTreeMap<Arc<str>, HeldBack> = BTreeMap::new();
         for held in self.held_back() {
             match by_collection.entry(Arc::clone(&held.collection)) {
@@ -321,53 +305,5 @@ impl QueueStatus {
             retrying: self.lanes.iter().filter_map(LaneStatus::retrying).max(),
             held_back: self.held_back_by_collection().into_values().max_by_key(|held| held.documents),
         }
-    }
-
-    pub(super) fn to_json(&self, recent: &Recent) -> Value {
-        let (phase, since) = self.phase();
-        let metrics = &self.metrics;
-        let members = self.members.lock();
-        let rate = |events| recent.per_second(events);
-        let bounds = Metric::PersistLatency.bounds();
-        // JSON has no infinity; null is what is beyond all bounds.
-        let within = |share| recent.within(share, bounds).map(|seconds| json!({ "seconds": seconds }));
-        json!({
-            "key": self.key,
-            "kind": self.kind,
-            "delivery": self.delivery,
-            "phase": phase,
-            "phase_seconds": since.as_secs(),
-            "obstacle": self.obstacle.lock().as_ref().map(|obstacle| obstacle.text.clone()),
-            "epoch": self.epoch.load(Ordering::Relaxed),
-            "owner": members.holder,
-            "instances": members.instances,
-            "depth": self.depth.load(Ordering::Relaxed),
-            "oldest_age_seconds": self.oldest_age().as_secs_f64(),
-            "committed": self.committed.load(Ordering::Relaxed),
-            "last_commit_seconds_ago": self.last_commit.lock().map(|at| at.elapsed().as_secs_f64()),
-            "dead_letters": self.dead_letters.load(Ordering::Relaxed),
-            "dead_letter_list": self.dead_list,
-            "totals": {
-                "arrived": self.arrived.load(Ordering::Relaxed),
-                "received": metrics.received.total(),
-                "persisted": metrics.persisted_total(),
-                "coalesced": metrics.coalesced.total(),
-                "deduplicated": metrics.deduplicated.total(),
-                "dead_lettered": metrics.dead_lettered_total(),
-                "released": metrics.released.total(),
-                "foreign_pops": metrics.foreign_pops.total(),
-            },
-            "held": self.held(),
-            "held_back": self.held_back_json(),
-            "recent": {
-                "seconds": recent.seconds,
-                "arrived_per_second": rate(recent.arrived),
-                "received_per_second": rate(recent.received),
-                "settled_per_second": rate(recent.settled),
-                "events_per_write": recent.events_per_write(),
-                "durable_within": { "half": within(0.5), "p99": within(0.99), "all": within(1.0) },
-            },
-            "lanes": self.lanes.iter().map(LaneStatus::to_json).collect::<Vec<_>>(),
-        })
     }
 }

@@ -3,6 +3,9 @@
 use std::io::Write;
 use std::sync::Barrier;
 
+use serde::Serialize;
+use serde_json::json;
+
 use super::*;
 use crate::health::Dependency;
 use crate::source::Depth;
@@ -25,6 +28,11 @@ impl Write for Lines {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// What is told, as a program reads it.
+pub(super) fn as_json(told: &impl Serialize) -> Value {
+    serde_json::to_value(told).unwrap()
 }
 
 /// Where lines go, and what sends them there.
@@ -54,7 +62,7 @@ fn a_refusal_lasts_until_what_was_refused_is_taken() {
             redis.refuses("heartbeat", &"Redis refuses: READONLY");
             redis.down(&"connection reset");
             redis.up();
-            assert_eq!(redis.to_json()["state"], "refuses");
+            assert_eq!(as_json(&redis.report())["state"], "refuses");
             redis.takes("heartbeat");
             assert!(!redis.is_up());
         }
@@ -91,7 +99,7 @@ fn an_outage_is_two_lines_however_often_it_is_met() {
         for attempt in 0..5 {
             dependency.down(&format!("refused, attempt {attempt}"));
         }
-        assert_eq!(dependency.to_json()["error"], "refused, attempt 4");
+        assert_eq!(as_json(&dependency.report())["error"], "refused, attempt 4");
         dependency.up();
     });
     let text = lines.text();
@@ -140,14 +148,14 @@ fn an_outage_that_many_meet_at_once_is_told_once() {
 fn a_first_attempt_that_fails_is_an_outage() {
     let (lines, dispatch) = capture();
     let dependency = Dependency::new("redis");
-    assert_eq!(dependency.to_json()["state"], "unknown");
+    assert_eq!(as_json(&dependency.report())["state"], "unknown");
     tracing::dispatcher::with_default(&dispatch, || {
         dependency.down(&"refused");
         dependency.up();
     });
     assert_eq!(lines.text().lines().count(), 2, "{}", lines.text());
-    assert_eq!(dependency.to_json()["state"], "up");
-    assert_eq!(dependency.to_json()["last_outage"]["error"], "refused");
+    assert_eq!(as_json(&dependency.report())["state"], "up");
+    assert_eq!(as_json(&dependency.report())["last_outage"]["error"], "refused");
 }
 
 #[test]
@@ -160,7 +168,7 @@ fn an_instance_is_ready_while_its_dependencies_answer() {
     assert!(status.is_ready());
     status.health.mongodb.down(&"no");
     assert!(!status.is_ready());
-    assert_eq!(status.readiness()["dependencies"]["mongodb"]["error"], "no");
+    assert_eq!(as_json(&status.readiness())["dependencies"]["mongodb"]["error"], "no");
     status.health.mongodb.up();
     status.stopping();
     assert!(!status.is_ready());
@@ -189,11 +197,11 @@ fn what_people_read_is_what_prometheus_scrapes() {
             (Phase::Stopped, "stopped", 0),
         ] {
             queue.set_phase(phase);
-            assert_eq!(status.to_json(None)["queues"][0]["phase"], name);
+            assert_eq!(as_json(&status.report(None))["queues"][0]["phase"], name);
             let text = exporter.render();
             assert!(text.contains(&format!("tidegate_lease_held{{queue=\"edits\"}} {held}\n")), "{name}");
         }
-        let shown = &status.to_json(None)["queues"][0];
+        let shown = &as_json(&status.report(None))["queues"][0];
         assert_eq!(shown["epoch"], 3);
         assert_eq!(shown["depth"], 41);
         assert_eq!(shown["dead_letters"], 2);
@@ -241,7 +249,7 @@ fn figures_of_the_last_seconds_are_told() {
     counts.dead_lettered(crate::dead_letter::Reason::NoRoute, 2);
     counts.released.increment(5);
     status.look();
-    let told = status.to_json(Some(0));
+    let told = as_json(&status.report(Some(0)));
     let shown = &told["queues"][0];
     assert_eq!((&shown["totals"]["arrived"], &shown["held"]), (&json!(30), &json!(30)));
     assert_eq!(shown["recent"]["events_per_write"], 98.0 / 18.0);
@@ -249,13 +257,13 @@ fn figures_of_the_last_seconds_are_told() {
     assert_eq!((&within["half"]["seconds"], &within["all"]["seconds"]), (&json!(0.05), &json!(0.1)));
     assert_eq!(told["summary"]["text"], "Everything is durable within 100 ms.");
     assert_eq!(told["history"]["looks"][1]["queues"][0], json!([30, 100, 65, 80, 530, 0]));
-    assert_eq!(status.to_json(Some(1))["history"]["looks"].as_array().unwrap().len(), 1);
+    assert_eq!(as_json(&status.report(Some(1)))["history"]["looks"].as_array().unwrap().len(), 1);
 }
 
 #[test]
 fn a_lane_says_what_it_waits_for() {
     let lane = LaneStatus::default();
-    let doing = || lane.to_json()["doing"].as_str().unwrap().to_owned();
+    let doing = || as_json(&lane.now())["doing"].as_str().unwrap().to_owned();
     assert_eq!(doing(), "idle");
     lane.holds(3);
     assert_eq!(doing(), "gathering");
@@ -264,7 +272,7 @@ fn a_lane_says_what_it_waits_for() {
     // It goes on gathering meanwhile; that is no news of the batch.
     lane.writes(40, 2, false);
     assert_eq!((doing().as_str(), lane.retrying().is_some(), lane.is_writing()), ("retrying", true, true));
-    assert_eq!(lane.to_json()["writing_events"], 40);
+    assert_eq!(as_json(&lane.now())["writing_events"], 40);
     lane.attempted(false);
     assert_eq!((doing().as_str(), lane.retrying()), ("writing", None));
     lane.holds(0);
