@@ -4,32 +4,17 @@ use std::time::Duration;
 
 use crate::config;
 
-/// Which bound made a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// As many entities as a batch may have.
-    Ops,
-    /// As many bytes as a batch may have.
-    Bytes,
-    /// The oldest change has waited long enough.
-    Delay,
-    /// Everything is to be flushed: at the end, or before renumbering.
-    Drain,
-}
-
-impl Trigger {
-    /// All triggers.
-    pub const ALL: [Trigger; 4] = [Trigger::Ops, Trigger::Bytes, Trigger::Delay, Trigger::Drain];
-
-    /// The metric's label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Trigger::Ops => "ops",
-            Trigger::Bytes => "bytes",
-            Trigger::Delay => "delay",
-            Trigger::Drain => "drain",
-        }
+labelled! {
+    /// Which bound made a batch.
+    pub enum Trigger {
+        /// As many entities as a batch may have.
+        Ops => "ops",
+        /// As many bytes as a batch may have.
+        Bytes => "bytes",
+        /// The oldest change has waited long enough.
+        Delay => "delay",
+        /// Everything is to be flushed: at the end, or before renumbering.
+        Drain => "drain",
     }
 }
 

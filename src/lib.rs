@@ -30,6 +30,9 @@
 //! `docs/architecture.md` has the protocol and its reasons. Its code map says of every module what must hold, and what it
 //! may import. Its walk follows one event file by file.
 
+#[macro_use]
+mod labelled;
+
 pub mod app;
 pub mod batch;
 pub mod buffer;

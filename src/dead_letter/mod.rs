@@ -12,104 +12,52 @@ pub use self::recent::{RecentDeadLetter, RecentDeadLetters};
 use crate::change::EntityRef;
 use crate::trace::Traceparent;
 
-/// The closed set of reasons, as the metric's label; the dead letter itself carries a sentence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// Not valid UTF-8.
-    NotUtf8,
-    /// Not valid JSON.
-    NotJson,
-    /// JSON of another shape than an event has.
-    BadEvent,
-    /// Nested too deep.
-    TooDeep,
-    /// Larger than a document may be.
-    TooLarge,
-    /// The same key twice in one object.
-    DuplicateKey,
-    /// A key that is empty, contains NUL, starts with `$`, or contains `.` where it would become a path.
-    BadKey,
-    /// An integer beyond 64 bits, or an amount that is no number.
-    BadNumber,
-    /// No id.
-    MissingId,
-    /// An id that is neither text nor an integer.
-    BadId,
-    /// An attempt to write `_id` or the watermark.
-    ProtectedField,
-    /// A collection that is not configured.
-    UnknownCollection,
-    /// No route matches.
-    NoRoute,
-    /// One event writes a path and its parent.
-    PathConflict,
-    /// MongoDB: the collection's validator refused the document.
-    Validation,
-    /// MongoDB: a unique index on another field than `_id`.
-    UniqueIndex,
-    /// MongoDB: the update does not fit the type of a field.
-    TypeMismatch,
-    /// MongoDB refused for another reason.
-    Refused,
-    /// Process after process ended while it was being worked on.
-    Crash,
-    /// Another consumer of its stream held it while later ones took effect.
-    OutOfOrder,
-    /// None: a route skips the event. It makes no change, and no dead letter.
-    Skipped,
-}
-
-impl Reason {
-    /// All reasons for dead letters.
-    pub const ALL: [Reason; 20] = [
-        Reason::NotUtf8,
-        Reason::NotJson,
-        Reason::BadEvent,
-        Reason::TooDeep,
-        Reason::TooLarge,
-        Reason::DuplicateKey,
-        Reason::BadKey,
-        Reason::BadNumber,
-        Reason::MissingId,
-        Reason::BadId,
-        Reason::ProtectedField,
-        Reason::UnknownCollection,
-        Reason::NoRoute,
-        Reason::PathConflict,
-        Reason::Validation,
-        Reason::UniqueIndex,
-        Reason::TypeMismatch,
-        Reason::Refused,
-        Reason::Crash,
-        Reason::OutOfOrder,
-    ];
-
-    /// The metric's label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Reason::NotUtf8 => "not-utf8",
-            Reason::NotJson => "not-json",
-            Reason::BadEvent => "bad-event",
-            Reason::TooDeep => "too-deep",
-            Reason::TooLarge => "too-large",
-            Reason::DuplicateKey => "duplicate-key",
-            Reason::BadKey => "bad-key",
-            Reason::BadNumber => "bad-number",
-            Reason::MissingId => "missing-id",
-            Reason::BadId => "bad-id",
-            Reason::ProtectedField => "protected-field",
-            Reason::UnknownCollection => "unknown-collection",
-            Reason::NoRoute => "no-route",
-            Reason::PathConflict => "path-conflict",
-            Reason::Validation => "validation",
-            Reason::UniqueIndex => "unique-index",
-            Reason::TypeMismatch => "type-mismatch",
-            Reason::Refused => "refused",
-            Reason::Crash => "crash",
-            Reason::OutOfOrder => "out-of-order",
-            Reason::Skipped => "skipped",
-        }
+labelled! {
+    /// The closed set of reasons, as the metric's label; the dead letter itself carries a sentence.
+    pub enum Reason {
+        /// Not valid UTF-8.
+        NotUtf8 => "not-utf8",
+        /// Not valid JSON.
+        NotJson => "not-json",
+        /// JSON of another shape than an event has.
+        BadEvent => "bad-event",
+        /// Nested too deep.
+        TooDeep => "too-deep",
+        /// Larger than a document may be.
+        TooLarge => "too-large",
+        /// The same key twice in one object.
+        DuplicateKey => "duplicate-key",
+        /// A key that is empty, contains NUL, starts with `$`, or contains `.` where it would become a path.
+        BadKey => "bad-key",
+        /// An integer beyond 64 bits, or an amount that is no number.
+        BadNumber => "bad-number",
+        /// No id.
+        MissingId => "missing-id",
+        /// An id that is neither text nor an integer.
+        BadId => "bad-id",
+        /// An attempt to write `_id` or the watermark.
+        ProtectedField => "protected-field",
+        /// A collection that is not configured.
+        UnknownCollection => "unknown-collection",
+        /// No route matches.
+        NoRoute => "no-route",
+        /// One event writes a path and its parent.
+        PathConflict => "path-conflict",
+        /// MongoDB: the collection's validator refused the document.
+        Validation => "validation",
+        /// MongoDB: a unique index on another field than `_id`.
+        UniqueIndex => "unique-index",
+        /// MongoDB: the update does not fit the type of a field.
+        TypeMismatch => "type-mismatch",
+        /// MongoDB refused for another reason.
+        Refused => "refused",
+        /// Process after process ended while it was being worked on.
+        Crash => "crash",
+        /// Another consumer of its stream held it while later ones took effect.
+        OutOfOrder => "out-of-order",
+        ;
+        /// None: a route skips the event. It makes no change, and no dead letter.
+        Skipped => "skipped",
     }
 }
 

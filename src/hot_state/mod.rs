@@ -44,28 +44,14 @@ impl HotStates {
     }
 }
 
-/// What became of a hot state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refreshed {
-    /// It has the write.
-    Applied,
-    /// It had the write.
-    Skipped,
-    /// It is gone.
-    Deleted,
-}
-
-impl Refreshed {
-    /// All outcomes.
-    pub const ALL: [Refreshed; 3] = [Refreshed::Applied, Refreshed::Skipped, Refreshed::Deleted];
-
-    /// The metric's label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Refreshed::Applied => "applied",
-            Refreshed::Skipped => "skipped",
-            Refreshed::Deleted => "deleted",
-        }
+labelled! {
+    /// What became of a hot state.
+    pub enum Refreshed {
+        /// It has the write.
+        Applied => "applied",
+        /// It had the write.
+        Skipped => "skipped",
+        /// It is gone.
+        Deleted => "deleted",
     }
 }
