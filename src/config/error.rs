@@ -227,7 +227,8 @@ fn unknown(key: &KeyPath, field: &str, known: &[&str]) -> String {
     let above = KeyPath(key.0[..key.0.len().saturating_sub(1)].to_vec());
     let beside = nearest(field, known.iter().copied()).map(|name| above.join(name).to_string());
     // A known key in the wrong table, or written with the wrong separator.
-    let elsewhere = || KEYS.iter().map(|(name, _)| *name).find(|name| name.rsplit('.').next() == Some(field));
+    let elsewhere =
+        || KEYS.iter().map(|(name, _)| name.as_str()).find(|name| name.rsplit('.').next() == Some(field));
     // A dotted field that is not in quotes is a table to TOML.
     if let [routes, _, set, field_above, _] = key.0.as_slice()
         && beside.is_none()
@@ -253,7 +254,7 @@ fn unknown(key: &KeyPath, field: &str, known: &[&str]) -> String {
 
 /// The known dotted key that is nearest to `key`, if one is near.
 pub(super) fn nearest_key(key: &str) -> Option<&'static str> {
-    nearest(key, KEYS.iter().map(|(name, _)| *name))
+    nearest(key, KEYS.iter().map(|(name, _)| name.as_str()))
 }
 
 /// The nearest of `known`, if at most a third of `word` has to change.

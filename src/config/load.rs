@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
@@ -31,41 +32,32 @@ pub(super) enum Form {
     Toml,
 }
 
-/// Every key that can be set from the environment or by a flag.
-pub(super) const KEYS: [(&str, Form); 32] = [
-    ("redis.url", Form::Text),
-    ("redis.url_file", Form::Text),
-    ("redis.sentinels", Form::Toml),
-    ("redis.sentinel_primary", Form::Text),
-    ("redis.timeout", Form::Text),
-    ("mongodb.uri", Form::Text),
-    ("mongodb.uri_file", Form::Text),
-    ("mongodb.database", Form::Text),
-    ("mongodb.write_concern", Form::Text),
-    ("mongodb.timeout", Form::Text),
-    ("queues", Form::Toml),
-    ("batch.max_ops", Form::Number),
-    ("batch.max_bytes", Form::Text),
-    ("batch.max_delay", Form::Text),
-    ("batch.backlog_delay", Form::Text),
-    ("buffer.max_bytes", Form::Text),
-    ("buffer.max_events", Form::Number),
-    ("lanes.count", Form::Number),
-    ("native.collections", Form::Toml),
-    ("routes", Form::Toml),
-    ("tombstones.ttl", Form::Text),
-    ("dead_letter.suffix", Form::Text),
-    ("dead_letter.patience", Form::Text),
-    ("receipts.enabled", Form::Bool),
-    ("receipts.channel", Form::Text),
-    ("receipts.dead_channel", Form::Text),
-    ("lease.ttl", Form::Text),
-    ("http.listen", Form::Text),
-    ("http.show_payloads", Form::Bool),
-    ("log.level", Form::Text),
-    ("log.format", Form::Text),
-    ("shutdown.deadline", Form::Text),
-];
+/// Every key that can be set from the environment or by a flag, in the order of the types. Its text is read as its default
+/// is written.
+pub(super) static KEYS: LazyLock<Vec<(String, Form)>> = LazyLock::new(|| {
+    let mut config = Config::default();
+    // TOML has nothing for what is not there.
+    (config.redis.url_file, config.mongodb.uri_file) = (Some(PathBuf::new()), Some(PathBuf::new()));
+    let form = |value: &toml::Value| match value {
+        toml::Value::Integer(_) => Form::Number,
+        toml::Value::Boolean(_) => Form::Bool,
+        toml::Value::Array(_) | toml::Value::Table(_) => Form::Toml,
+        _ => Form::Text,
+    };
+    values(&config).into_iter().map(|(key, value)| (key, form(&value))).collect()
+});
+
+/// The keys of a configuration that have a value, and their values; secrets are hidden.
+pub(super) fn values(config: &Config) -> Vec<(String, toml::Value)> {
+    let sections = toml::Table::try_from(config).unwrap_or_default();
+    let values = sections.into_iter().flat_map(|(section, value)| match value {
+        toml::Value::Table(keys) => {
+            keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)).collect()
+        }
+        value => vec![(section, value)],
+    });
+    values.collect()
+}
 
 impl Config {
     /// Loads and checks the configuration: defaults, `file`, the environment's `TIDEGATE_` variables
@@ -183,10 +175,10 @@ fn flag(key: &str, value: &str) -> Result<Layer, Problem> {
 
 /// One text value under a dotted key; `name` words a known key the way this origin writes it.
 fn layer(origin: String, key: &str, text: &str, name: impl Fn(&str) -> String) -> Result<Layer, Problem> {
-    let Some((_, form)) = KEYS.iter().find(|(known, _)| *known == key) else {
+    let Some((_, form)) = KEYS.iter().find(|(known, _)| known == key) else {
         let suggestion = nearest_key(key).or_else(|| {
             // A table where one of its keys is needed.
-            KEYS.iter().map(|(known, _)| *known).find(|known| known.split('.').next() == Some(key))
+            KEYS.iter().map(|(known, _)| known.as_str()).find(|known| known.split('.').next() == Some(key))
         });
         let key = KeyPath::from(key);
         let message = match suggestion {

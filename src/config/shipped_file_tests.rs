@@ -1,5 +1,7 @@
 //! Tests that the shipped `config.toml` shows every key, with its default value.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 const SHIPPED: &str = include_str!("../../config.toml");
@@ -70,7 +72,7 @@ fn it_maps_the_usual_events() {
 
 #[test]
 fn it_shows_every_key() {
-    for (key, _) in load::KEYS {
+    for (key, _) in load::KEYS.iter() {
         match key.split_once('.') {
             Some((name, key)) => assert!(shows(&section(name), key), "[{name}] {key}"),
             None => assert!(SHIPPED.contains(&format!("[[{key}]]")), "{key}"),
