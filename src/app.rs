@@ -47,7 +47,7 @@ pub async fn run(
         .map(|queue| Arc::new(QueueMetrics::new(&queue.key, collections.names())))
         .collect();
     queue_metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
-    let receipt_metrics = ReceiptMetrics::default();
+    let receipt_metrics = ReceiptMetrics::new();
     let buffer = Buffer::new(&config.buffer);
     let peers = Peers::new(owned_queues(&config), config.lease.ttl);
     let peers = Arc::new(peers.with_rights(rights(&config)));

@@ -10,7 +10,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use parking_lot::RwLock;
 
 use super::list::{Metric, MetricKind};
-use super::{QueueMetrics, process};
+use super::workarounds::render_process;
+use super::{QueueMetrics, gauge};
 
 /// Renders all metrics.
 #[derive(Clone)]
@@ -31,14 +32,15 @@ pub(crate) fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
     let recorder = builder.build_recorder();
     for metric in Metric::ALL {
         let spec = metric.spec();
+        let (name, help) = (spec.name.into(), spec.help.into());
         match spec.kind {
-            MetricKind::Counter => recorder.describe_counter(spec.name.into(), spec.unit, spec.help.into()),
-            MetricKind::Gauge => recorder.describe_gauge(spec.name.into(), spec.unit, spec.help.into()),
-            MetricKind::Histogram(_) => {
-                recorder.describe_histogram(spec.name.into(), spec.unit, spec.help.into())
-            }
+            MetricKind::Counter => recorder.describe_counter(name, None, help),
+            MetricKind::Gauge => recorder.describe_gauge(name, None, help),
+            MetricKind::Histogram(_) => recorder.describe_histogram(name, None, help),
         }
     }
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    metrics::with_local_recorder(&recorder, || gauge(Metric::BuildInfo, &version).set(1.0));
     let handle = recorder.handle();
     let exporter = Exporter { handle, queues: Arc::default() };
     Ok((recorder, exporter))
@@ -72,7 +74,7 @@ impl Exporter {
     #[must_use]
     pub fn render(&self) -> String {
         let mut out = self.handle.render();
-        process::render(&mut out);
+        render_process(&mut out);
         let spec = Metric::PersistLatency.spec();
         let queues = self.queues.read();
         if !queues.is_empty() {
@@ -104,7 +106,7 @@ mod tests {
             writes.writes(CollectionId(0), WriteOp::Update, 5);
             writes.write_duration(CollectionId(0), Duration::from_millis(3));
             crate::metrics::gauge(Metric::Up, &[("dependency", "redis")]).set(1.0);
-            let _receipts = crate::metrics::ReceiptMetrics::default();
+            let _receipts = crate::metrics::ReceiptMetrics::new();
             let _registered = crate::buffer::Buffer::new(&crate::config::Buffer::default());
             exporter.render()
         })

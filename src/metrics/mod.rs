@@ -8,12 +8,9 @@ mod dashboard_tests;
 mod docs_tests;
 mod exporter;
 mod list;
-mod process;
 #[cfg(test)]
 mod promtool;
-mod receipts;
-mod tally;
-mod weighted;
+mod workarounds;
 
 use std::time::Duration;
 
@@ -24,9 +21,8 @@ pub use self::exporter::Exporter;
 #[cfg(test)]
 pub(crate) use self::exporter::recorder;
 pub use self::list::{Metric, MetricKind, Spec};
-pub use self::receipts::ReceiptMetrics;
-pub use self::tally::Tally;
-use self::weighted::WeightedHistogram;
+pub use self::workarounds::Tally;
+use self::workarounds::WeightedHistogram;
 use crate::batch::Trigger;
 use crate::change::CollectionId;
 use crate::dead_letter::Reason;
@@ -50,7 +46,7 @@ fn counter(metric: Metric, labels: &[(&'static str, &str)]) -> Counter {
 
 /// A counter whose total this process can read, too.
 fn tally(metric: Metric, labels: &[(&'static str, &str)]) -> Tally {
-    Tally::new(counter(metric, labels))
+    counter(metric, labels).into()
 }
 
 /// A gauge, registered at 0.
@@ -62,91 +58,77 @@ fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
     with_recorder(|recorder| recorder.register_histogram(&key(metric, labels), &METADATA))
 }
 
-/// The metrics of one queue.
-pub struct QueueMetrics {
-    /// `queue_depth`
-    pub depth: Gauge,
-    /// `queue_oldest_age_seconds`
-    pub oldest_age: Gauge,
-    /// `dead_letters`
-    pub dead_letters: Gauge,
-    /// `held_back_documents`
-    pub held_back: Gauge,
-    /// `parked_events`
-    pub parked: Gauge,
-    /// `stream_lag`
-    pub stream_lag: Gauge,
-    /// `stream_pending`
-    pub stream_pending: Gauge,
-    /// `lease_held`
-    pub lease_held: Gauge,
-    /// `epoch`
-    pub epoch: Gauge,
-    /// `last_commit_timestamp_seconds`
-    pub last_commit: Gauge,
-    /// `events_received_total`
-    pub received: Tally,
-    /// `events_coalesced_total`
-    pub coalesced: Tally,
-    /// `events_deduplicated_total`
-    pub deduplicated: Tally,
-    /// `events_released_total`
-    pub released: Tally,
-    /// `events_skipped_total`
-    pub skipped: Counter,
-    /// `events_mended_total`
-    pub mended: Counter,
-    /// `takeovers_total`
-    pub takeovers: Counter,
-    /// `foreign_pops_total`
-    pub foreign_pops: Tally,
-    /// By collection.
-    persisted: RwLock<Vec<Tally>>,
-    dead_lettered: Vec<Tally>,
-    latency: WeightedHistogram,
-    queue: String,
+/// Makes a struct of handles, each registered for its metric under the struct's labels. What else it has comes after `and`.
+macro_rules! handles {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident($($arg:ident: $arg_type:ty),*) of $labels:expr => {
+            $($vis:vis $field:ident: $kind:ident $metric:ident,)*
+        } and {
+            $($(#[$and_meta:meta])* $and:ident: $and_type:ty = $value:expr,)*
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $name {
+            $(#[doc = stringify!($metric)] $vis $field: handles!(@ $kind),)*
+            $($(#[$and_meta])* $and: $and_type,)*
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+
+        impl $name {
+            /// Registers them.
+            #[must_use]
+            #[allow(clippy::new_without_default, reason = "registering is no default")]
+            pub fn new($($arg: $arg_type),*) -> Self {
+                $name { $($field: $kind(Metric::$metric, &$labels),)* $($and: $value,)* }
+            }
+        }
+    };
+    (@ gauge) => { Gauge };
+    (@ counter) => { Counter };
+    (@ tally) => { Tally };
+    (@ histogram) => { Histogram };
 }
 
-impl std::fmt::Debug for QueueMetrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueueMetrics").finish_non_exhaustive()
+handles! {
+    /// The metrics of one queue, whose events go to `collections`.
+    pub struct QueueMetrics(queue: &str, collections: &[String]) of [("queue", queue)] => {
+        pub depth: gauge QueueDepth,
+        pub oldest_age: gauge QueueOldestAge,
+        pub dead_letters: gauge DeadLetters,
+        pub held_back: gauge HeldBackDocuments,
+        pub parked: gauge ParkedEvents,
+        pub stream_lag: gauge StreamLag,
+        pub stream_pending: gauge StreamPending,
+        pub lease_held: gauge LeaseHeld,
+        pub epoch: gauge Epoch,
+        pub last_commit: gauge LastCommitTimestamp,
+        pub received: tally EventsReceived,
+        pub coalesced: tally EventsCoalesced,
+        pub deduplicated: tally EventsDeduplicated,
+        pub released: tally EventsReleased,
+        pub skipped: counter EventsSkipped,
+        pub mended: counter EventsMended,
+        pub takeovers: counter Takeovers,
+        pub foreign_pops: tally ForeignPops,
+    } and {
+        /// By collection.
+        persisted: RwLock<Vec<Tally>> =
+            collections.iter().map(|name| persisted(queue, name)).collect::<Vec<_>>().into(),
+        dead_lettered: [Tally; Reason::ALL.len()] = Reason::ALL.map(|reason| {
+            tally(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
+        }),
+        latency: WeightedHistogram = WeightedHistogram::new(Metric::PersistLatency.bounds()),
+        queue: String = queue.to_owned(),
     }
 }
 
 impl QueueMetrics {
-    /// Registers the metrics of a queue whose events go to `collections`.
-    #[must_use]
-    pub fn new(queue: &str, collections: &[String]) -> Self {
-        let labels = [("queue", queue)];
-        let dead_lettered = |reason: &Reason| {
-            tally(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
-        };
-        QueueMetrics {
-            depth: gauge(Metric::QueueDepth, &labels),
-            oldest_age: gauge(Metric::QueueOldestAge, &labels),
-            dead_letters: gauge(Metric::DeadLetters, &labels),
-            held_back: gauge(Metric::HeldBackDocuments, &labels),
-            parked: gauge(Metric::ParkedEvents, &labels),
-            stream_lag: gauge(Metric::StreamLag, &labels),
-            stream_pending: gauge(Metric::StreamPending, &labels),
-            lease_held: gauge(Metric::LeaseHeld, &labels),
-            epoch: gauge(Metric::Epoch, &labels),
-            last_commit: gauge(Metric::LastCommitTimestamp, &labels),
-            received: tally(Metric::EventsReceived, &labels),
-            coalesced: tally(Metric::EventsCoalesced, &labels),
-            deduplicated: tally(Metric::EventsDeduplicated, &labels),
-            released: tally(Metric::EventsReleased, &labels),
-            skipped: counter(Metric::EventsSkipped, &labels),
-            mended: counter(Metric::EventsMended, &labels),
-            takeovers: counter(Metric::Takeovers, &labels),
-            foreign_pops: tally(Metric::ForeignPops, &labels),
-            persisted: collections.iter().map(|name| persisted(queue, name)).collect::<Vec<_>>().into(),
-            dead_lettered: Reason::ALL.iter().map(dead_lettered).collect(),
-            latency: WeightedHistogram::new(Metric::PersistLatency.bounds()),
-            queue: queue.to_owned(),
-        }
-    }
-
     /// Registers the metrics of the collections that are new; the others have come in the same order before.
     pub fn extend(&self, collections: &[String]) {
         let mut counters = self.persisted.write();
@@ -201,36 +183,19 @@ fn persisted(queue: &str, collection: &str) -> Tally {
     tally(Metric::EventsPersisted, &[("queue", queue), ("collection", collection)])
 }
 
-/// What a statement does to its document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteOp {
-    /// A document that is new.
-    Insert,
-    /// Operations on fields.
-    Update,
-    /// A replacement.
-    Replace,
-    /// A deletion.
-    Delete,
-    /// Updates of a Yjs document merged into one; it settles no events.
-    Compact,
-}
-
-impl WriteOp {
-    /// All of them.
-    pub const ALL: [WriteOp; 5] =
-        [WriteOp::Insert, WriteOp::Update, WriteOp::Replace, WriteOp::Delete, WriteOp::Compact];
-
-    /// The metric's label value.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            WriteOp::Insert => "insert",
-            WriteOp::Update => "update",
-            WriteOp::Replace => "replace",
-            WriteOp::Delete => "delete",
-            WriteOp::Compact => "compact",
-        }
+labelled! {
+    /// What a statement does to its document.
+    pub enum WriteOp {
+        /// A document that is new.
+        Insert => "insert",
+        /// Operations on fields.
+        Update => "update",
+        /// A replacement.
+        Replace => "replace",
+        /// A deletion.
+        Delete => "delete",
+        /// Updates of a Yjs document merged into one; it settles no events.
+        Compact => "compact",
     }
 }
 
@@ -254,46 +219,36 @@ impl CollectionMetrics {
     }
 }
 
-/// The metrics of writing, for all queues together.
-pub struct WriteMetrics {
-    collections: RwLock<Vec<CollectionMetrics>>,
-    batches: [Counter; Trigger::ALL.len()],
-    batch_events: Histogram,
-    batch_bytes: Histogram,
-    retries_redis: Counter,
-    retries_mongodb: [Counter; Class::ALL.len()],
-    pending_entities: Gauge,
+handles! {
+    /// The metrics of writing to `collections`, for all queues together.
+    pub struct WriteMetrics(collections: &[String]) of [] => {
+        batch_events: histogram BatchSizeEvents,
+        batch_bytes: histogram BatchSizeBytes,
+        pending_entities: gauge PendingEntities,
+    } and {
+        collections: RwLock<Vec<CollectionMetrics>> =
+            collections.iter().map(|name| CollectionMetrics::new(name)).collect::<Vec<_>>().into(),
+        batches: [Counter; Trigger::ALL.len()] =
+            Trigger::ALL.map(|trigger| counter(Metric::Batches, &[("trigger", trigger.label())])),
+        retries_redis: Counter = retries("redis", Class::Transient),
+        retries_mongodb: [Counter; Class::ALL.len()] = Class::ALL.map(|class| retries("mongodb", class)),
+    }
 }
 
-impl std::fmt::Debug for WriteMetrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WriteMetrics").finish_non_exhaustive()
-    }
+handles! {
+    /// What became of receipts.
+    #[derive(Clone)]
+    pub struct ReceiptMetrics() of [] => {
+        pub published: counter ReceiptsPublished,
+        pub dropped: counter ReceiptsDropped,
+    } and {}
+}
+
+fn retries(dependency: &str, class: Class) -> Counter {
+    counter(Metric::Retries, &[("dependency", dependency), ("class", class.label())])
 }
 
 impl WriteMetrics {
-    /// Registers the metrics of writing to `collections`.
-    #[must_use]
-    pub fn new(collections: &[String]) -> Self {
-        gauge(Metric::BuildInfo, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
-        let retries = |dependency, class: Class| {
-            counter(Metric::Retries, &[("dependency", dependency), ("class", class.label())])
-        };
-        WriteMetrics {
-            collections: collections
-                .iter()
-                .map(|name| CollectionMetrics::new(name))
-                .collect::<Vec<_>>()
-                .into(),
-            batches: Trigger::ALL.map(|trigger| counter(Metric::Batches, &[("trigger", trigger.label())])),
-            batch_events: histogram(Metric::BatchSizeEvents, &[]),
-            batch_bytes: histogram(Metric::BatchSizeBytes, &[]),
-            retries_redis: retries("redis", Class::Transient),
-            retries_mongodb: Class::ALL.map(|class| retries("mongodb", class)),
-            pending_entities: gauge(Metric::PendingEntities, &[]),
-        }
-    }
-
     /// Registers the metrics of the collections that are new; the others have come in the same order before.
     pub fn extend(&self, collections: &[String]) {
         let mut metrics = self.collections.write();
