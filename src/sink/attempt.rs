@@ -40,7 +40,8 @@ impl Sink {
         if !ordered && self.may_insert {
             let may_make = |write: &&Write| !matches!(write.segment.update, Update::Delete);
             let first = writes.iter().take(SAMPLE).filter(may_make);
-            let sample = self.novelty.sample(writes.len(), first.map(|write| write.entity.get().collection));
+            let sample =
+                self.insert_rate.sample(writes.len(), first.map(|write| write.entity.get().collection));
             attempt.update(0..sample, &mut all).await;
             attempt.insert(&mut all).await;
         }
@@ -67,9 +68,9 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Inserts documents that are likely to be new. What is refused is as good as untried: the guarded update decides.
     async fn insert(&self, all: &mut [Verdict]) {
-        let novelty = &self.sink.novelty;
+        let insert_rate = &self.sink.insert_rate;
         let likely: Vec<_> = untried(all, 0..all.len())
-            .filter(|at| novelty.is_likely(self.writes[*at].entity.get().collection))
+            .filter(|at| insert_rate.is_likely(self.writes[*at].entity.get().collection))
             .collect();
         for command in self.encoder.inserts(likely.into_iter().map(|at| (at, &self.writes[at]))) {
             let (collection, places) = (command.collection, command.writes.clone());
@@ -81,7 +82,7 @@ impl Attempt<'_> {
             let told = verdicts.iter().filter(|verdict| {
                 !matches!(verdict, Verdict::Failed(_) | Verdict::Held(_) | Verdict::Untried)
             });
-            novelty.learn(collection, inserted, told.count());
+            insert_rate.learn(collection, inserted, told.count());
             for (at, verdict) in places.into_iter().zip(verdicts) {
                 if matches!(verdict, Verdict::Applied | Verdict::Failed(_)) {
                     all[at] = verdict;
@@ -159,8 +160,8 @@ impl Attempt<'_> {
         let verdicts = match sink.run_for_documents(body).await {
             Ok(reply) => {
                 // What was tried to be inserted before is known not to be new.
-                if command.kind == StatementKind::Update && !sink.novelty.is_likely(command.collection) {
-                    sink.novelty.learn(command.collection, made(&reply), command.writes.len());
+                if command.kind == StatementKind::Update && !sink.insert_rate.is_likely(command.collection) {
+                    sink.insert_rate.learn(command.collection, made(&reply), command.writes.len());
                 }
                 verdicts(&command, encoder.ordered, encoder.guard.is_some(), &reply)
             }

@@ -65,32 +65,29 @@ mod tests {
 
     #[test]
     fn what_was_new_lately_is_likely_to_be() {
-        let novelty = InsertRate::default();
-        assert!(!novelty.is_likely(C));
-        novelty.learn(C, 15, 15);
-        assert!(!novelty.is_likely(C), "15 are not enough");
-        novelty.learn(C, 1, 1);
-        assert!(novelty.is_likely(C));
-        assert!(!novelty.is_likely(CollectionId(4)));
-        novelty.learn(C, 1_000_000, 1_000_000);
-        novelty.learn(C, 0, 100);
-        assert!(
-            !novelty.is_likely(C),
-            "a hundred that were there are more than a tenth of what is remembered"
-        );
-        novelty.learn(C, 1_000, 1_000);
-        novelty.learn(C, 1_000, 1_000);
-        assert!(novelty.is_likely(C));
+        let rate = InsertRate::default();
+        assert!(!rate.is_likely(C));
+        rate.learn(C, 15, 15);
+        assert!(!rate.is_likely(C), "15 are not enough");
+        rate.learn(C, 1, 1);
+        assert!(rate.is_likely(C));
+        assert!(!rate.is_likely(CollectionId(4)));
+        rate.learn(C, 1_000_000, 1_000_000);
+        rate.learn(C, 0, 100);
+        assert!(!rate.is_likely(C), "a hundred that were there are more than a tenth of what is remembered");
+        rate.learn(C, 1_000, 1_000);
+        rate.learn(C, 1_000, 1_000);
+        assert!(rate.is_likely(C));
     }
 
     #[test]
     fn the_first_large_batch_is_sampled() {
-        let novelty = InsertRate::default();
-        let sample = |writes: usize| novelty.sample(writes, [C].into_iter());
+        let rate = InsertRate::default();
+        let sample = |writes: usize| rate.sample(writes, [C].into_iter());
         assert_eq!((sample(100), sample(1_000)), (0, SAMPLE));
         // Deletions tell nothing.
-        assert_eq!(novelty.sample(1_000, [].into_iter()), 0);
-        novelty.learn(C, 0, 32);
+        assert_eq!(rate.sample(1_000, [].into_iter()), 0);
+        rate.learn(C, 0, 32);
         assert_eq!(sample(1_000), 0);
     }
 }

@@ -73,7 +73,7 @@ pub struct Sink {
     read_concern: &'static str,
     timeout: Duration,
     tombstones: Tombstones,
-    novelty: InsertRate,
+    insert_rate: InsertRate,
     /// When something was last written to each collection.
     written: parking_lot::Mutex<HashMap<CollectionId, Instant>>,
     /// New documents may be inserted before it is known that they are new.
@@ -130,7 +130,7 @@ impl Sink {
         let mut sink = Sink {
             database,
             tombstones,
-            novelty: InsertRate::default(),
+            insert_rate: InsertRate::default(),
             written: parking_lot::Mutex::default(),
             may_insert: false,
             live,
