@@ -1,6 +1,7 @@
 //! Holds what an ownership of a queue shares among reader, lanes and committer, from takeover to end.
 
 mod claim;
+mod letters;
 mod parked;
 mod window_size;
 
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::claim::{Claim, Unconfirmed};
+pub(crate) use self::letters::Letters;
 pub use self::parked::Parked;
 pub use self::window_size::WindowSize;
 use crate::buffer::Buffer;
@@ -22,7 +24,6 @@ use crate::change::Entity;
 use crate::coalesce::Segment;
 use crate::commit::Tracker;
 use crate::config::Config;
-use crate::dead_letter::{Dead, render};
 use crate::health::Health;
 use crate::ledger::{Ledger, Outcome};
 use crate::live_settings::LiveSettings;
@@ -31,7 +32,7 @@ use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::receipts::{Receipts, Teller};
 use crate::sink::{Guard, Sink, Write};
-use crate::source::{DeadLetterRecord, Redis, Source, SourceError};
+use crate::source::{Redis, Source};
 use crate::status::{QueueStatus, Status};
 use crate::tail_clock::TailClock;
 use crate::trace::Traceparent;
@@ -84,6 +85,8 @@ pub struct Owned {
     pub status: Arc<QueueStatus>,
     /// Its receipts, if there are any.
     pub receipts: Option<Teller>,
+    /// Who is told of its dead letters.
+    pub(crate) letters: Arc<Letters>,
     /// How far it is settled.
     pub tracker: Mutex<Tracker>,
     /// Notified when something was settled or read.
@@ -155,13 +158,6 @@ impl Owned {
         }
     }
 
-    /// Tells of dead letters that are on record.
-    pub fn tell_dead(&self, letters: &[Dead<'_>]) {
-        if let Some(receipts) = &self.receipts {
-            receipts.dead(letters);
-        }
-    }
-
     fn log_traces(&self, write: &Write, now: bool) {
         let collection = self.mapping.collections.name(write.entity.get().collection);
         log_write(&self.key, collection, &write.segment, now);
@@ -188,28 +184,6 @@ impl Owned {
     pub(crate) fn oldest_age(&self, offset: i64) -> Option<Duration> {
         let ts = self.held_ts.lock().iter().flatten().min().copied();
         ts.and_then(age_by_clock).max(self.age(None, offset))
-    }
-
-    /// Records dead letters. Their events are settled only afterwards.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn bury(&self, letters: &[Dead<'_>]) -> Result<(), SourceError> {
-        let now = bson::DateTime::now();
-        let kept: Vec<DeadLetterRecord> = letters
-            .iter()
-            .map(|dead| {
-                let Dead { offset, rejection, traceparent, .. } = dead;
-                let traceparent = traceparent.map(tracing::field::display);
-                tracing::debug!(queue = self.key, offset, traceparent, reason = %rejection, "dead letter");
-                DeadLetterRecord { offset: *offset, json: render(dead, &self.key, now) }
-            })
-            .collect();
-        self.source.bury(&kept).await?;
-        self.shared.status.letters.record(&self.key, letters);
-        self.buried.lock().extend(kept.iter().map(|letter| letter.offset));
-        self.tell_dead(letters);
-        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::lane::Lane;
 use crate::ledger::Ledger;
 use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
-use crate::ownership::{Owned, Parked, Shared};
+use crate::ownership::{Letters, Owned, Parked, Shared};
 use crate::retry::Backoff;
 use crate::sink::Guard;
 use crate::source::{Rights, Source, SourceError, Waiter};
@@ -42,6 +42,8 @@ pub(super) struct Queue {
     pub(super) metrics: Arc<QueueMetrics>,
     pub(super) status: Arc<QueueStatus>,
     pub(super) keys: Keys,
+    /// Who is told of its dead letters.
+    pub(super) letters: Arc<Letters>,
     /// What it needs of Redis.
     rights: Rights,
     /// Redis refused that, as was found by asking. Else it refused what it was to do, though it grants all that can be asked.
@@ -71,6 +73,12 @@ pub async fn drain(
     let keys = Keys::new(&config.key, &shared.config.dead_letter.suffix);
     let (mapping, mapped) = (shared.live.mapping(), BTreeSet::new());
     let rights = Rights::of(&shared.config, &config, &keys);
+    let letters = Arc::new(Letters {
+        key: config.key.clone(),
+        ledger: Ledger::new(Arc::clone(&metrics), Arc::clone(&shared.buffer)),
+        recent: Arc::clone(&shared.status.letters),
+        receipts: shared.receipts.as_ref().map(|receipts| receipts.of_queue(&config.key)),
+    });
     let mut queue = Queue {
         at,
         config,
@@ -78,6 +86,7 @@ pub async fn drain(
         metrics,
         status,
         keys,
+        letters,
         rights,
         lacks_rights: false,
         got_on: false,
@@ -213,7 +222,8 @@ impl Queue {
             mapping: Arc::clone(&self.mapping),
             recovered: CancellationToken::new(),
             guard: (self.config.delivery == Delivery::ExactlyOnce).then(|| guard.clone()),
-            ledger: Ledger::new(Arc::clone(&self.metrics), Arc::clone(&self.shared.buffer)),
+            ledger: Arc::clone(&self.letters.ledger),
+            letters: Arc::clone(&self.letters),
             metrics: Arc::clone(&self.metrics),
             status: Arc::clone(&self.status),
             receipts: self.shared.receipts.as_ref().map(|receipts| receipts.of_queue(&self.config.key)),

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::dispatcher::Dispatcher;
 use super::pause::Pause;
+use super::recovery::Recovery;
 use crate::buffer::Reserved;
 use crate::ledger::Unsettled;
 use crate::ownership::Owned;
@@ -19,9 +20,9 @@ const BACKLOG: u64 = MAX_WINDOW as u64;
 
 /// Reads windows, and has them shared out.
 pub(super) struct Reader {
-    pub(super) queue: Arc<Owned>,
-    pub(super) stop: CancellationToken,
-    pub(super) dispatcher: Dispatcher,
+    queue: Arc<Owned>,
+    stop: CancellationToken,
+    dispatcher: Dispatcher,
     waiter: Waiter,
     /// What was read last and is to be shared out.
     held: Option<HeldWindow>,
@@ -66,8 +67,9 @@ impl Reader {
     /// The ownership has ended.
     pub(super) async fn run(mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
-        self.take_on_parked().await?;
-        self.recover().await?;
+        let mut recovery = Recovery::new(Arc::clone(&queue), self.stop.clone(), &mut self);
+        recovery.take_on_parked().await?;
+        recovery.recover().await?;
         if self.stop.is_cancelled() && queue.source.lease().is_some() {
             return Ok(());
         }
@@ -175,8 +177,24 @@ impl Reader {
         self.read - self.queue.tracker.lock().committed_events()
     }
 
+    /// Shares out a window at once.
+    pub(super) async fn share_out(&mut self, window: Window) -> Result<(), SourceError> {
+        self.hold(window);
+        self.release().await
+    }
+
+    /// Shares out events that are parked.
+    pub(super) async fn share_out_parked(&mut self, window: &Window) -> Result<(), SourceError> {
+        self.dispatcher.share_out_parked(window).await
+    }
+
+    /// Has the lanes settle all that was shared out.
+    pub(super) async fn flush(&self) -> Result<(), SourceError> {
+        self.dispatcher.flush().await
+    }
+
     /// Holds a window, to be shared out while the next one is on its way.
-    pub(super) fn hold(&mut self, window: Window) {
+    fn hold(&mut self, window: Window) {
         debug_assert!(self.held.is_none(), "a window is released before the next is held");
         let events = window.len() as u64;
         self.read += events;
@@ -187,7 +205,7 @@ impl Reader {
     }
 
     /// Shares out the window that is held.
-    pub(super) async fn release(&mut self) -> Result<(), SourceError> {
+    async fn release(&mut self) -> Result<(), SourceError> {
         let Some(HeldWindow { window, unsettled, _memory, behind, since }) = self.held.take() else {
             return Ok(());
         };

@@ -7,11 +7,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::death_mark::DeathMark;
 use super::reader::Reader;
-use crate::dead_letter::{Dead, Reason, Rejection, render_without_event};
-use crate::ledger::Outcome;
-use crate::ownership::WindowSize;
+use crate::ownership::{Owned, WindowSize};
 use crate::source::{Deaths, Lease, RecoveryPart, SourceError};
 use crate::status::Phase;
 
@@ -24,7 +24,19 @@ const PARKED_AT_ONCE: usize = 200;
 /// Events in a part.
 const PART: i64 = 1000;
 
-impl Reader {
+/// The recovery of one queue. What it reads, its reader shares out.
+pub(super) struct Recovery<'r> {
+    queue: Arc<Owned>,
+    stop: CancellationToken,
+    reader: &'r mut Reader,
+}
+
+impl<'r> Recovery<'r> {
+    /// A recovery that ends early with `stop`.
+    pub(super) fn new(queue: Arc<Owned>, stop: CancellationToken, reader: &'r mut Reader) -> Self {
+        Recovery { queue, stop, reader }
+    }
+
     /// Takes on what former owners parked. It is older than all that is in the queue.
     pub(super) async fn take_on_parked(&mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
@@ -33,7 +45,7 @@ impl Reader {
         for some in offsets.chunks(PARKED_AT_ONCE) {
             let window = lease.parked_events(some.to_vec()).await?;
             window.iter().for_each(|(offset, event)| queue.parked.add(offset, event.len()));
-            self.dispatcher.share_out_parked(&window).await?;
+            self.reader.share_out_parked(&window).await?;
         }
         if !offsets.is_empty() {
             tracing::info!(
@@ -90,7 +102,7 @@ impl Reader {
         let suspect_to = tries.suspect.unwrap_or(at);
         let first_end = queue.source.part_end(unsettled.clone(), 1).await?;
         if suspect_to == first_end && tries.alone >= WITNESSES {
-            self.set_aside(at..first_end).await?;
+            queue.set_aside(at..first_end).await?;
             at = first_end;
         }
         while at < unsettled.end && !self.stop.is_cancelled() {
@@ -99,24 +111,6 @@ impl Reader {
             self.settle(lease, at..end, Some(RecoveryPart { end, is_one })).await?;
             at = end;
         }
-        Ok(())
-    }
-
-    /// Makes a dead letter of the one event of a range, which has killed.
-    async fn set_aside(&mut self, range: Range<i64>) -> Result<(), SourceError> {
-        let queue = &self.queue;
-        let offset = range.end - 1;
-        let text = "process after process ended while it was being worked on";
-        let rejection = Rejection::new(Reason::Crash, text);
-        let letter = render_without_event(&rejection, offset, &queue.key, bson::DateTime::now());
-        queue.source.set_aside(range, &letter).await?;
-        // The event itself is read by nobody any more.
-        let dead = Dead { offset, event: b"", rejection: &rejection, traceparent: None, entity: None };
-        queue.shared.status.letters.record(&queue.key, &[dead]);
-        queue.tell_dead(&[dead]);
-        queue.ledger.receive(1).settle(Outcome::Dead(rejection.reason));
-        queue.tracker.lock().restart(offset + 1);
-        tracing::error!(queue = queue.key, offset, "an event was set aside as a dead letter: {text}");
         Ok(())
     }
 
@@ -139,17 +133,16 @@ impl Reader {
         let mut size = WindowSize::default();
         let mut cursor = range.start;
         while cursor < range.end {
-            let Some(room) = self.room().await? else { return Ok(()) };
+            let Some(room) = self.reader.room().await? else { return Ok(()) };
             mark.reading().await?;
             let window = self.queue.source.reread(cursor..range.end, size.events().min(room)).await?;
             // Offsets of a stream have gaps.
             cursor = if window.is_empty() { range.end } else { window.end() };
             size.saw(&window);
-            self.hold(window);
-            self.release().await?;
+            self.reader.share_out(window).await?;
             mark.given();
         }
-        self.dispatcher.flush().await?;
+        self.reader.flush().await?;
         loop {
             let committed = self.queue.committed.notified();
             // The lanes' end settles what can be settled.

@@ -201,7 +201,7 @@ impl Queue {
             // Shorter than its name says, so that by then another one has taken the queue.
             ttl: self.shared.config.lease.ttl * 7 / 8,
             metrics: Arc::clone(&self.metrics),
-            letters: Arc::clone(&self.shared.status.letters),
+            letters: Arc::clone(&self.letters) as _,
         })
         .await?;
         let is_news = interference.is_none_or(|interference| self.tell_interference(interference));

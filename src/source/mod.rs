@@ -46,6 +46,7 @@ pub use self::window::{Depth, MAX_WINDOW, QueueLook, Window};
 use crate::buffer::Buffer;
 use crate::commit::Checkpoint;
 use crate::config::Keys;
+use crate::dead_letter::Dead;
 use crate::epoch::{epoch_of, first_offset, is_used_up};
 use crate::health::Health;
 
@@ -56,6 +57,12 @@ pub struct DeadLetterRecord {
     pub offset: i64,
     /// The JSON object for the dead-letter list.
     pub json: String,
+}
+
+/// Who is told of dead letters that are on record in Redis, and whose events nobody else has read.
+pub(crate) trait Recorded: std::fmt::Debug + Send + Sync {
+    /// Tells of them, and takes account of their events.
+    fn recorded_unread(&self, letters: &[Dead<'_>]);
 }
 
 /// A queue, read in the way that its kind and delivery ask for.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
-use super::Source;
 use super::connect::Redis;
 use super::error::SourceError;
 use super::identity::KnownQueue;
@@ -13,8 +12,8 @@ use super::list::List;
 use super::meddling::Interference;
 use super::state::QueueState;
 use super::stream::Stream;
+use super::{Recorded, Source};
 use crate::config::{self, Keys, QueueKind};
-use crate::dead_letter::RecentDeadLetters;
 use crate::epoch::Drawn;
 use crate::metrics::QueueMetrics;
 
@@ -41,9 +40,9 @@ pub(crate) struct TakeoverRequest<'q> {
     pub(crate) previous: Option<i64>,
     /// How long the lease lasts.
     pub(crate) ttl: Duration,
-    /// Who is told of what other clients do to it, and of dead letters that nobody else sees.
+    /// Where it is counted what other clients do to it.
     pub(crate) metrics: Arc<QueueMetrics>,
-    pub(crate) letters: Arc<RecentDeadLetters>,
+    pub(crate) letters: Arc<dyn Recorded>,
 }
 
 impl TakeoverRequest<'_> {

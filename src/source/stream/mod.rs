@@ -22,6 +22,7 @@ use self::id::EntryId;
 pub(crate) use self::id::ms_of;
 pub(super) use self::script::ANOTHER;
 use self::script::Acknowledge;
+use super::Recorded;
 use super::error::SourceError;
 use super::lease::{Lease, fenced};
 use super::lua::whole;
@@ -30,7 +31,6 @@ use super::window::{Depth, Window};
 use super::wire::Wire;
 use crate::config::Keys;
 use crate::config::Trim;
-use crate::dead_letter::RecentDeadLetters;
 use crate::metrics::QueueMetrics;
 
 /// A stream that this instance owns.
@@ -44,7 +44,7 @@ pub(super) struct Stream {
     acknowledge: Acknowledge,
     scripts: StreamScripts,
     metrics: Arc<QueueMetrics>,
-    letters: Arc<RecentDeadLetters>,
+    letters: Arc<dyn Recorded>,
     /// For entries.
     wire: Mutex<Wire>,
     reading: Mutex<Reading>,

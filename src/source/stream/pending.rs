@@ -51,7 +51,7 @@ impl Stream {
         call.key(&keys.queue).key(&keys.owner).key(&keys.dead_list).arg(self.lease.args());
         call.arg(&self.group).arg(self.acknowledge.how()).arg(id).arg(&refused.texts);
         self.lease.invoke(&call).await?;
-        self.account(&refused);
+        self.letters.recorded_unread(&refused.dead());
         Ok(())
     }
 
@@ -67,7 +67,7 @@ impl Stream {
         let entries = reading.misfits.len() as u64;
         let target = CommitTarget { position: Some(last), to: last, entries };
         self.settle(&mut commits, &target, &[], &refused.texts).await?;
-        self.account(&refused);
+        self.letters.recorded_unread(&refused.dead());
         (reading.past, reading.misfits) = (last, Entries::default());
         Ok(())
     }
@@ -79,16 +79,6 @@ impl Stream {
         refused.texts =
             refused.dead().iter().map(|dead| render(dead, &self.lease.keys().queue, now)).collect();
         refused
-    }
-
-    /// Such entries are read by nobody else, so they are accounted for here.
-    fn account(&self, refused: &Refused<'_>) {
-        let dead = refused.dead();
-        for Dead { rejection, .. } in &dead {
-            self.metrics.received.increment(1);
-            self.metrics.dead_lettered(rejection.reason, 1);
-        }
-        self.letters.record(&self.lease.keys().queue, &dead);
     }
 
     /// Where the first `events` events of a range end.
