@@ -22,7 +22,7 @@ use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
 use crate::retry::Backoff;
 use crate::retry::Class;
-use crate::sink::{self, Sink};
+use crate::sink::{self, Sink, SinkError};
 use crate::source::{Redis, Rights, SourceError, state};
 use crate::status::Status;
 
@@ -56,7 +56,7 @@ pub async fn run(
     let mut background = JoinSet::new();
     background.spawn(exporter.clone().upkeep());
     background.spawn(Arc::clone(&status).watch());
-    let redis = Redis::new(&config.redis)?;
+    let redis = Redis::new(&config.redis).map_err(ended)?;
     let asked = Asked::new(redis.clone(), &config);
     background.spawn(serve(listener, Arc::clone(&status), exporter, asked));
     let reloader = Reloader {
@@ -70,8 +70,8 @@ pub async fn run(
     background.spawn(reloader.run());
 
     let sink = tokio::select! {
-        sink = connect(&config, &live, &status.health, &metrics, &stop) => sink?,
-        error = look_at_queues(&redis, &config, &status) => return Err(error.into()),
+        sink = connect(&config, &live, &status.health, &metrics, &stop) => sink.map_err(ended)?,
+        error = look_at_queues(&redis, &config, &status) => return Err(ended(error)),
     };
     let Some(sink) = sink else { return Ok(()) };
     let (receipts, publisher) =
@@ -101,6 +101,32 @@ pub async fn run(
         let status = Arc::clone(&shared.status.queues[at]);
         queues.spawn(drain(at, Arc::clone(&shared), metrics, status, stop.clone()));
     }
+    let fatal = until_drained(queues, &shared, &stop).await?;
+    told.cancel();
+    if let Some(publishing) = publishing {
+        // Receipts are notices; what Redis does not take now nobody waits for.
+        let _ = tokio::time::timeout(Duration::from_secs(1), publishing).await;
+    }
+    shared.sink.close().await;
+    // Peers that were not told wait for a moment longer.
+    let _ = tokio::time::timeout(Duration::from_secs(1), gathering).await;
+    fatal.map_or(Ok(()), |error| Err(ended(error)))
+}
+
+/// What ends the process. The text of such an error tells all that may be told of those that it came from.
+fn ended(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    anyhow::Error::msg(error)
+}
+
+/// Waits until all queues are drained, and answers the first error that no retry can overcome.
+///
+/// # Errors
+/// The end came before everything was flushed.
+async fn until_drained(
+    mut queues: JoinSet<Result<(), SourceError>>,
+    shared: &Shared,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<SourceError>> {
     let deadline = shared.config.shutdown.deadline;
     let overdue = async {
         stop.cancelled().await;
@@ -119,7 +145,7 @@ pub async fn run(
                     stop.cancel();
                 }
                 Some(Err(error)) => return Err(error.into()),
-                None => break,
+                None => return Ok(fatal),
             },
             () = &mut overdue => {
                 let events = shared.buffer.events();
@@ -130,15 +156,6 @@ pub async fn run(
             }
         }
     }
-    told.cancel();
-    if let Some(publishing) = publishing {
-        // Receipts are notices; what Redis does not take now nobody waits for.
-        let _ = tokio::time::timeout(Duration::from_secs(1), publishing).await;
-    }
-    shared.sink.close().await;
-    // Peers that were not told wait for a moment longer.
-    let _ = tokio::time::timeout(Duration::from_secs(1), gathering).await;
-    fatal.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The queues that have one owner at a time: those that are popped need none.
@@ -159,7 +176,7 @@ async fn connect(
     health: &Arc<Health>,
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
-) -> anyhow::Result<Option<Sink>> {
+) -> Result<Option<Sink>, SinkError> {
     let mut database = None;
     let mut backoff = Backoff::default();
     loop {
@@ -174,7 +191,7 @@ async fn connect(
         match stop.run_until_cancelled(attempt).await {
             None => return Ok(None),
             Some(Ok(sink)) => return Ok(Some(sink)),
-            Some(Err(error)) if error.class() == Class::Fatal => return Err(error.into()),
+            Some(Err(error)) if error.class() == Class::Fatal => return Err(error),
             Some(Err(error)) => health.mongodb.down(&error),
         }
         stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;

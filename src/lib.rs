@@ -67,5 +67,6 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod tail_clock;
+pub mod told;
 pub mod trace;
 pub mod yjs;

@@ -11,6 +11,7 @@
 use crate::ownership::{Owned, Unconfirmed};
 use crate::sink::Write;
 use crate::sink::{FoundWatermark, SinkError, Strange};
+use crate::told::Told;
 
 /// No queue comes to so many numberings. What has a higher one is rubbish, which must not use them up.
 const CREDIBLE: i64 = 1 << 26;
@@ -27,7 +28,9 @@ pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<F
         claim.tell_of_strange_watermark(&queue.key, &first);
         match claim.confirm(&queue.shared.sink, above).await {
             Ok(()) => {}
-            Err(Unconfirmed::Ended(error)) => return Err(SinkError::transient(error.to_string())),
+            Err(Unconfirmed::Ended(error)) => {
+                return Err(SinkError::transient(Told::of(error.to_string(), error)));
+            }
             Err(Unconfirmed::Unknown(error)) => return Err(error),
         }
     }

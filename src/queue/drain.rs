@@ -142,8 +142,8 @@ impl Queue {
                 self.shared.health.redis.down(error);
                 self.shared.metrics.retried_redis();
             }
-            SourceError::Refused(text) | SourceError::Fatal(text) => {
-                self.shared.health.redis.refuses(queue, &SourceError::Refused(text.clone()));
+            SourceError::Refused(told) | SourceError::Fatal(told) => {
+                self.shared.health.redis.refuses(queue, &SourceError::Refused(told.clone()));
                 self.shared.metrics.retried_redis();
             }
             SourceError::Fenced => {
@@ -359,6 +359,6 @@ fn joined(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Res
     match ended {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(SourceError::Lost(error.to_string())),
+        Err(error) => Err(SourceError::lost(error)),
     }
 }

@@ -72,7 +72,7 @@ impl Sink {
             "$or": filters.clone(),
             format!("{field}.{}", yjs::COUNT): {"$gt": i64::from(limit)},
         };
-        let long = bson::serialize_to_vec(&long).map_err(|error| SinkError::transient(error.to_string()))?;
+        let long = bson::serialize_to_vec(&long)?;
         let path = format!("{field}.{}", yjs::UPDATES);
         for document in self.find(collection, &long, &path, entities.len()).await? {
             let Some(id) = document.get("_id") else { continue };

@@ -35,7 +35,7 @@ impl Sink {
             "updates": [{"q": {"_id": id(queue, *offset)}, "u": {"$set": record}, "upsert": true}],
             "writeConcern": {"w": "majority"},
         };
-        let body = bson::serialize_to_vec(&command).map_err(|e| SinkError::transient(e.to_string()))?;
+        let body = bson::serialize_to_vec(&command)?;
         let reply = self.run_for_documents(body).await?;
         write_error(&reply).map_or(Ok(()), Err)
     }

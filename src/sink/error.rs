@@ -6,39 +6,41 @@ use super::cause::cause;
 use super::code::{Blame, blame, is_away};
 use crate::dead_letter::{Reason, Rejection};
 use crate::retry::Class;
+use crate::told::Told;
 
 /// An error of MongoDB.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{text}")]
+#[error("{told}")]
 pub struct SinkError {
     class: Class,
-    text: String,
+    #[source]
+    told: Told,
     code: Option<i32>,
 }
 
 impl SinkError {
     /// An error that the same again may well not meet.
     #[must_use]
-    pub fn transient(text: impl Into<String>) -> Self {
-        SinkError { class: Class::Transient, text: text.into(), code: None }
+    pub fn transient(told: impl Into<Told>) -> Self {
+        SinkError { class: Class::Transient, told: told.into(), code: None }
     }
 
     /// An answer that refuses what was sent for something else than its content.
     #[must_use]
     pub(super) fn answered(text: &str, code: i32) -> Self {
-        SinkError { class: Class::Transient, text: format!("{text} (code {code})"), code: Some(code) }
+        SinkError { class: Class::Transient, told: format!("{text} (code {code})").into(), code: Some(code) }
     }
 
     /// A refusal of what was sent, which the same again would meet.
     #[must_use]
-    pub(super) fn data(text: impl Into<String>, code: Option<i32>) -> Self {
-        SinkError { class: Class::Data, text: text.into(), code }
+    pub(super) fn data(told: impl Into<Told>, code: Option<i32>) -> Self {
+        SinkError { class: Class::Data, told: told.into(), code }
     }
 
     /// An error that no start can overcome.
     #[must_use]
-    pub fn fatal(text: impl Into<String>) -> Self {
-        SinkError { class: Class::Fatal, text: text.into(), code: None }
+    pub fn fatal(told: impl Into<Told>) -> Self {
+        SinkError { class: Class::Fatal, told: told.into(), code: None }
     }
 
     /// What is to be done about it.
@@ -80,9 +82,9 @@ impl SinkError {
     /// The refusal of a statement, in a dead letter's words.
     #[must_use]
     pub fn rejection(&self) -> Rejection {
-        self.code.and_then(|code| rejection(code, &self.text)).unwrap_or_else(|| Rejection {
+        self.code.and_then(|code| rejection(code, self.told.text())).unwrap_or_else(|| Rejection {
             reason: Reason::Refused,
-            text: format!("MongoDB refused the update: {}", self.text),
+            text: format!("MongoDB refused the update: {}", self.told),
             code: self.code,
         })
     }
@@ -97,7 +99,14 @@ impl From<Error> for SinkError {
             ErrorKind::InvalidTlsConfig { .. } => (Class::Fatal, None),
             _ => (Class::Transient, None),
         };
-        SinkError { class, text, code }
+        SinkError { class, told: Told::of(text, error), code }
+    }
+}
+
+/// What could not be made a command of. The same again is read anew.
+impl From<bson::error::Error> for SinkError {
+    fn from(error: bson::error::Error) -> Self {
+        SinkError::transient(Told::of(error.to_string(), error))
     }
 }
 

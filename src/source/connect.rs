@@ -11,6 +11,7 @@ use super::error::SourceError;
 use super::sentinel::{Sentinels, check_primary};
 use super::wire::Wire;
 use crate::config::{self, QueueKind};
+use crate::told::Told;
 
 /// The least Redis that has a blocking peek, `BLMOVE`.
 const MIN_REDIS: (u32, u32) = (6, 2);
@@ -34,10 +35,8 @@ impl Redis {
     /// Fatal: the URL cannot be used. It is not repeated in the text.
     pub fn new(config: &config::Redis) -> Result<Self, SourceError> {
         let bad = |error: redis::RedisError| {
-            SourceError::Fatal(format!(
-                "redis.url cannot be used: {}",
-                error.detail().unwrap_or(error.category())
-            ))
+            let what = error.detail().unwrap_or(error.category());
+            SourceError::Fatal(Told::of(format!("redis.url cannot be used: {what}"), error))
         };
         let info: ConnectionInfo = config.url.expose().into_connection_info().map_err(bad)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
@@ -133,7 +132,7 @@ pub fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceErr
         }
         _ => return Ok(()),
     };
-    Err(SourceError::Fatal(text.replace("FOUND", &format!("{}.{}", found.0, found.1))))
+    Err(SourceError::Fatal(text.replace("FOUND", &format!("{}.{}", found.0, found.1)).into()))
 }
 
 #[cfg(test)]
@@ -145,7 +144,7 @@ mod tests {
         assert!(check_version(QueueKind::List, (6, 2)).is_ok());
         assert!(check_version(QueueKind::Stream, (7, 0)).is_ok());
         let text = |kind, found| match check_version(kind, found) {
-            Err(SourceError::Fatal(text)) => text,
+            Err(SourceError::Fatal(told)) => told.to_string(),
             other => panic!("{other:?}"),
         };
         insta::assert_snapshot!(

@@ -60,7 +60,8 @@ impl DeliveryStatuses {
         *open = Some(connection.clone());
         drop(open);
         let asked = timeout(PATIENCE, ask(&mut connection, keys, offset)).await;
-        let fate = asked.unwrap_or_else(|_| Err(SourceError::Lost(format!("no reply within {PATIENCE:?}"))));
+        let fate =
+            asked.unwrap_or_else(|_| Err(SourceError::Lost(format!("no reply within {PATIENCE:?}").into())));
         if fate.is_err() {
             *self.connection.lock().await = None;
         }

@@ -1,18 +1,21 @@
 //! Lists what ends the ownership of a queue.
 
+use std::error::Error;
+
 use redis::{ErrorKind, RedisError};
 
 use super::stream::ANOTHER;
+use crate::told::Told;
 
 /// Why a queue cannot be read or committed to by this owner any more.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The connection is gone, or what it answers cannot be trusted. Take over again.
-    #[error("{0}")]
-    Lost(String),
+    #[error(transparent)]
+    Lost(Told),
     /// Redis answers, and does not do what it is asked: what is missing is for somebody to grant, or passes. Take over again.
     #[error("Redis refuses: {0}")]
-    Refused(String),
+    Refused(#[source] Told),
     /// Another owner has the queue, or the lease ran out.
     #[error("the lease was lost")]
     Fenced,
@@ -32,16 +35,24 @@ pub enum SourceError {
     #[error("the epoch's offsets are used up")]
     UsedUp,
     /// No start can overcome it.
-    #[error("{0}")]
-    Fatal(String),
+    #[error(transparent)]
+    Fatal(Told),
 }
 
 impl SourceError {
+    /// What an error on the way has ended.
+    pub(crate) fn lost(cause: impl Error + Send + Sync + 'static) -> Self {
+        SourceError::Lost(Told::of(cause.to_string(), cause))
+    }
+
     /// The same, with the queue that it is about where it ends the process.
     #[must_use]
     pub fn about(self, queue: &str) -> Self {
         match self {
-            SourceError::Fatal(text) => SourceError::Fatal(format!("queue {queue:?}: {text}")),
+            SourceError::Fatal(told) => {
+                let text = format!("queue {queue:?}: {told}");
+                SourceError::Fatal(told.saying(text))
+            }
             other => other,
         }
     }
@@ -135,23 +146,24 @@ fn in_script(text: &str, word: &str) -> bool {
 
 impl From<RedisError> for SourceError {
     fn from(error: RedisError) -> Self {
+        let fatal = |what: &str| format!("{what}: {error}");
         match error.kind() {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-                return SourceError::Fatal(format!("Redis refuses the connection: {error}"));
+                return SourceError::Fatal(Told::of(fatal("Redis refuses the connection"), error));
             }
             _ => {}
         }
         let refusal = RedisRefusal::of(&error);
         match refusal.code.as_deref() {
             Some("NOAUTH" | "WRONGPASS") => {
-                SourceError::Fatal(format!("Redis refuses the credentials: {error}"))
+                SourceError::Fatal(Told::of(fatal("Redis refuses the credentials"), error))
             }
             Some("WRONGTYPE") => {
-                SourceError::Fatal(format!("a key has another type than its queue: {error}"))
+                SourceError::Fatal(Told::of(fatal("a key has another type than its queue"), error))
             }
             Some(ANOTHER) => SourceError::OtherStream,
-            Some(code) if REFUSALS.contains(&code) => SourceError::Refused(refusal.text),
-            _ => SourceError::Lost(error.to_string()),
+            Some(code) if REFUSALS.contains(&code) => SourceError::Refused(Told::of(refusal.text, error)),
+            _ => SourceError::lost(error),
         }
     }
 }
@@ -162,6 +174,18 @@ mod tests {
 
     fn read(reply: &str) -> SourceError {
         redis::parse_redis_value(reply.as_bytes()).unwrap().extract_error().unwrap_err().into()
+    }
+
+    #[test]
+    fn what_an_error_came_from_is_kept() {
+        let lost = SourceError::lost(std::io::Error::other("no way"));
+        assert_eq!(
+            (lost.to_string(), lost.source().unwrap().to_string()),
+            ("no way".into(), "no way".into())
+        );
+        let wrong = read("-WRONGTYPE no list\r\n").about("q");
+        assert!(wrong.to_string().starts_with("queue \"q\": a key has another type than its queue: "));
+        assert!(wrong.source().unwrap().is::<RedisError>());
     }
 
     #[test]
@@ -184,7 +208,10 @@ mod tests {
     fn every_refusal_is_known_by_any_servers_words() {
         for word in REFUSALS {
             let reply = format!("-{word} says the server\r\n");
-            assert!(matches!(read(&reply), SourceError::Refused(text) if text.starts_with(word)), "{reply}");
+            assert!(
+                matches!(read(&reply), SourceError::Refused(told) if told.text().starts_with(word)),
+                "{reply}"
+            );
         }
         for reply in [
             "-NOREPLICAS Not enough good replicas to write. script: 5fe6, on @user_script:1.\r\n",

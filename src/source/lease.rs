@@ -70,7 +70,7 @@ impl Lease {
     /// Fatal where the epoch is out of range.
     pub(super) fn first_offset(&self) -> Result<i64, SourceError> {
         let first = self.epoch.parse().ok().and_then(first_offset);
-        first.ok_or_else(|| SourceError::Fatal(format!("epoch {} is out of range", self.epoch)))
+        first.ok_or_else(|| SourceError::Fatal(format!("epoch {} is out of range", self.epoch).into()))
     }
 
     /// A handle to the connection.

@@ -223,7 +223,7 @@ impl Rights {
             let found: String = redis::from_redis_value_ref(value).unwrap_or_default();
             if !found.is_empty() && found != "none" && found != *kind {
                 let text = format!("a key has another type than its queue: {key} is a {found}, not a {kind}");
-                return Err(SourceError::Fatal(text));
+                return Err(SourceError::Fatal(text.into()));
             }
         }
         Ok(())
@@ -233,7 +233,7 @@ impl Rights {
     fn refused(&self, refused: &[(&str, &str, &RedisRefusal)], user: &str) -> SourceError {
         // Of all but rights, the first says it all.
         if let Some((.., refusal)) = refused.iter().find(|(.., refusal)| !refusal.is_right()) {
-            return SourceError::Refused(refusal.text.clone());
+            return SourceError::Refused(refusal.text.clone().into());
         }
         let mut names: Vec<String> = Vec::new();
         for (name, key, _) in refused {
@@ -245,7 +245,7 @@ impl Rights {
         let more = names.len().saturating_sub(NAMED);
         names.truncate(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        SourceError::Refused(format!("user {user} may not {}{more}", names.join(", ")))
+        SourceError::Refused(format!("user {user} may not {}{more}", names.join(", ")).into())
     }
 }
 

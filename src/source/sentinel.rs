@@ -7,6 +7,7 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoC
 
 use super::error::SourceError;
 use crate::config::SecretUrl;
+use crate::told::Told;
 
 /// Sentinels, and the name under which they know the primary.
 #[derive(Debug, Clone)]
@@ -25,7 +26,7 @@ impl Sentinels {
         let infos = urls.iter().map(read).collect::<Result<_, _>>();
         let infos = infos.map_err(|error| {
             let what = error.detail().unwrap_or(error.category());
-            SourceError::Fatal(format!("redis.sentinels cannot be used: {what}"))
+            SourceError::Fatal(Told::of(format!("redis.sentinels cannot be used: {what}"), error))
         })?;
         Ok(Sentinels { infos, primary: primary.to_owned() })
     }
@@ -39,15 +40,16 @@ impl Sentinels {
         info: &ConnectionInfo,
         timeout: Duration,
     ) -> Result<ConnectionInfo, SourceError> {
-        let mut last = "redis.sentinels is empty".to_owned();
+        let says = |last: &str| format!("no sentinel tells where the primary is: {last}");
+        let mut last = Told::from(says("redis.sentinels is empty"));
         for sentinel in &self.infos {
             match self.ask(sentinel, timeout).await {
                 Ok(Some((host, port))) => return Ok(info.clone().set_addr(at(info.addr(), host, port))),
-                Ok(None) => last = format!("it does not know {:?}", self.primary),
-                Err(error) => last = error.to_string(),
+                Ok(None) => last = says(&format!("it does not know {:?}", self.primary)).into(),
+                Err(error) => last = Told::of(says(&error.to_string()), error),
             }
         }
-        Err(SourceError::Lost(format!("no sentinel tells where the primary is: {last}")))
+        Err(SourceError::Lost(last))
     }
 
     async fn ask(
@@ -90,5 +92,5 @@ pub(super) async fn check_primary(connection: &mut MultiplexedConnection) -> Res
     if role == "master" {
         return Ok(());
     }
-    Err(SourceError::Lost(format!("the server that the sentinels name is no primary but {role:?}")))
+    Err(SourceError::Lost(format!("the server that the sentinels name is no primary but {role:?}").into()))
 }

@@ -57,7 +57,8 @@ impl TakeReply {
         let numbers = QueueState { base, read, ..QueueState::default() };
         let (offset, read) = numbers.offsets();
         let known = |text: &str| {
-            EntryId::parse(text).ok_or_else(|| SourceError::Lost(format!("{text:?} is no id of an entry")))
+            EntryId::parse(text)
+                .ok_or_else(|| SourceError::Lost(format!("{text:?} is no id of an entry").into()))
         };
         Ok(TakeReply {
             found: match moved {

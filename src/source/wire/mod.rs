@@ -46,7 +46,8 @@ impl Wire {
         timeout: Duration,
     ) -> Result<Self, SourceError> {
         let opened = tokio::time::timeout(timeout, open::open(info)).await;
-        let stream = opened.map_err(|_| SourceError::Lost(format!("no connection within {timeout:?}")))??;
+        let stream =
+            opened.map_err(|_| SourceError::Lost(format!("no connection within {timeout:?}").into()))??;
         let mut wire = Wire { stream, timeout, awaits: false, usual: 0 };
         let greeting = open::greeting(info.redis_settings());
         if !greeting.is_empty() {
@@ -78,7 +79,8 @@ impl Wire {
         }
         let (timeout, packed) = (self.timeout, commands.get_packed_pipeline());
         let answer = tokio::time::timeout(timeout, self.exchange(&packed, commands.len(), limit)).await;
-        let answer = answer.map_err(|_| SourceError::Lost(format!("no reply within {timeout:?}")))??;
+        let answer =
+            answer.map_err(|_| SourceError::Lost(format!("no reply within {timeout:?}").into()))??;
         self.awaits = false;
         self.usual = answer.bytes.len();
         answer.check()?;
@@ -91,9 +93,8 @@ impl Wire {
         replies: usize,
         limit: usize,
     ) -> Result<WireReply, SourceError> {
-        let lost = |error: std::io::Error| SourceError::Lost(error.to_string());
-        self.stream.write_all(packed).await.map_err(lost)?;
-        self.stream.flush().await.map_err(lost)?;
+        self.stream.write_all(packed).await.map_err(SourceError::lost)?;
+        self.stream.flush().await.map_err(SourceError::lost)?;
         let mut bytes = Vec::with_capacity(self.usual.max(CHUNK));
         let mut scanner = Scanner::keeping(limit);
         loop {
@@ -102,7 +103,7 @@ impl Wire {
                 break;
             }
             bytes.reserve(missing.max(CHUNK));
-            if self.stream.read_buf(&mut bytes).await.map_err(lost)? == 0 {
+            if self.stream.read_buf(&mut bytes).await.map_err(SourceError::lost)? == 0 {
                 return Err(SourceError::Lost("Redis has closed the connection".into()));
             }
         }
@@ -139,7 +140,7 @@ impl WireReply {
     /// The n-th reply, which is small.
     pub(super) fn value<T: FromRedisValue>(&self, nth: usize) -> Result<T, SourceError> {
         let value = redis::parse_redis_value(&self.bytes[self.range(nth)])?.extract_error()?;
-        redis::from_redis_value(value).map_err(|error| SourceError::Lost(error.to_string()))
+        redis::from_redis_value(value).map_err(SourceError::lost)
     }
 
     /// The n-th reply, part by part. Places are those in all the bytes.

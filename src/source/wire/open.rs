@@ -10,6 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::source::error::SourceError;
+use crate::told::Told;
 
 /// Something to read from and to write to.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -18,17 +19,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for T {}
 
 /// Opens what an address names.
 pub(super) async fn open(info: &ConnectionInfo) -> Result<Box<dyn Duplex>, SourceError> {
-    let lost = |error: std::io::Error| SourceError::Lost(error.to_string());
     Ok(match info.addr() {
-        ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await.map_err(lost)?),
+        ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await.map_err(SourceError::lost)?),
         ConnectionAddr::TcpTls { host, port, .. } => {
             let name = ServerName::try_from(host.clone());
-            let name = name.map_err(|error| SourceError::Lost(format!("{host:?}: {error}")))?;
+            let name =
+                name.map_err(|error| SourceError::Lost(Told::of(format!("{host:?}: {error}"), error)))?;
             let connector = TlsConnector::from(Arc::new(tls()?));
-            let stream = tcp(host, *port).await.map_err(lost)?;
-            Box::new(connector.connect(name, stream).await.map_err(lost)?)
+            let stream = tcp(host, *port).await.map_err(SourceError::lost)?;
+            Box::new(connector.connect(name, stream).await.map_err(SourceError::lost)?)
         }
-        ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(lost)?),
+        ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(SourceError::lost)?),
         _ => return Err(SourceError::Fatal("redis.url has an address of an unknown kind".into())),
     })
 }
@@ -42,12 +43,13 @@ async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
 /// Trusts whom the system trusts, as the other connections do.
 fn tls() -> Result<ClientConfig, SourceError> {
     let found = rustls_native_certs::load_native_certs();
-    if let Some(error) = found.errors.first() {
-        return Err(SourceError::Lost(format!("the system's certificates cannot be read: {error}")));
+    if let Some(error) = found.errors.into_iter().next() {
+        let text = format!("the system's certificates cannot be read: {error}");
+        return Err(SourceError::Lost(Told::of(text, error)));
     }
     let mut roots = RootCertStore::empty();
     for certificate in found.certs {
-        roots.add(certificate).map_err(|error| SourceError::Lost(error.to_string()))?;
+        roots.add(certificate).map_err(SourceError::lost)?;
     }
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }

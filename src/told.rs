@@ -1,0 +1,52 @@
+//! What an error says, apart from what it came from: that is kept, but may quote what nobody else is to see.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+/// An error's text, and the error that it came from, if any.
+#[derive(Debug, Clone)]
+pub struct Told {
+    text: String,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl Told {
+    /// What is said of an error.
+    pub(crate) fn of(text: impl Into<String>, cause: impl Error + Send + Sync + 'static) -> Self {
+        Told { text: text.into(), cause: Some(Arc::new(cause)) }
+    }
+
+    /// The same cause, with another text.
+    pub(crate) fn saying(self, text: String) -> Self {
+        Told { text, ..self }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl From<String> for Told {
+    fn from(text: String) -> Self {
+        Told { text, cause: None }
+    }
+}
+
+impl From<&str> for Told {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for Told {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
