@@ -9,8 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::Buffer;
-use crate::config::Keys;
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, Keys, Queue};
 use crate::health::Health;
 use crate::http::{Asked, serve};
 use crate::live_settings::LiveSettings;
@@ -20,8 +19,7 @@ use crate::peers::Peers;
 use crate::queue::drain;
 use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
-use crate::retry::Backoff;
-use crate::retry::Class;
+use crate::retry::{Backoff, Class};
 use crate::sink::{self, Sink, SinkError};
 use crate::source::{Redis, Rights, SourceError, state};
 use crate::status::Status;
@@ -39,18 +37,11 @@ pub async fn run(
     let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
     let exporter = Exporter::install()?;
     let live = LiveSettings::new(&config);
-    let collections = live.mapping().collections.clone();
-    let metrics = Arc::new(WriteMetrics::new(collections.names()));
-    let queue_metrics: Vec<_> = config
-        .queues
-        .iter()
-        .map(|queue| Arc::new(QueueMetrics::new(&queue.key, collections.names())))
-        .collect();
-    queue_metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
+    let metrics = Arc::new(WriteMetrics::new(live.mapping().collections.names()));
+    let queue_metrics = queue_metrics(&config, &live, &exporter);
     let receipt_metrics = ReceiptMetrics::new();
     let buffer = Buffer::new(&config.buffer);
-    let peers = Peers::new(owned_queues(&config), config.lease.ttl);
-    let peers = Arc::new(peers.with_rights(rights(&config)));
+    let peers = Arc::new(Peers::new(owned_queues(&config), config.lease.ttl).with_rights(rights(&config)));
     let status = Status::new(&config, peers.name(), Arc::clone(&buffer), &queue_metrics);
     tracing::info!("listening on http://{}", listener.local_addr()?);
     let mut background = JoinSet::new();
@@ -91,17 +82,10 @@ pub async fn run(
         receipts,
         config,
     });
-    let (peers, status) = (Arc::clone(&shared.peers), Arc::clone(&shared.status));
-    let away = shared.health.mongodb.watch_away();
-    let gathering = tokio::spawn(peers.run(shared.redis.clone(), status, away, stop.clone()));
+    let gathering = tokio::spawn(gather(Arc::clone(&shared), stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
     background.spawn(make_indexes(Arc::clone(&shared)));
-    let mut queues = JoinSet::new();
-    for (at, metrics) in queue_metrics.into_iter().enumerate() {
-        let status = Arc::clone(&shared.status.queues[at]);
-        queues.spawn(drain(at, Arc::clone(&shared), metrics, status, stop.clone()));
-    }
-    let fatal = until_drained(queues, &shared, &stop).await?;
+    let fatal = until_drained(drain_all(&shared, queue_metrics, &stop), &shared, &stop).await?;
     told.cancel();
     if let Some(publishing) = publishing {
         // Receipts are notices; what Redis does not take now nobody waits for.
@@ -111,6 +95,28 @@ pub async fn run(
     // Peers that were not told wait for a moment longer.
     let _ = tokio::time::timeout(Duration::from_secs(1), gathering).await;
     fatal.map_or(Ok(()), |error| Err(ended(error)))
+}
+
+/// The metrics of each queue, shown from now on.
+fn queue_metrics(config: &Config, live: &LiveSettings, exporter: &Exporter) -> Vec<Arc<QueueMetrics>> {
+    let collections = live.mapping().collections.clone();
+    let of = |queue: &Queue| Arc::new(QueueMetrics::new(&queue.key, collections.names()));
+    let metrics: Vec<_> = config.queues.iter().map(of).collect();
+    metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
+    metrics
+}
+
+/// Drains each queue whenever it is this instance's.
+fn drain_all(
+    shared: &Arc<Shared>,
+    metrics: Vec<Arc<QueueMetrics>>,
+    stop: &CancellationToken,
+) -> JoinSet<Result<(), SourceError>> {
+    let drained = metrics.into_iter().zip(&shared.status.queues).enumerate();
+    let drained = drained.map(|(at, (metrics, status))| {
+        drain(at, Arc::clone(shared), metrics, Arc::clone(status), stop.clone())
+    });
+    drained.collect()
 }
 
 /// What ends the process. The text of such an error tells all that may be told of those that it came from.
@@ -230,6 +236,13 @@ async fn look(redis: &Redis, config: &Config, servers: &Status) -> Result<(), So
         }
     }
     Ok(())
+}
+
+/// Keeps in touch with the other instances until stopped.
+async fn gather(shared: Arc<Shared>, stop: CancellationToken) {
+    let (peers, status) = (Arc::clone(&shared.peers), Arc::clone(&shared.status));
+    let away = shared.health.mongodb.watch_away();
+    peers.run(shared.redis.clone(), status, away, stop).await;
 }
 
 /// Makes indexes beside everything else.

@@ -32,9 +32,6 @@ impl Dispatcher {
     }
 
     /// Decodes a window, which has waited `since` then, and sends each lane its share, with the duty to settle it.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn share_out(
         &mut self,
         window: &Window,
@@ -50,9 +47,6 @@ impl Dispatcher {
     }
 
     /// Decodes events that are parked, and hands each lane its share of them.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn share_out_parked(&mut self, window: &Window) -> Result<(), SourceError> {
         let (queue, lanes) = (Arc::clone(&self.queue), self.lanes.len());
         let unsettled = queue.ledger.receive(window.len() as u64);
@@ -69,9 +63,6 @@ impl Dispatcher {
     }
 
     /// Tells the lanes whether there is a backlog behind what they got, and memory for it.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn tell_behind(&mut self, behind: bool) -> Result<(), SourceError> {
         if std::mem::replace(&mut self.behind, behind) == behind {
             return Ok(());
@@ -83,9 +74,6 @@ impl Dispatcher {
     }
 
     /// Has the lanes settle all that they got.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn flush(&self) -> Result<(), SourceError> {
         for lane in &self.lanes {
             lane.send(Input::Flush).await.map_err(|_| ended())?;
@@ -170,7 +158,6 @@ impl<'w> DecodedWindow<'w> {
 
     /// Decodes the events of a window.
     fn read(&mut self, queue: &Owned, decoder: &mut Decoder, window: &'w Window, kept: EventPlace) {
-        let lanes = self.chunks.len();
         // Else nobody asks for the traces of writes.
         let keeps_traces = trace::is_logged();
         let (mut route, mut skipped) = (None, 0);
@@ -199,15 +186,7 @@ impl<'w> DecodedWindow<'w> {
             match decoded {
                 Ok(change) => {
                     let traceparent = change.traceparent.filter(|_| keeps_traces);
-                    let change = Change { traceparent, ..change };
-                    let hash = change.entity.hash(&queue.shared.seed);
-                    let lane = lane_of(hash, lanes);
-                    let ts = change.ts;
-                    self.chunks[lane].push(Placed { offset, hash, change });
-                    if let Some(into) = queue.mapping.histories.of(route) {
-                        let (into, at) = (Arc::clone(into), bson::DateTime::now());
-                        self.records[lane].push(Record { offset, into, at, ts, event: event.into() });
-                    }
+                    self.place(queue, (offset, event), Change { traceparent, ..change }, route);
                 }
                 Err(rejection) if rejection.reason == Reason::Skipped => {
                     match kept {
@@ -230,6 +209,24 @@ impl<'w> DecodedWindow<'w> {
         }
         if !self.buried.is_empty() {
             self.unsettled.split(self.buried.len() as u64).settle(Outcome::Deduplicated);
+        }
+    }
+
+    /// Gives the change that an event makes to the lane of its document.
+    #[inline]
+    fn place(
+        &mut self,
+        queue: &Owned,
+        (offset, event): (i64, &[u8]),
+        change: Change<'_>,
+        route: Option<usize>,
+    ) {
+        let hash = change.entity.hash(&queue.shared.seed);
+        let (lane, ts) = (lane_of(hash, self.chunks.len()), change.ts);
+        self.chunks[lane].push(Placed { offset, hash, change });
+        if let Some(into) = queue.mapping.histories.of(route) {
+            let (into, at) = (Arc::clone(into), bson::DateTime::now());
+            self.records[lane].push(Record { offset, into, at, ts, event: event.into() });
         }
     }
 

@@ -62,7 +62,7 @@ pub(super) struct Queue {
 ///
 /// # Errors
 /// What no retry can overcome.
-pub async fn drain(
+pub(crate) async fn drain(
     at: usize,
     shared: Arc<Shared>,
     metrics: Arc<QueueMetrics>,
@@ -114,18 +114,7 @@ pub async fn drain(
             Err(error) => {
                 let error = queue.named(error).await;
                 queue.ended(&error);
-                let redis = &queue.shared.health.redis;
-                let mut wait = backoff.wait();
-                if error.is_refusal() {
-                    // Asking costs little, and nobody tells when it is granted.
-                    wait = wait.min(LONGEST_REFUSAL);
-                }
-                if matches!(error, SourceError::Deposed) {
-                    // The later owner may be in the same Redis, and be seen there soon.
-                    stop.run_until_cancelled(tokio::time::sleep(queue.shared.config.lease.ttl)).await;
-                } else {
-                    stop.run_until_cancelled(redis.back_or(wait)).await;
-                }
+                stop.run_until_cancelled(queue.wait_after(&error, backoff.wait())).await;
             }
         }
     }
@@ -164,6 +153,17 @@ impl Queue {
         }
     }
 
+    /// Waits before the queue is taken over again: that long, or as the error asks for.
+    async fn wait_after(&self, error: &SourceError, wait: Duration) {
+        match error {
+            // The later owner may be in the same Redis, and be seen there soon.
+            SourceError::Deposed => tokio::time::sleep(self.shared.config.lease.ttl).await,
+            // Asking costs little, and nobody tells when it is granted.
+            error if error.is_refusal() => self.shared.health.redis.back_or(wait.min(LONGEST_REFUSAL)).await,
+            _ => self.shared.health.redis.back_or(wait).await,
+        }
+    }
+
     /// A refusal, by the right that is missing if it is one.
     async fn named(&mut self, error: SourceError) -> SourceError {
         if self.lacks_rights || !matches!(error, SourceError::Refused(_)) {
@@ -188,7 +188,7 @@ impl Queue {
 
     /// Owns the queue once, if it becomes free before `stop`.
     async fn own(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
-        let Takeover { source, id, claim } = match self.config.delivery {
+        let taken = match self.config.delivery {
             Delivery::AtMostOnce => {
                 let shared = &self.shared;
                 let (health, buffer) = (Arc::clone(&shared.health), Arc::clone(&shared.buffer));
@@ -205,19 +205,40 @@ impl Queue {
                 None => return Ok(()),
             },
         };
-        let unsettled = source.unsettled().await;
-        let buried = match source.lease() {
-            Some(lease) => lease.buried().await?.into_iter().collect(),
+        let unsettled = taken.source.unsettled().await;
+        let from = unsettled.first().map_or(0, |range| range.start);
+        let owned = Arc::new(self.owned(taken, from).await?);
+        let ended = self.run_until_others_turn(&owned, stop).await;
+        let is_flushed = owned.is_flushed(unsettled.last().map_or(from, |range| range.end));
+        self.got_on = owned.got_on.load(Ordering::Relaxed);
+        if let Some(lease) = owned.source.lease() {
+            if matches!(ended, Err(SourceError::ForeignPop)) {
+                owned.source.was_interfered_with().await?;
+            }
+            ended?;
+            lease.release().await?;
+            if is_flushed {
+                tracing::info!(queue = self.config.key, "the queue is flushed and given up");
+            } else {
+                tracing::warn!(
+                    queue = self.config.key,
+                    "the queue is given up; what could not be flushed is in Redis, for its next owner"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The ownership of what was taken over, and is to be settled from the offset `from` on.
+    async fn owned(&self, taken: Takeover, from: i64) -> Result<Owned, SourceError> {
+        let Takeover { source, id, claim } = taken;
+        let (buried, parked) = match source.lease() {
+            Some(lease) => (lease.buried().await?.into_iter().collect(), lease.parked().await?),
             None => Default::default(),
-        };
-        let parked = match source.lease() {
-            Some(lease) => lease.parked().await?,
-            None => Vec::new(),
         };
         let source_generation = source.generation();
         let guard = Guard::new(&id).in_generation(source_generation);
-        let from = unsettled.first().map_or(0, |range| range.start);
-        let owned = Arc::new(Owned {
+        Ok(Owned {
             source,
             mapping: Arc::clone(&self.mapping),
             recovered: CancellationToken::new(),
@@ -241,26 +262,7 @@ impl Queue {
             id: if source_generation > 1 { guard.id().to_owned() } else { id },
             claim,
             shared: Arc::clone(&self.shared),
-        });
-        let ended = self.run_until_others_turn(&owned, stop).await;
-        let is_flushed = owned.is_flushed(unsettled.last().map_or(from, |range| range.end));
-        self.got_on = owned.got_on.load(Ordering::Relaxed);
-        if let Some(lease) = owned.source.lease() {
-            if matches!(ended, Err(SourceError::ForeignPop)) {
-                owned.source.was_interfered_with().await?;
-            }
-            ended?;
-            lease.release().await?;
-            if is_flushed {
-                tracing::info!(queue = self.config.key, "the queue is flushed and given up");
-            } else {
-                tracing::warn!(
-                    queue = self.config.key,
-                    "the queue is given up; what could not be flushed is in Redis, for its next owner"
-                );
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Decides what the queue's events mean from now on: what the newest routes say. But events that this process has

@@ -9,4 +9,4 @@ mod reader;
 mod recovery;
 mod takeover;
 
-pub use self::drain::drain;
+pub(crate) use self::drain::drain;
