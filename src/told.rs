@@ -1,4 +1,4 @@
-//! What an error says, apart from what it came from: that is kept, but may quote what nobody else is to see.
+//! Keeps what an error came from, apart from its text. The cause may quote what nobody is to see.
 
 use std::error::Error;
 use std::fmt;

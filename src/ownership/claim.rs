@@ -16,7 +16,7 @@ use crate::source::SourceError;
 
 /// An ownership, as it is on record in MongoDB.
 #[derive(Debug)]
-pub struct Claim {
+pub(crate) struct Claim {
     /// The id of the queue's document.
     pub(crate) id: String,
     pub(crate) epoch: i64,
@@ -29,7 +29,7 @@ pub struct Claim {
 
 /// Why an ownership is not confirmed.
 #[derive(Debug)]
-pub enum Unconfirmed {
+pub(crate) enum Unconfirmed {
     /// There is a later one.
     Ended(SourceError),
     /// MongoDB did not say.
@@ -42,7 +42,7 @@ impl Claim {
     }
 
     /// Tells that documents have watermarks which prove nothing, once.
-    pub fn tell_of_strange_watermark(&self, queue: &str, found: &Strange) {
+    pub(crate) fn tell_of_strange_watermark(&self, queue: &str, found: &Strange) {
         if self.told.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -75,7 +75,7 @@ impl Claim {
     ///
     /// # Errors
     /// There is a later one, or MongoDB did not say.
-    pub async fn confirm(&self, sink: &Sink, above: i64) -> Result<(), Unconfirmed> {
+    pub(crate) async fn confirm(&self, sink: &Sink, above: i64) -> Result<(), Unconfirmed> {
         let confirmed = told(sink.confirm(&self.id, self.epoch, &self.identity, above.max(self.epoch)).await);
         if matches!(confirmed, Err(Unconfirmed::Ended(_))) {
             self.denied.notify_one();

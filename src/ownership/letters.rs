@@ -1,4 +1,4 @@
-//! Dead letters that are on record in Redis: who is told of them, whoever recorded them.
+//! Tells of dead letters that are on record in Redis, whoever recorded them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,9 +39,6 @@ impl Recorded for Letters {
 
 impl Owned {
     /// Records dead letters. Their events are settled only afterwards.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(crate) async fn bury(&self, letters: &[Dead<'_>]) -> Result<(), SourceError> {
         let now = bson::DateTime::now();
         let kept: Vec<DeadLetterRecord> = letters
@@ -60,9 +57,6 @@ impl Owned {
     }
 
     /// Makes a dead letter of the one event of a range, which has killed. It is read by nobody any more.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(crate) async fn set_aside(&self, range: Range<i64>) -> Result<(), SourceError> {
         let offset = range.end - 1;
         let text = "process after process ended while it was being worked on";

@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub use self::claim::{Claim, Unconfirmed};
+pub(crate) use self::claim::{Claim, Unconfirmed};
 pub(crate) use self::letters::Letters;
-pub use self::parked::Parked;
-pub use self::window_size::WindowSize;
+pub(crate) use self::parked::Parked;
+pub(crate) use self::window_size::WindowSize;
 use crate::buffer::Buffer;
 use crate::change::Entity;
 use crate::coalesce::Segment;
@@ -39,84 +39,84 @@ use crate::trace::Traceparent;
 
 /// What all queues of an instance share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The configuration as of the start.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Where events come from.
-    pub redis: Redis,
+    pub(crate) redis: Redis,
     /// Where they go.
-    pub sink: Sink,
+    pub(crate) sink: Sink,
     /// The bound on what is in memory.
-    pub buffer: Arc<Buffer>,
+    pub(crate) buffer: Arc<Buffer>,
     /// What can change while it runs.
-    pub live: Arc<LiveSettings>,
+    pub(crate) live: Arc<LiveSettings>,
     /// What entities are hashed with.
-    pub seed: foldhash::quality::RandomState,
+    pub(crate) seed: foldhash::quality::RandomState,
     /// Metrics of writing.
-    pub metrics: Arc<WriteMetrics>,
+    pub(crate) metrics: Arc<WriteMetrics>,
     /// The health of Redis and MongoDB.
-    pub health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// For people and probes.
-    pub status: Arc<Status>,
+    pub(crate) status: Arc<Status>,
     /// Other instances that share the queues.
-    pub peers: Arc<Peers>,
+    pub(crate) peers: Arc<Peers>,
     /// Where receipts go, if there are any.
-    pub receipts: Option<Receipts>,
+    pub(crate) receipts: Option<Receipts>,
 }
 
 /// A queue under one ownership: from takeover until the lease, the connection or the process ends.
 #[derive(Debug)]
 pub struct Owned {
     /// What all queues share.
-    pub shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     /// Where its events are.
-    pub source: Source,
+    pub(crate) source: Source,
     /// What its events mean, the same from takeover to end.
-    pub mapping: Arc<Mapping>,
+    pub(crate) mapping: Arc<Mapping>,
     /// Cancelled when what a former owner left is settled.
-    pub recovered: CancellationToken,
+    pub(crate) recovered: CancellationToken,
     /// The guard that keeps its events from being applied twice, if its delivery asks for one.
-    pub guard: Option<Guard>,
+    pub(crate) guard: Option<Guard>,
     /// Its account.
-    pub ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<Ledger>,
     /// Its metrics.
-    pub metrics: Arc<QueueMetrics>,
+    pub(crate) metrics: Arc<QueueMetrics>,
     /// Its status.
-    pub status: Arc<QueueStatus>,
+    pub(crate) status: Arc<QueueStatus>,
     /// Its receipts, if there are any.
-    pub receipts: Option<Teller>,
+    pub(crate) receipts: Option<Teller>,
     /// Who is told of its dead letters.
     pub(crate) letters: Arc<Letters>,
     /// How far it is settled.
-    pub tracker: Mutex<Tracker>,
+    pub(crate) tracker: Mutex<Tracker>,
     /// Notified when something was settled or read.
-    pub progress: Notify,
+    pub(crate) progress: Notify,
     /// Notified when something was committed.
-    pub committed: Notify,
+    pub(crate) committed: Notify,
     /// Offsets of dead letters recorded and not committed.
-    pub buried: Mutex<BTreeSet<i64>>,
+    pub(crate) buried: Mutex<BTreeSet<i64>>,
     /// Events that wait for MongoDB beside the queue.
-    pub parked: Parked,
+    pub(crate) parked: Parked,
     /// Whether something was committed, or nothing was left to be.
-    pub got_on: AtomicBool,
+    pub(crate) got_on: AtomicBool,
     /// When offsets came into being.
-    pub clock: Mutex<TailClock>,
+    pub(crate) clock: Mutex<TailClock>,
     /// The time that the oldest event held by each lane gives itself.
-    pub held_ts: Mutex<Vec<Option<i64>>>,
+    pub(crate) held_ts: Mutex<Vec<Option<i64>>>,
     /// Its Redis key.
-    pub key: String,
+    pub(crate) key: String,
     /// Its name in MongoDB, under which what is unsettled was read.
-    pub id: String,
+    pub(crate) id: String,
     /// Whether the configuration gives it another name by now.
-    pub has_former_id: bool,
+    pub(crate) has_former_id: bool,
     /// What MongoDB knows of this ownership, if its delivery has a guard.
-    pub claim: Option<Claim>,
+    pub(crate) claim: Option<Claim>,
 }
 
 impl Owned {
     /// Whether all that was read is settled and committed. What a former owner left ends at `left_to`.
     #[must_use]
-    pub fn is_flushed(&self, left_to: i64) -> bool {
+    pub(crate) fn is_flushed(&self, left_to: i64) -> bool {
         let tracker = self.tracker.lock();
         tracker.is_drained() && (self.recovered.is_cancelled() || tracker.committed_to() >= left_to)
     }
@@ -130,7 +130,7 @@ impl Owned {
     }
 
     /// Settles a write that is durable, and tells how long its events took.
-    pub fn persisted(&self, write: Write) {
+    pub(crate) fn persisted(&self, write: Write) {
         let events = write.unsettled.events();
         // Events folded into one write count with the latency of the oldest of them.
         let latency = self.age(write.segment.ts, write.segment.first);
@@ -143,7 +143,7 @@ impl Owned {
     }
 
     /// Settles a write that was found to be durable already.
-    pub fn found(&self, write: Write) {
+    pub(crate) fn found(&self, write: Write) {
         self.log_traces(&write, false);
         let events = write.unsettled.events();
         write.unsettled.settle(Outcome::Deduplicated);
@@ -152,7 +152,7 @@ impl Owned {
     }
 
     /// Sends the receipt for an entity that is durable up to an offset: `events` more than before, after `latency`.
-    pub fn tell_durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
+    pub(crate) fn tell_durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
         if let Some(receipts) = &self.receipts {
             receipts.durable(entity, offset, events, latency);
         }

@@ -13,7 +13,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// Which events of a queue are parked.
 #[derive(Debug, Default)]
-pub struct Parked {
+pub(crate) struct Parked {
     known: Mutex<ParkedEvents>,
     /// Held while the queue is committed, and while events are forgotten here. An event may be in both places, and its
     /// dead letter is moved once: by the commit or by forgetting it, as the base says.
@@ -30,39 +30,39 @@ struct ParkedEvents {
 impl Parked {
     /// Those that former owners parked. Their sizes are known once they are read.
     #[must_use]
-    pub fn new(offsets: Vec<i64>) -> Self {
+    pub(crate) fn new(offsets: Vec<i64>) -> Self {
         let events = offsets.into_iter().map(|offset| (offset, 0)).collect();
         Parked { known: Mutex::new(ParkedEvents { events, bytes: 0 }), turn: tokio::sync::Mutex::default() }
     }
 
     /// Whether one more may be parked.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let known = self.known.lock();
         known.events.len() < MAX_EVENTS && known.bytes < MAX_BYTES
     }
 
     /// Whether the event at an offset is parked.
     #[must_use]
-    pub fn has(&self, offset: i64) -> bool {
+    pub(crate) fn has(&self, offset: i64) -> bool {
         self.known.lock().events.contains_key(&offset)
     }
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.known.lock().events.len()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The offsets of those from `first` to `last`.
     #[must_use]
-    pub fn within(&self, first: i64, last: i64) -> Vec<i64> {
+    pub(crate) fn within(&self, first: i64, last: i64) -> Vec<i64> {
         let known = self.known.lock();
         if first > last {
             Vec::new()
@@ -87,10 +87,7 @@ impl Parked {
 
 impl Owned {
     /// Parks events: from then on the queue may be trimmed beyond them.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn park(&self, events: &[(i64, &[u8])]) -> Result<(), SourceError> {
+    pub(crate) async fn park(&self, events: &[(i64, &[u8])]) -> Result<(), SourceError> {
         let Some(lease) = self.source.lease().filter(|_| !events.is_empty()) else { return Ok(()) };
         lease.park(events).await?;
         events.iter().for_each(|(offset, event)| self.parked.add(*offset, event.len()));
@@ -99,10 +96,7 @@ impl Owned {
     }
 
     /// Forgets parked events that are settled. Dead letters among them go to their list, unless the queue has them yet.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn unpark(&self, offsets: &[i64]) -> Result<(), SourceError> {
+    pub(crate) async fn unpark(&self, offsets: &[i64]) -> Result<(), SourceError> {
         let Some(lease) = self.source.lease().filter(|_| !offsets.is_empty()) else { return Ok(()) };
         for some in offsets.chunks(1000) {
             let _turn = self.parked.turn.lock().await;

@@ -5,7 +5,7 @@ use crate::source::{MAX_WINDOW, Window};
 /// Adapts the size of windows. Redis has no `LRANGE` bounded in bytes, so the first windows are small and
 /// grow while events stay small: those read, and those seen behind them.
 #[derive(Debug)]
-pub struct WindowSize {
+pub(crate) struct WindowSize {
     events: usize,
 }
 
@@ -21,12 +21,12 @@ impl Default for WindowSize {
 impl WindowSize {
     /// Events to ask for.
     #[must_use]
-    pub fn events(&self) -> usize {
+    pub(crate) fn events(&self) -> usize {
         self.events
     }
 
     /// Learns from a window, be it empty.
-    pub fn saw(&mut self, window: &Window) {
+    pub(crate) fn saw(&mut self, window: &Window) {
         self.learn(window.len(), window.largest());
     }
 

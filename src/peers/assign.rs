@@ -14,7 +14,7 @@ use sha1::{Digest, Sha1};
 /// same. Of them, none gets more than one queue more than another. Of those that may still get one, the one is taken
 /// that rendezvous hashing ranks first, so that few queues move when an instance comes or goes.
 #[must_use]
-pub fn assign<'i>(queues: &[(&str, &'i BTreeSet<String>)]) -> Vec<Option<&'i str>> {
+pub(crate) fn assign<'i>(queues: &[(&str, &'i BTreeSet<String>)]) -> Vec<Option<&'i str>> {
     let mut groups: BTreeMap<&'i BTreeSet<String>, Vec<usize>> = BTreeMap::new();
     for (at, (_, instances)) in queues.iter().enumerate() {
         groups.entry(*instances).or_default().push(at);

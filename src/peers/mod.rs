@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::ability::{Fitness, Reach};
-pub use self::assign::assign;
+pub(crate) use self::assign::assign;
 use crate::config::Keys;
 use crate::source::{Beat, Instances, Redis, Rights, Roster, SourceError};
 use crate::status::Status;
@@ -32,7 +32,7 @@ const HEARTBEAT: &str = "heartbeat";
 
 /// What this instance knows of its peers.
 #[derive(Debug)]
-pub struct Peers {
+pub(crate) struct Peers {
     name: String,
     period: Duration,
     ttl: Duration,
@@ -50,7 +50,7 @@ pub struct Peers {
 
 /// Whose a queue should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
+pub(crate) enum Share {
     /// This instance's.
     Ours,
     /// Another live instance's.
@@ -60,7 +60,7 @@ pub enum Share {
 impl Peers {
     /// An instance that is not heard of yet. `ttl` is the lease's.
     #[must_use]
-    pub fn new(queues: Vec<(usize, Keys)>, ttl: Duration) -> Self {
+    pub(crate) fn new(queues: Vec<(usize, Keys)>, ttl: Duration) -> Self {
         Peers {
             name: name(),
             period: (ttl / 8).min(LONGEST_PERIOD),
@@ -76,25 +76,25 @@ impl Peers {
 
     /// The same, with what each queue needs of Redis, to tell what is missing.
     #[must_use]
-    pub fn with_rights(self, rights: Vec<Rights>) -> Self {
+    pub(crate) fn with_rights(self, rights: Vec<Rights>) -> Self {
         Peers { rights, ..self }
     }
 
     /// This instance's name: host, process, and a number drawn at the start.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// How often peers are looked at.
     #[must_use]
-    pub fn period(&self) -> Duration {
+    pub(crate) fn period(&self) -> Duration {
         self.period
     }
 
     /// Whose a queue should be, as far as is known.
     #[must_use]
-    pub fn share(&self, queue: usize) -> Option<Share> {
+    pub(crate) fn share(&self, queue: usize) -> Option<Share> {
         let at = self.at(queue)?;
         self.views.borrow().as_ref().map(|shares| shares[at])
     }
@@ -104,21 +104,21 @@ impl Peers {
     }
 
     /// Notes that MongoDB answered, and gave no epoch of the queue. If it goes on like that, others may fare better.
-    pub fn no_epoch(&self, queue: usize) {
+    pub(crate) fn no_epoch(&self, queue: usize) {
         if let Some(at) = self.at(queue) {
             self.fitness[at].lock().refused(Instant::now());
         }
     }
 
     /// Notes that MongoDB gave an epoch of the queue.
-    pub fn has_epoch(&self, queue: usize) {
+    pub(crate) fn has_epoch(&self, queue: usize) {
         if let Some(at) = self.at(queue) {
             self.fitness[at].lock().given();
         }
     }
 
     /// Waits until a queue has been another's for two heartbeats in a row.
-    pub async fn theirs(&self, queue: usize) {
+    pub(crate) async fn theirs(&self, queue: usize) {
         let mut views = self.views.subscribe();
         let mut seen = 0;
         while seen < 2 {
@@ -131,7 +131,7 @@ impl Peers {
     }
 
     /// Heartbeats until stopped, and leaves then. `away` is whether MongoDB is out of reach.
-    pub async fn run(
+    pub(crate) async fn run(
         self: Arc<Self>,
         redis: Redis,
         status: Arc<Status>,

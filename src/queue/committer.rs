@@ -10,9 +10,6 @@ use crate::ownership::Owned;
 use crate::source::SourceError;
 
 /// Commits until `done`, and then what is left.
-///
-/// # Errors
-/// The ownership has ended.
 pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result<(), SourceError> {
     let period = (queue.shared.config.lease.ttl / 4).min(Duration::from_secs(1));
     let mut tick = interval(period);

@@ -62,9 +62,6 @@ impl Reader {
     }
 
     /// Recovers what a former owner left, numbers the rest anew, and reads on until stopped.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn run(mut self) -> Result<(), SourceError> {
         let queue = Arc::clone(&self.queue);
         let mut recovery = Recovery::new(Arc::clone(&queue), self.stop.clone(), &mut self);
@@ -143,9 +140,6 @@ impl Reader {
     /// Waits until more may be read; answers how many events. None at the end.
     ///
     /// Dead letters leave the buffer before they are committed, so what is not committed is bounded, too.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn room(&mut self) -> Result<Option<usize>, SourceError> {
         let queue = Arc::clone(&self.queue);
         let buffer = &queue.shared.buffer;

@@ -33,7 +33,7 @@ impl Redis {
     ///
     /// # Errors
     /// Fatal: the URL cannot be used. It is not repeated in the text.
-    pub fn new(config: &config::Redis) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: &config::Redis) -> Result<Self, SourceError> {
         let bad = |error: redis::RedisError| {
             let what = error.detail().unwrap_or(error.category());
             SourceError::Fatal(Told::of(format!("redis.url cannot be used: {what}"), error))
@@ -58,7 +58,7 @@ impl Redis {
     ///
     /// # Errors
     /// Lost, or fatal where Redis refuses the credentials.
-    pub async fn connect(&self) -> Result<MultiplexedConnection, SourceError> {
+    pub(crate) async fn connect(&self) -> Result<MultiplexedConnection, SourceError> {
         self.open(self.timeout).await
     }
 
@@ -67,7 +67,10 @@ impl Redis {
     ///
     /// # Errors
     /// As [`Redis::connect`].
-    pub async fn connect_blocking(&self, block: Duration) -> Result<MultiplexedConnection, SourceError> {
+    pub(crate) async fn connect_blocking(
+        &self,
+        block: Duration,
+    ) -> Result<MultiplexedConnection, SourceError> {
         self.open(block + self.timeout).await
     }
 
@@ -102,10 +105,7 @@ impl Redis {
 }
 
 /// The server's version, `(major, minor)`.
-///
-/// # Errors
-/// Redis's.
-pub async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32), SourceError> {
+pub(crate) async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32), SourceError> {
     let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
     let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
     let mut parts = version.trim().split('.').map(|part| part.parse().unwrap_or(0));
@@ -122,7 +122,7 @@ pub(super) fn deletes_at_once(found: (u32, u32)) -> bool {
 ///
 /// # Errors
 /// Fatal: it is too old.
-pub fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
+pub(crate) fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
     let text = match kind {
         QueueKind::List if found < MIN_REDIS => {
             "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any"

@@ -16,30 +16,27 @@ use crate::config::Keys;
 
 /// What is known of processes that died over what is at the head of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deaths {
+pub(crate) struct Deaths {
     /// Processes that died since the last commit.
-    pub deaths: u64,
+    pub(crate) deaths: u64,
     /// The end of the part that the last of them was working on alone, if it was; it begins at the base.
-    pub suspect: Option<i64>,
+    pub(crate) suspect: Option<i64>,
     /// How many of them were working on just that part, and it was one event.
-    pub alone: u64,
+    pub(crate) alone: u64,
 }
 
 /// A share of what is to be recovered, from its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecoveryPart {
+pub(crate) struct RecoveryPart {
     /// Where it ends.
-    pub end: i64,
+    pub(crate) end: i64,
     /// It is one event.
-    pub is_one: bool,
+    pub(crate) is_one: bool,
 }
 
 impl Lease {
     /// What became of those that worked on this before. `process` is the caller's name.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn tries(&self, process: &str) -> Result<Deaths, SourceError> {
+    pub(crate) async fn tries(&self, process: &str) -> Result<Deaths, SourceError> {
         let keys = self.keys();
         let (deaths, suspect, alone): (i64, String, u64) = Script::new(script::TRIES)
             .key(&[&keys.owner, &keys.base, &keys.tries, &keys.instances])
@@ -51,10 +48,7 @@ impl Lease {
     }
 
     /// Marks that this process is about to work on what is to be recovered: on all of it, or on a part alone.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn works(&self, process: &str, part: Option<RecoveryPart>) -> Result<(), SourceError> {
+    pub(crate) async fn works(&self, process: &str, part: Option<RecoveryPart>) -> Result<(), SourceError> {
         let answer: i64 = Script::new(script::WORK)
             .key(&[&self.keys().owner, &self.keys().base, &self.keys().tries])
             .arg(self.args())
@@ -67,19 +61,13 @@ impl Lease {
     }
 
     /// Takes the mark away: whatever ends this process now, it is not what it works on.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn rests(&self, process: &str) -> Result<(), SourceError> {
+    pub(crate) async fn rests(&self, process: &str) -> Result<(), SourceError> {
         lives(&mut self.connection(), self.keys(), process).await
     }
 }
 
 /// Says of a process that it lives: its mark does not count.
-///
-/// # Errors
-/// Redis's.
-pub async fn lives(
+pub(crate) async fn lives(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     process: &str,
@@ -91,9 +79,6 @@ pub async fn lives(
 impl List {
     /// Makes a dead letter of the element at the base, without reading it. `letter` is the JSON object without its
     /// event.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
     pub(super) async fn set_aside(&self, letter: &str) -> Result<(), SourceError> {
         let mut control = self.control().await;
         let new_base = (control.offset + 1).to_string();

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What has become of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryStatus {
+pub(crate) enum DeliveryStatus {
     /// It is in MongoDB.
     Durable,
     /// It is a dead letter.
@@ -35,7 +35,7 @@ pub enum DeliveryStatus {
 
 /// Asks Redis what has become of events, whoever owns their queue.
 #[derive(Debug)]
-pub struct DeliveryStatuses {
+pub(crate) struct DeliveryStatuses {
     redis: Redis,
     connection: Mutex<Option<MultiplexedConnection>>,
 }
@@ -43,15 +43,12 @@ pub struct DeliveryStatuses {
 impl DeliveryStatuses {
     /// Nothing is sent yet.
     #[must_use]
-    pub fn new(redis: Redis) -> Self {
+    pub(crate) fn new(redis: Redis) -> Self {
         DeliveryStatuses { redis, connection: Mutex::default() }
     }
 
     /// What has become of the event at `offset`.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn of(&self, keys: &Keys, offset: i64) -> Result<DeliveryStatus, SourceError> {
+    pub(crate) async fn of(&self, keys: &Keys, offset: i64) -> Result<DeliveryStatus, SourceError> {
         let mut open = self.connection.lock().await;
         let mut connection = match open.take() {
             Some(connection) => connection,

@@ -47,7 +47,7 @@ impl SourceError {
 
     /// The same, with the queue that it is about where it ends the process.
     #[must_use]
-    pub fn about(self, queue: &str) -> Self {
+    pub(crate) fn about(self, queue: &str) -> Self {
         match self {
             SourceError::Fatal(told) => {
                 let text = format!("queue {queue:?}: {told}");
@@ -59,14 +59,8 @@ impl SourceError {
 
     /// Whether Redis answers, and does not do what it is asked.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, SourceError::Refused(_) | SourceError::Fatal(_))
-    }
-
-    /// Whether Redis itself is the trouble, rather than who owns the queue.
-    #[must_use]
-    pub fn is_outage(&self) -> bool {
-        matches!(self, SourceError::Lost(_) | SourceError::Refused(_))
     }
 }
 

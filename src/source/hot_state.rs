@@ -235,7 +235,7 @@ impl HotStateScripts {
 
 /// Whether there is a hot state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looked {
+pub(crate) enum Looked {
     /// There is none.
     Absent,
     /// There is one.
@@ -246,26 +246,23 @@ pub enum Looked {
 
 /// A write to apply to a hot state.
 #[derive(Debug)]
-pub struct Refresh<'a> {
+pub(crate) struct Refresh<'a> {
     /// Its key.
-    pub key: &'a str,
+    pub(crate) key: &'a str,
     /// It must not have reached this offset.
-    pub first: i64,
+    pub(crate) first: i64,
     /// It has reached this one then.
-    pub last: i64,
+    pub(crate) last: i64,
     /// How long it lives at most.
-    pub ttl_ms: u64,
+    pub(crate) ttl_ms: u64,
     /// What to do. None: delete it.
-    pub program: Option<Program>,
+    pub(crate) program: Option<Program>,
 }
 
 impl Lease {
     /// Has those begin anew who are about to fill hot states, and deletes those of which the second says so. Answers
     /// what there is of each.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn look_at_hot_states(
+    pub(crate) async fn look_at_hot_states(
         &self,
         states: &[(&StateKeys, bool)],
     ) -> Result<Vec<Looked>, SourceError> {
@@ -285,10 +282,7 @@ impl Lease {
 
     /// Applies writes to the hot states that are there, those of one document in order. `watermark` is the field of the
     /// queue's own; those from `beyond` on are of another numbering. Answers what became of each; nothing where there is none.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn refresh_hot_states(
+    pub(crate) async fn refresh_hot_states(
         &self,
         (watermark, beyond): (&str, Option<i64>),
         states: &[Refresh<'_>],

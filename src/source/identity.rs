@@ -22,9 +22,9 @@ return { get('identity'), get('new'), get('id'), get('epoch') }";
 
 /// What is known of a queue besides its numbers.
 #[derive(Debug, Clone)]
-pub struct KnownQueue {
+pub(crate) struct KnownQueue {
     /// Which Redis it is in.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// How it was called in MongoDB when it was taken over last; empty if that is not known.
     pub(super) id: String,
     /// The epoch of the last takeover, or nothing.
@@ -34,13 +34,13 @@ pub struct KnownQueue {
 impl KnownQueue {
     /// The epoch of the last takeover.
     #[must_use]
-    pub fn epoch(&self) -> i64 {
+    pub(crate) fn epoch(&self) -> i64 {
         self.epoch.parse().unwrap_or(0)
     }
 
     /// How the queue was called in MongoDB when it was taken over last. Before ids were on record, they were the keys.
     #[must_use]
-    pub fn id<'k>(&'k self, key: &'k str) -> &'k str {
+    pub(crate) fn id<'k>(&'k self, key: &'k str) -> &'k str {
         if self.id.is_empty() { key } else { &self.id }
     }
 
@@ -51,10 +51,7 @@ impl KnownQueue {
 }
 
 /// Asks what is known of a queue; gives it an identity if it has none.
-///
-/// # Errors
-/// Redis's.
-pub async fn identify(
+pub(crate) async fn identify(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
 ) -> Result<KnownQueue, SourceError> {

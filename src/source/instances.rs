@@ -31,35 +31,32 @@ return { redis.call('GET', KEYS[2]) or '', redis.call('ZRANGE', KEYS[1], 0, -1) 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Instances {
     /// The instance that owns it, if one was heard of.
-    pub holder: Option<String>,
+    pub(crate) holder: Option<String>,
     /// All instances that could.
-    pub instances: BTreeSet<String>,
+    pub(crate) instances: BTreeSet<String>,
 }
 
 /// What an instance says of a queue.
 #[derive(Debug)]
-pub struct Beat<'k> {
+pub(crate) struct Beat<'k> {
     /// The queue's keys.
-    pub keys: &'k Keys,
+    pub(crate) keys: &'k Keys,
     /// It owns the queue.
-    pub holds: bool,
+    pub(crate) holds: bool,
     /// It could drain the queue.
-    pub able: bool,
+    pub(crate) able: bool,
 }
 
 /// A connection over which an instance says what it drains.
 #[derive(Debug)]
-pub struct Roster {
+pub(crate) struct Roster {
     connection: MultiplexedConnection,
     heartbeat: Script,
 }
 
 impl Roster {
     /// Connects.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn open(redis: &Redis) -> Result<Self, SourceError> {
+    pub(crate) async fn open(redis: &Redis) -> Result<Self, SourceError> {
         let mut connection = redis.connect().await?;
         let heartbeat = Script::new(HEARTBEAT);
         // Pipelines name it by its hash.
@@ -68,10 +65,7 @@ impl Roster {
     }
 
     /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who is and does.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn heartbeat(
+    pub(crate) async fn heartbeat(
         &mut self,
         name: &str,
         ttl: Duration,
@@ -93,10 +87,7 @@ impl Roster {
     }
 
     /// Says of each queue that `name` drains it no more, so that nobody waits for it.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn leave(&mut self, name: &str, queues: &[&Keys]) -> Result<(), SourceError> {
+    pub(crate) async fn leave(&mut self, name: &str, queues: &[&Keys]) -> Result<(), SourceError> {
         let mut pipe = redis::pipe();
         for keys in queues {
             pipe.cmd("ZREM").arg(&keys.instances).arg(name).ignore();

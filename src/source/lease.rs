@@ -16,7 +16,7 @@ use crate::epoch::first_offset;
 
 /// A queue that this instance owns under an epoch, whatever its kind.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     keys: Keys,
     epoch: String,
     ttl_ms: u64,
@@ -85,20 +85,14 @@ impl Lease {
     }
 
     /// The offsets of dead letters that were recorded and not committed.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn buried(&self) -> Result<Vec<i64>, SourceError> {
+    pub(crate) async fn buried(&self) -> Result<Vec<i64>, SourceError> {
         let fields: Vec<String> =
             redis::cmd("HKEYS").arg(&self.keys.dead).query_async(&mut self.connection()).await?;
         Ok(fields.iter().filter_map(|field| field.parse().ok()).collect())
     }
 
     /// Records dead letters.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
+    pub(crate) async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
         let mut call = self.bury.prepare_invoke();
         call.key(&self.keys.owner).key(&self.keys.dead).arg(self.args());
         for letter in letters {
@@ -108,10 +102,7 @@ impl Lease {
     }
 
     /// Parks events, each with its offset.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn park(&self, events: &[(i64, &[u8])]) -> Result<(), SourceError> {
+    pub(crate) async fn park(&self, events: &[(i64, &[u8])]) -> Result<(), SourceError> {
         let mut call = self.park.prepare_invoke();
         call.key(&self.keys.owner).key(&self.keys.parked).arg(self.args());
         for (offset, event) in events {
@@ -121,10 +112,7 @@ impl Lease {
     }
 
     /// Forgets parked events that are settled. Of `dead` ones, which are below the base, the letters go to their list.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn unpark(&self, dead: &[i64], others: &[i64]) -> Result<(), SourceError> {
+    pub(crate) async fn unpark(&self, dead: &[i64], others: &[i64]) -> Result<(), SourceError> {
         let keys = &self.keys;
         let mut call = self.unpark.prepare_invoke();
         call.key(&[&keys.owner, &keys.parked, &keys.dead, &keys.dead_list, &keys.refused]);
@@ -133,10 +121,7 @@ impl Lease {
     }
 
     /// The offsets of what is parked, ascending.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn parked(&self) -> Result<Vec<i64>, SourceError> {
+    pub(crate) async fn parked(&self) -> Result<Vec<i64>, SourceError> {
         let fields: Vec<String> =
             redis::cmd("HKEYS").arg(&self.keys.parked).query_async(&mut self.connection()).await?;
         let mut offsets: Vec<i64> = fields.iter().filter_map(|field| field.parse().ok()).collect();
@@ -145,10 +130,7 @@ impl Lease {
     }
 
     /// The parked events at these offsets, which ascend.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn parked_events(&self, offsets: Vec<i64>) -> Result<Window, SourceError> {
+    pub(crate) async fn parked_events(&self, offsets: Vec<i64>) -> Result<Window, SourceError> {
         let events: Vec<Option<Vec<u8>>> = redis::cmd("HMGET")
             .arg(&self.keys.parked)
             .arg(&offsets)
@@ -165,20 +147,14 @@ impl Lease {
     }
 
     /// Extends the lease.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn renew(&self) -> Result<(), SourceError> {
+    pub(crate) async fn renew(&self) -> Result<(), SourceError> {
         let mut call = self.renew.prepare_invoke();
         call.key(&self.keys.owner).arg(self.args());
         self.invoke(&call).await
     }
 
     /// Gives the queue up, so that another instance need not wait for the lease to end.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
-    pub async fn release(&self) -> Result<(), SourceError> {
+    pub(crate) async fn release(&self) -> Result<(), SourceError> {
         let mut call = self.release.prepare_invoke();
         call.key(&self.keys.owner).arg(&self.epoch);
         self.invoke(&call).await

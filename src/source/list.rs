@@ -65,9 +65,6 @@ impl ListScripts {
 }
 
 /// Reads a list's state.
-///
-/// # Errors
-/// Redis's.
 pub(super) async fn state(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
@@ -184,9 +181,6 @@ impl List {
     }
 
     /// Remembers, for the next takeover, that elements are not where they were.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
     pub(super) async fn mark_moved(&self) -> Result<(), SourceError> {
         let mut call = self.scripts.mark.prepare_invoke();
         call.key(&self.lease.keys().owner).key(&self.lease.keys().head).arg(self.lease.args());
@@ -215,9 +209,6 @@ impl List {
     }
 
     /// Numbers all elements anew from the epoch's first offset, which is answered.
-    ///
-    /// # Errors
-    /// Fenced, or Redis's.
     pub(super) async fn renumber(&self) -> Result<i64, SourceError> {
         let first = self.lease.first_offset()?;
         let keys = self.lease.keys();
@@ -237,9 +228,6 @@ impl List {
 
     /// Looks at the number of elements, and of dead letters in their list: over the wire, which else would be idle for as long
     /// as there is no room to read.
-    ///
-    /// # Errors
-    /// Redis's.
     pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
@@ -290,7 +278,7 @@ impl Samples {
 
 /// SHA-1 as Redis' scripts compute it.
 #[must_use]
-pub fn sha1(element: &[u8]) -> [u8; 20] {
+pub(super) fn sha1(element: &[u8]) -> [u8; 20] {
     Sha1::digest(element).into()
 }
 

@@ -26,7 +26,7 @@ impl Interference {
 
     /// What happened, and who does such a thing.
     #[must_use]
-    pub fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         match self {
             Interference::PushedInFront(1) => {
                 "an element appeared in front of the head: a producer pushes with LPUSH where RPUSH is meant".into()
@@ -46,7 +46,7 @@ impl Interference {
 
     /// The same in two words, for a summary.
     #[must_use]
-    pub fn advice(self) -> &'static str {
+    pub(crate) fn advice(self) -> &'static str {
         match self {
             Interference::PushedInFront(_) => {
                 "Have the producer push with RPUSH: a queue grows at its tail. CLIENT LIST shows who used LPUSH last."

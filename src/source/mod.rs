@@ -25,24 +25,23 @@ mod wire;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use self::connect::{Redis, check_version, version};
-pub use self::deaths::{Deaths, RecoveryPart, lives};
-pub use self::delivery_status::{DeliveryStatus, DeliveryStatuses};
-pub use self::error::SourceError;
-pub use self::hot_state::{Looked, Refresh};
-pub use self::identity::{KnownQueue, identify};
-pub use self::instances::{Beat, Instances, Roster};
-pub use self::lease::Lease;
+pub(crate) use self::connect::{Redis, check_version, version};
+pub(crate) use self::deaths::{Deaths, RecoveryPart, lives};
+pub(crate) use self::delivery_status::{DeliveryStatus, DeliveryStatuses};
+pub(crate) use self::error::SourceError;
+pub(crate) use self::hot_state::{Looked, Refresh};
+pub(crate) use self::identity::{KnownQueue, identify};
+pub(crate) use self::instances::{Beat, Instances, Roster};
+pub(crate) use self::lease::Lease;
 use self::list::List;
-pub use self::list::sha1;
-pub use self::meddling::Interference;
+pub(crate) use self::meddling::Interference;
 use self::pop::Pop;
-pub use self::rights::Rights;
-pub use self::state::{QueueState, state};
+pub(crate) use self::rights::Rights;
+pub(crate) use self::state::{QueueState, state};
 use self::stream::Stream;
 pub(crate) use self::takeover::{Taken, TakeoverRequest};
-pub use self::waiter::Waiter;
-pub use self::window::{Depth, MAX_WINDOW, QueueLook, Window};
+pub(crate) use self::waiter::Waiter;
+pub(crate) use self::window::{Depth, MAX_WINDOW, QueueLook, Window};
 use crate::buffer::Buffer;
 use crate::commit::Checkpoint;
 use crate::config::Keys;
@@ -52,11 +51,11 @@ use crate::health::Health;
 
 /// A dead letter, as it is kept.
 #[derive(Debug, Clone)]
-pub struct DeadLetterRecord {
+pub(crate) struct DeadLetterRecord {
     /// The event's offset.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// The JSON object for the dead-letter list.
-    pub json: String,
+    pub(crate) json: String,
 }
 
 /// Who is told of dead letters that are on record in Redis, and whose events nobody else has read.
@@ -67,7 +66,7 @@ pub(crate) trait Recorded: std::fmt::Debug + Send + Sync {
 
 /// A queue, read in the way that its kind and delivery ask for.
 #[derive(Debug)]
-pub struct Source(Kind);
+pub(crate) struct Source(Kind);
 
 /// What there is of each kind of queue; whatever else differs between them is in their files.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ impl Source {
     ///
     /// # Errors
     /// Lost, or fatal.
-    pub async fn pop(
+    pub(crate) async fn pop(
         redis: Redis,
         keys: Keys,
         health: Arc<Health>,
@@ -98,7 +97,7 @@ impl Source {
 
     /// What makes it this instance's, if anything has to.
     #[must_use]
-    pub fn lease(&self) -> Option<&Lease> {
+    pub(crate) fn lease(&self) -> Option<&Lease> {
         match &self.0 {
             Kind::List(list) => Some(list.lease()),
             Kind::Stream(stream) => Some(stream.lease()),
@@ -108,7 +107,7 @@ impl Source {
 
     /// How many streams were in this place, one after another, with this one.
     #[must_use]
-    pub fn generation(&self) -> i64 {
+    pub(crate) fn generation(&self) -> i64 {
         match &self.0 {
             Kind::Stream(stream) => stream.generation(),
             Kind::List(_) | Kind::Pop(_) => 1,
@@ -117,20 +116,20 @@ impl Source {
 
     /// The numbering that an offset is of, where there are several: a later one follows when all of this is settled.
     #[must_use]
-    pub fn numbering(&self, offset: i64) -> Option<i64> {
+    pub(crate) fn numbering(&self, offset: i64) -> Option<i64> {
         matches!(self.0, Kind::List(_)).then(|| epoch_of(offset))
     }
 
     /// The first offset that is not of the numbering of this one, nor of an earlier one, where there are several.
     #[must_use]
-    pub fn beyond_numbering(&self, offset: i64) -> Option<i64> {
+    pub(crate) fn beyond_numbering(&self, offset: i64) -> Option<i64> {
         first_offset(self.numbering(offset)? + 1)
     }
 
     /// How many of the events that are wanted may be asked for: no more than are `known` to be there, where elements
     /// are numbered by their place.
     #[must_use]
-    pub fn may_ask(&self, wanted: usize, known: u64) -> usize {
+    pub(crate) fn may_ask(&self, wanted: usize, known: u64) -> usize {
         match &self.0 {
             Kind::List(_) => wanted.min(usize::try_from(known).unwrap_or(usize::MAX)),
             Kind::Stream(_) | Kind::Pop(_) => wanted,
@@ -139,10 +138,7 @@ impl Source {
 
     /// Reads new events from `cursor` on: `count`, or as many as are there. With no count, only looks how much there
     /// is. A popped list has no cursor; it waits for events, and answers up to `count` of them.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
+    pub(crate) async fn read(&self, cursor: i64, count: usize) -> Result<(Window, Depth), SourceError> {
         match &self.0 {
             Kind::List(_) if is_used_up(cursor) => Err(SourceError::UsedUp),
             Kind::List(list) => list.read(cursor, count, true).await,
@@ -153,15 +149,12 @@ impl Source {
 
     /// Whether reading waits by itself until there is something.
     #[must_use]
-    pub fn waits_to_read(&self) -> bool {
+    pub(crate) fn waits_to_read(&self) -> bool {
         matches!(self.0, Kind::Pop(_))
     }
 
     /// Waits until there is something to read, or a while.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn wait(&self, waiter: &mut Waiter) -> Result<(), SourceError> {
+    pub(crate) async fn wait(&self, waiter: &mut Waiter) -> Result<(), SourceError> {
         match &self.0 {
             Kind::List(_) => waiter.wait(None).await,
             Kind::Stream(stream) => waiter.wait(Some(&stream.past().await)).await,
@@ -171,10 +164,7 @@ impl Source {
 
     /// The ownership ends, since another client has removed or inserted events: remembers it for the next takeover, or
     /// tells it.
-    ///
-    /// # Errors
-    /// The lease is lost, or Redis.
-    pub async fn was_interfered_with(&self) -> Result<(), SourceError> {
+    pub(crate) async fn was_interfered_with(&self) -> Result<(), SourceError> {
         match &self.0 {
             Kind::List(list) => list.mark_moved().await,
             Kind::Stream(stream) => {
@@ -186,10 +176,7 @@ impl Source {
     }
 
     /// Reads unsettled events once more: up to `count` of those in `range`. None are answered only if none are there.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn reread(&self, range: Range<i64>, count: usize) -> Result<Window, SourceError> {
+    pub(crate) async fn reread(&self, range: Range<i64>, count: usize) -> Result<Window, SourceError> {
         let dense = || count.min(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
         match &self.0 {
             Kind::List(list) => Ok(list.read(range.start, dense(), false).await?.0),
@@ -201,7 +188,7 @@ impl Source {
     /// The offsets that a former owner may have sent to MongoDB, or has promised to: what is to be settled before
     /// anything new is read, in this order. The last range, be it empty, begins where Redis takes everything before for
     /// settled.
-    pub async fn unsettled(&self) -> Vec<Range<i64>> {
+    pub(crate) async fn unsettled(&self) -> Vec<Range<i64>> {
         match &self.0 {
             Kind::List(list) => vec![list.unsettled().await],
             Kind::Stream(stream) => stream.unsettled().await,
@@ -210,7 +197,7 @@ impl Source {
     }
 
     /// Whether a former owner may have written, or begun to write, any of what is unsettled.
-    pub async fn is_in_doubt(&self) -> bool {
+    pub(crate) async fn is_in_doubt(&self) -> bool {
         match &self.0 {
             Kind::List(list) => !list.unsettled().await.is_empty(),
             Kind::Stream(stream) => stream.is_in_doubt().await,
@@ -219,10 +206,7 @@ impl Source {
     }
 
     /// Where the first `events` events of a range end: the offset behind the last of them.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn part_end(&self, range: Range<i64>, events: i64) -> Result<i64, SourceError> {
+    pub(crate) async fn part_end(&self, range: Range<i64>, events: i64) -> Result<i64, SourceError> {
         match &self.0 {
             Kind::List(_) | Kind::Pop(_) => Ok(range.end.min(range.start.saturating_add(events))),
             Kind::Stream(stream) => stream.part_end(range, events).await,
@@ -231,10 +215,7 @@ impl Source {
 
     /// Makes a dead letter of the first event of a range, at whose start everything before is settled, without reading
     /// it. `letter` is the JSON object without its event.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn set_aside(&self, range: Range<i64>, letter: &str) -> Result<(), SourceError> {
+    pub(crate) async fn set_aside(&self, range: Range<i64>, letter: &str) -> Result<(), SourceError> {
         match &self.0 {
             Kind::List(list) => list.set_aside(letter).await,
             Kind::Stream(stream) => stream.set_aside(range, letter).await,
@@ -243,10 +224,7 @@ impl Source {
     }
 
     /// All that was unsettled is settled: prepares for reading new events, and answers where they begin.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn recovered(&self) -> Result<i64, SourceError> {
+    pub(crate) async fn recovered(&self) -> Result<i64, SourceError> {
         match &self.0 {
             Kind::List(list) => list.renumber().await,
             Kind::Stream(stream) => stream.recovered().await,
@@ -256,15 +234,12 @@ impl Source {
 
     /// When an event came into being, milliseconds since the Unix epoch, if its offset says so.
     #[must_use]
-    pub fn enqueued_ms(&self, offset: i64) -> Option<i64> {
+    pub(crate) fn enqueued_ms(&self, offset: i64) -> Option<i64> {
         matches!(self.0, Kind::Stream(_)).then(|| stream::ms_of(offset))
     }
 
     /// Records dead letters, so that no crash loses them.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
+    pub(crate) async fn bury(&self, letters: &[DeadLetterRecord]) -> Result<(), SourceError> {
         match &self.0 {
             Kind::Pop(pop) => pop.bury(letters).await,
             Kind::List(list) => list.lease().bury(letters).await,
@@ -273,10 +248,7 @@ impl Source {
     }
 
     /// Tells the queue that everything below `checkpoint` is settled, `dead` of it dead letters.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
+    pub(crate) async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
         match &self.0 {
             Kind::List(list) => list.commit(checkpoint, dead).await,
             Kind::Stream(stream) => stream.commit(checkpoint, dead).await,
@@ -285,10 +257,7 @@ impl Source {
     }
 
     /// Looks at the queue; `settled_to` is the offset below which everything is settled, or will be told to be.
-    ///
-    /// # Errors
-    /// The ownership has ended.
-    pub async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
+    pub(crate) async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
         match &self.0 {
             Kind::List(list) => list.look().await,
             Kind::Stream(stream) => stream.look(settled_to).await,
@@ -298,7 +267,7 @@ impl Source {
 
     /// The offset of the oldest unsettled event, by what was seen of the queue; `settled_to` is as for [`Self::look`].
     #[must_use]
-    pub fn oldest(&self, seen: &QueueLook, settled_to: i64) -> Option<i64> {
+    pub(crate) fn oldest(&self, seen: &QueueLook, settled_to: i64) -> Option<i64> {
         match &self.0 {
             Kind::Stream(_) => seen.oldest,
             Kind::List(_) | Kind::Pop(_) => (settled_to < seen.depth.tail).then_some(settled_to),

@@ -67,7 +67,7 @@ static HOT_STATE: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("hot_sta
 
 /// What a queue needs of Redis.
 #[derive(Debug, Clone)]
-pub struct Rights {
+pub(crate) struct Rights {
     /// Commands, and the key of each.
     commands: BTreeSet<(Vec<String>, String)>,
     /// The type that a key must have, if it is there.
@@ -77,7 +77,7 @@ pub struct Rights {
 impl Rights {
     /// What the queue with these keys needs.
     #[must_use]
-    pub fn of(config: &config::Config, queue: &config::Queue, keys: &Keys) -> Self {
+    pub(crate) fn of(config: &config::Config, queue: &config::Queue, keys: &Keys) -> Self {
         let mut rights = Rights { commands: BTreeSet::new(), kinds: BTreeMap::new() };
         if queue.delivery == Delivery::AtMostOnce {
             rights.add_plain(&OF_POPPED, keys);
@@ -163,7 +163,7 @@ impl Rights {
     ///
     /// # Errors
     /// Refused, with what and why; fatal, where a key has another type; Redis's.
-    pub async fn probe(&self, redis: &Redis) -> Result<(), SourceError> {
+    pub(crate) async fn probe(&self, redis: &Redis) -> Result<(), SourceError> {
         let mut connection = redis.connect().await?;
         self.probe_kinds(&mut connection, redis.user()).await?;
         let mut multi = redis::pipe();

@@ -9,24 +9,24 @@ use crate::config::{self, QueueKind};
 
 /// What Redis knows of a queue, before it is taken over.
 #[derive(Debug, Clone, Default)]
-pub struct QueueState {
+pub(crate) struct QueueState {
     pub(super) owner: Option<String>,
     pub(super) base: String,
     pub(super) read: String,
     /// The position of a stream's consumer group, if it has one.
     pub(super) position: String,
     /// Events that are not committed.
-    pub elements: u64,
+    pub(crate) elements: u64,
     /// The highest epoch that offsets, or what was kept beside them, know of.
     pub(super) epoch: i64,
     /// The epoch under which what is unsettled was read.
-    pub reader: i64,
+    pub(crate) reader: i64,
 }
 
 impl QueueState {
     /// Whether somebody else than the owner of `previous` owns the queue.
     #[must_use]
-    pub fn is_owned(&self, previous: Option<i64>) -> bool {
+    pub(crate) fn is_owned(&self, previous: Option<i64>) -> bool {
         self.owner
             .as_ref()
             .is_some_and(|owner| Some(owner) != previous.map(|epoch| epoch.to_string()).as_ref())
@@ -34,22 +34,16 @@ impl QueueState {
 
     /// The highest epoch that anything in Redis has.
     #[must_use]
-    pub fn epoch(&self) -> i64 {
+    pub(crate) fn epoch(&self) -> i64 {
         let owner = self.owner.as_ref().and_then(|owner| owner.parse().ok()).unwrap_or(0);
         self.epoch.max(owner)
     }
 
     /// Whether somebody may have read, and written, what is not committed.
     #[must_use]
-    pub fn is_unsettled(&self) -> bool {
+    pub(crate) fn is_unsettled(&self) -> bool {
         let (base, read) = self.offsets();
         read > base
-    }
-
-    /// Whether nobody has owned it yet.
-    #[must_use]
-    pub fn is_unnumbered(&self) -> bool {
-        self.base.is_empty()
     }
 
     /// Base and read as numbers.
@@ -60,10 +54,7 @@ impl QueueState {
 }
 
 /// Reads a queue's state.
-///
-/// # Errors
-/// Redis's.
-pub async fn state(
+pub(crate) async fn state(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     queue: &config::Queue,

@@ -1,4 +1,4 @@
-//! Taking a queue over: what is asked of Redis, and what comes of it.
+//! Takes a queue over: what is asked of Redis, and what comes of it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use crate::config::Keys;
 /// entry in vain.
 ///
 /// Nothing is lost if the reply is: no element was removed.
-pub struct Waiter {
+pub(crate) struct Waiter {
     redis: Redis,
     keys: Arc<Keys>,
     connection: Option<MultiplexedConnection>,
@@ -27,15 +27,12 @@ impl Waiter {
 
     /// Waits on a connection of its own, opened when first needed.
     #[must_use]
-    pub fn new(redis: Redis, keys: Arc<Keys>) -> Self {
+    pub(crate) fn new(redis: Redis, keys: Arc<Keys>) -> Self {
         Waiter { redis, keys, connection: None }
     }
 
     /// Waits until there is an element, or a while; of a stream, an entry behind the id `past`.
-    ///
-    /// # Errors
-    /// Redis's.
-    pub async fn wait(&mut self, past: Option<&str>) -> Result<(), SourceError> {
+    pub(crate) async fn wait(&mut self, past: Option<&str>) -> Result<(), SourceError> {
         // Taken out, so that a wait that is dropped or fails takes its connection along.
         let (mut connection, was_idle) = match self.connection.take() {
             Some(connection) => (connection, true),

@@ -8,7 +8,7 @@ use crate::commit::Checkpoint;
 
 /// The most events that are read at once: windows of this size move as many events a second as larger ones, and
 /// cost less memory.
-pub const MAX_WINDOW: usize = 2000;
+pub(crate) const MAX_WINDOW: usize = 2000;
 
 /// What is kept of an answer, bytes and one event: a window of events that turn out to be large ends before all that were asked
 /// for.
@@ -16,7 +16,7 @@ pub(super) const MAX_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
 /// Events read at once.
 #[derive(Debug, Clone, Default)]
-pub struct Window {
+pub(crate) struct Window {
     first: i64,
     /// Where offsets are not consecutive: each event's.
     sparse: Option<Arc<Vec<i64>>>,
@@ -42,7 +42,7 @@ impl Events {
 impl Window {
     /// Events at consecutive offsets from `first` on.
     #[must_use]
-    pub fn new<E: AsRef<[u8]>>(first: i64, events: impl IntoIterator<Item = E>) -> Self {
+    pub(crate) fn new<E: AsRef<[u8]>>(first: i64, events: impl IntoIterator<Item = E>) -> Self {
         let (mut bytes, mut places) = (Vec::new(), Vec::new());
         for event in events {
             let start = bytes.len();
@@ -74,7 +74,7 @@ impl Window {
 
     /// Whether what is at an offset is no event, however it looks.
     #[must_use]
-    pub fn is_malformed(&self, offset: i64) -> bool {
+    pub(crate) fn is_malformed(&self, offset: i64) -> bool {
         !self.malformed.is_empty() && self.malformed.binary_search(&offset).is_ok()
     }
 
@@ -86,25 +86,25 @@ impl Window {
 
     /// Bytes of the largest event among it and what was seen behind it.
     #[must_use]
-    pub fn largest(&self) -> usize {
+    pub(crate) fn largest(&self) -> usize {
         self.events.places.iter().map(Range::len).max().unwrap_or(0).max(self.ahead)
     }
 
     /// The number of events.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.events.places.len()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.events.places.is_empty()
     }
 
     /// The offset behind the last event.
     #[must_use]
-    pub fn end(&self) -> i64 {
+    pub(crate) fn end(&self) -> i64 {
         match self.sparse.as_ref().map(|offsets| offsets.last()) {
             None => self.first + i64::try_from(self.len()).unwrap_or(0),
             Some(last) => last.map_or(0, |last| last.saturating_add(1)),
@@ -112,7 +112,7 @@ impl Window {
     }
 
     /// Offsets and events.
-    pub fn iter(&self) -> impl Iterator<Item = (i64, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &[u8])> {
         let sparse = self.sparse.as_deref();
         let offsets = (self.first..)
             .zip(0..)
@@ -123,13 +123,13 @@ impl Window {
 
     /// Bytes that all of it takes.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.events.bytes.capacity() + self.len() * size_of::<Range<usize>>()
     }
 
     /// Where the queue may be trimmed once the window is settled. None if it is empty.
     #[must_use]
-    pub fn checkpoint(&self) -> Option<Checkpoint> {
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
         Some(Checkpoint {
             end: self.end(),
             events: self.len() as u64,
@@ -142,14 +142,14 @@ impl Window {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Depth {
     /// Events that are not committed: of a list, its elements.
-    pub elements: u64,
+    pub(crate) elements: u64,
     /// A number that grows by one with each event that arrives: of a list, the offset that the next one will have.
-    pub tail: i64,
+    pub(crate) tail: i64,
     /// Events known to be there behind what was just read.
-    pub ahead: u64,
+    pub(crate) ahead: u64,
     /// Whether a blocking peek would not block, though there is nothing to read: what is in the way has to be committed
     /// first.
-    pub is_held: bool,
+    pub(crate) is_held: bool,
 }
 
 impl Depth {
@@ -164,11 +164,11 @@ impl Depth {
 
 /// What is seen of a queue now and then.
 #[derive(Debug, Clone, Copy)]
-pub struct QueueLook {
+pub(crate) struct QueueLook {
     /// How much is in it.
-    pub depth: Depth,
+    pub(crate) depth: Depth,
     /// Dead letters in their list, if they could be counted.
-    pub dead: Option<u64>,
+    pub(crate) dead: Option<u64>,
     /// The offset of the oldest event that is not settled, where that can be told.
-    pub oldest: Option<i64>,
+    pub(crate) oldest: Option<i64>,
 }

@@ -120,9 +120,6 @@ type Counts = (u64, u64, i64);
 type Fence = (i64, usize, u64, u64, i64);
 
 /// Reads a stream's state.
-///
-/// # Errors
-/// Redis's.
 pub(super) async fn state(
     connection: &mut MultiplexedConnection,
     keys: &Keys,

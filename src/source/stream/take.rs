@@ -1,4 +1,4 @@
-//! Taking a stream over, and claiming what is pending.
+//! Takes a stream over, and claims what is pending.
 
 use redis::Script;
 use redis::aio::MultiplexedConnection;
