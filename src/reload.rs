@@ -75,7 +75,7 @@ impl Reloader {
         let is_heard =
             || if refused { tracing::enabled!(Level::WARN) } else { tracing::enabled!(Level::INFO) };
         let tell = || if refused { tracing::warn!("{line}") } else { tracing::info!("{line}") };
-        // Told once, under the old level or the new one, whichever lets it be heard.
+        // Caused once, under the old level or the new one, whichever lets it be heard.
         let heard = is_heard();
         if heard {
             tell();

@@ -83,7 +83,7 @@ impl Status {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Redis refuses to publish receipts, or does no more. Told once each.
+    /// Redis refuses to publish receipts, or does no more. Caused once each.
     pub fn receipts_refused(&self, error: Option<String>) {
         let mut known = self.receipts_refused.lock();
         match (&*known, &error) {

@@ -8,10 +8,10 @@
 //! it is, the event was not applied under its number. Then the write is made where the document still has exactly that
 //! watermark.
 
+use crate::caused::Caused;
 use crate::ownership::{Owned, Unconfirmed};
 use crate::sink::Write;
 use crate::sink::{FoundWatermark, SinkError, Strange};
-use crate::told::Told;
 
 /// No queue comes to so many numberings. What has a higher one is rubbish, which must not use them up.
 const CREDIBLE: i64 = 1 << 26;
@@ -29,7 +29,7 @@ pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<F
         match claim.confirm(&queue.shared.sink, above).await {
             Ok(()) => {}
             Err(Unconfirmed::Ended(error)) => {
-                return Err(SinkError::transient(Told::of(error.to_string(), error)));
+                return Err(SinkError::transient(Caused::of(error.to_string(), error)));
             }
             Err(Unconfirmed::Unknown(error)) => return Err(error),
         }

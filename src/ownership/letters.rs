@@ -26,14 +26,20 @@ impl Letters {
             receipts.dead(letters);
         }
     }
+
+    /// Takes account of events that nobody holds.
+    fn settle_unread(&self, letters: &[Dead<'_>]) {
+        for Dead { rejection, .. } in letters {
+            self.ledger.receive(1).settle(Outcome::Dead(rejection.reason));
+        }
+    }
 }
 
 impl Recorded for Letters {
     fn recorded_unread(&self, letters: &[Dead<'_>]) {
-        self.recorded(letters);
-        for Dead { rejection, .. } in letters {
-            self.ledger.receive(1).settle(Outcome::Dead(rejection.reason));
-        }
+        // No receipt names them: an id that does not fit has no offset of its own.
+        self.recent.record(&self.key, letters);
+        self.settle_unread(letters);
     }
 }
 
@@ -64,7 +70,8 @@ impl Owned {
         let letter = render_without_event(&rejection, offset, &self.key, bson::DateTime::now());
         self.source.set_aside(range, &letter).await?;
         let dead = Dead { offset, event: b"", rejection: &rejection, traceparent: None, entity: None };
-        self.letters.recorded_unread(&[dead]);
+        self.letters.recorded(&[dead]);
+        self.letters.settle_unread(&[dead]);
         self.tracker.lock().restart(offset + 1);
         tracing::error!(queue = self.key, offset, "an event was set aside as a dead letter: {text}");
         Ok(())

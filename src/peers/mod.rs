@@ -138,11 +138,17 @@ impl Peers {
         away: watch::Receiver<bool>,
         stop: CancellationToken,
     ) {
+        let mut was_granted = false;
         while !stop.is_cancelled() {
             if let Err(error) = self.beat(&redis, &status, &away, &stop).await {
                 tracing::debug!(%error, "no heartbeat");
                 if let SourceError::Refused(_) = error {
-                    status.health.redis.refuses(HEARTBEAT, &self.named(&redis, error).await);
+                    let (error, is_granted) = self.named(&redis, error).await;
+                    // A right that was granted meanwhile is no news, but what goes on is.
+                    if !is_granted || was_granted {
+                        status.health.redis.refuses(HEARTBEAT, &error);
+                    }
+                    was_granted = is_granted;
                 }
                 self.views.send_replace(None);
             }
@@ -150,14 +156,15 @@ impl Peers {
         }
     }
 
-    /// A refusal, by the right that is missing if it is one.
-    async fn named(&self, redis: &Redis, error: SourceError) -> SourceError {
+    /// A refusal, by the right that is missing if it is one; and whether that was granted meanwhile.
+    async fn named(&self, redis: &Redis, error: SourceError) -> (SourceError, bool) {
         for rights in &self.rights {
             if let Err(better @ SourceError::Refused(_)) = rights.probe(redis).await {
-                return better;
+                return (better, false);
             }
         }
-        error
+        let is_granted = error.is_of_rights();
+        (error, is_granted)
     }
 
     /// Heartbeats over one connection.
@@ -175,7 +182,7 @@ impl Peers {
             let queues = self.beats(*away.borrow(), status);
             let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
             status.health.redis.takes(HEARTBEAT);
-            // Whoever waits for Redis to come back need not wait longer. Told once a connection: how the others' fare
+            // Whoever waits for Redis to come back need not wait longer. Caused once a connection: how the others' fare
             // is theirs to tell.
             if std::mem::take(&mut first) {
                 status.health.redis.up();

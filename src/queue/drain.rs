@@ -48,6 +48,8 @@ pub(super) struct Queue {
     rights: Rights,
     /// Redis refused that, as was found by asking. Else it refused what it was to do, though it grants all that can be asked.
     lacks_rights: bool,
+    /// Redis refused for want of a right, and granted all of them when it was asked.
+    was_granted: bool,
     /// The last ownership got on.
     got_on: bool,
     /// The epoch under which this instance owned the queue last.
@@ -89,6 +91,7 @@ pub(crate) async fn drain(
         letters,
         rights,
         lacks_rights: false,
+        was_granted: false,
         got_on: false,
         previous: None,
         mapping,
@@ -104,6 +107,7 @@ pub(crate) async fn drain(
         queue.status.set_oldest_age(Duration::ZERO);
         // To have taken it over is no success: that alone could be done again and again.
         if std::mem::take(&mut queue.got_on) {
+            queue.was_granted = false;
             backoff.reset();
         }
         match ended {
@@ -113,7 +117,11 @@ pub(crate) async fn drain(
             }
             Err(error) => {
                 let error = queue.named(error).await;
-                queue.ended(&error);
+                // A right that was granted meanwhile is no news, but what goes on is.
+                let is_granted = error.is_of_rights() && !queue.lacks_rights;
+                if !is_granted || std::mem::replace(&mut queue.was_granted, true) {
+                    queue.ended(&error);
+                }
                 stop.run_until_cancelled(queue.wait_after(&error, backoff.wait())).await;
             }
         }

@@ -4,9 +4,9 @@ use mongodb::error::{Error, ErrorKind};
 
 use super::cause::cause;
 use super::code::{Blame, blame, is_away};
+use crate::caused::Caused;
 use crate::dead_letter::{Reason, Rejection};
 use crate::retry::Class;
-use crate::told::Told;
 
 /// An error of MongoDB.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -14,14 +14,14 @@ use crate::told::Told;
 pub struct SinkError {
     class: Class,
     #[source]
-    told: Told,
+    told: Caused,
     code: Option<i32>,
 }
 
 impl SinkError {
     /// An error that the same again may well not meet.
     #[must_use]
-    pub fn transient(told: impl Into<Told>) -> Self {
+    pub fn transient(told: impl Into<Caused>) -> Self {
         SinkError { class: Class::Transient, told: told.into(), code: None }
     }
 
@@ -33,13 +33,13 @@ impl SinkError {
 
     /// A refusal of what was sent, which the same again would meet.
     #[must_use]
-    pub(super) fn data(told: impl Into<Told>, code: Option<i32>) -> Self {
+    pub(super) fn data(told: impl Into<Caused>, code: Option<i32>) -> Self {
         SinkError { class: Class::Data, told: told.into(), code }
     }
 
     /// An error that no start can overcome.
     #[must_use]
-    pub fn fatal(told: impl Into<Told>) -> Self {
+    pub fn fatal(told: impl Into<Caused>) -> Self {
         SinkError { class: Class::Fatal, told: told.into(), code: None }
     }
 
@@ -99,14 +99,14 @@ impl From<Error> for SinkError {
             ErrorKind::InvalidTlsConfig { .. } => (Class::Fatal, None),
             _ => (Class::Transient, None),
         };
-        SinkError { class, told: Told::of(text, error), code }
+        SinkError { class, told: Caused::of(text, error), code }
     }
 }
 
 /// What could not be made a command of. The same again is read anew.
 impl From<bson::error::Error> for SinkError {
     fn from(error: bson::error::Error) -> Self {
-        SinkError::transient(Told::of(error.to_string(), error))
+        SinkError::transient(Caused::of(error.to_string(), error))
     }
 }
 

@@ -28,6 +28,7 @@ mod watermark;
 mod write;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ pub use self::reply::{Refusal, Verdict};
 pub use self::tombstone::Tombstones;
 pub use self::watermark::{FoundWatermark, Strange};
 pub use self::write::Write;
+use crate::caused::Caused;
 use crate::change::CollectionId;
 use crate::config::{self, EPOCHS};
 use crate::health::Health;
@@ -89,13 +91,16 @@ pub struct Sink {
 /// does not answer.
 pub async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
     let unusable = |error: mongodb::error::Error| {
-        SinkError::fatal(format!("mongodb.uri cannot be used: {}", cause(&error.kind)))
+        SinkError::fatal(Caused::of(format!("mongodb.uri cannot be used: {}", cause(&error.kind)), error))
     };
     let parse = timeout(config.timeout, ClientOptions::parse(config.uri.expose()));
     let mut options = match parse.await {
         Ok(Ok(options)) => options,
         Ok(Err(error)) if matches!(&*error.kind, ErrorKind::DnsResolve { .. } | ErrorKind::Io(_)) => {
-            return Err(SinkError::transient(format!("mongodb.uri: {}", cause(&error.kind))));
+            return Err(SinkError::transient(Caused::of(
+                format!("mongodb.uri: {}", cause(&error.kind)),
+                error,
+            )));
         }
         Ok(Err(error)) => return Err(unusable(error)),
         Err(_) => {
@@ -161,14 +166,16 @@ impl Sink {
             "updates": [{"q": {"_id": {"$in": []}}, "u": {"$set": {"epoch": 0}}}],
             "writeConcern": raw_to_document(&sink.write_concern),
         };
-        let unusable = |text: &str| SinkError::fatal(format!("mongodb.write_concern cannot be used: {text}"));
+        let unusable = |text: &dyn Display| format!("mongodb.write_concern cannot be used: {text}");
         match sink.ask(&nothing).await {
-            Err(error) if error.class() == Class::Data => Err(unusable(&error.to_string())),
+            Err(error) if error.class() == Class::Data => {
+                Err(SinkError::fatal(Caused::of(unusable(&error), error)))
+            }
             Err(error) => Err(error),
             Ok(reply) => match reply.get_document("writeConcernError") {
                 // UnknownReplWriteConcern, UnsatisfiableWriteConcern
                 Ok(error) if matches!(error.get_i32("code"), Ok(79 | 100)) => {
-                    Err(unusable(error.get_str("errmsg").unwrap_or_default()))
+                    Err(SinkError::fatal(unusable(&error.get_str("errmsg").unwrap_or_default())))
                 }
                 _ => {
                     sink.health.mongodb.up();
@@ -192,17 +199,17 @@ impl Sink {
     }
 
     async fn run_document(&self, command: &Document) -> Result<Document, SinkError> {
-        let body = bson::serialize_to_vec(command).map_err(|e| SinkError::transient(e.to_string()))?;
+        let body = bson::serialize_to_vec(command)?;
         self.run(body).await
     }
 
     /// Runs a command, within the configured time, whose failure says nothing of the server.
     async fn ask(&self, command: &Document) -> Result<Document, SinkError> {
-        self.send(bson::serialize_to_vec(command).map_err(|e| SinkError::transient(e.to_string()))?).await
+        self.send(bson::serialize_to_vec(command)?).await
     }
 
     async fn send(&self, body: Vec<u8>) -> Result<Document, SinkError> {
-        let command = RawDocumentBuf::from_bytes(body).map_err(|e| SinkError::transient(e.to_string()))?;
+        let command = RawDocumentBuf::from_bytes(body)?;
         match timeout(self.timeout, self.database.run_raw_command(command)).await {
             Ok(result) => result.map_err(SinkError::from),
             Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),

@@ -10,8 +10,8 @@ use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo};
 use super::error::SourceError;
 use super::sentinel::{Sentinels, check_primary};
 use super::wire::Wire;
+use crate::caused::Caused;
 use crate::config::{self, QueueKind};
-use crate::told::Told;
 
 /// The least Redis that has a blocking peek, `BLMOVE`.
 const MIN_REDIS: (u32, u32) = (6, 2);
@@ -36,7 +36,7 @@ impl Redis {
     pub(crate) fn new(config: &config::Redis) -> Result<Self, SourceError> {
         let bad = |error: redis::RedisError| {
             let what = error.detail().unwrap_or(error.category());
-            SourceError::Fatal(Told::of(format!("redis.url cannot be used: {what}"), error))
+            SourceError::Fatal(Caused::of(format!("redis.url cannot be used: {what}"), error))
         };
         let info: ConnectionInfo = config.url.expose().into_connection_info().map_err(bad)?;
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));

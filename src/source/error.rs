@@ -5,17 +5,17 @@ use std::error::Error;
 use redis::{ErrorKind, RedisError};
 
 use super::stream::ANOTHER;
-use crate::told::Told;
+use crate::caused::Caused;
 
 /// Why a queue cannot be read or committed to by this owner any more.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The connection is gone, or what it answers cannot be trusted. Take over again.
     #[error(transparent)]
-    Lost(Told),
+    Lost(Caused),
     /// Redis answers, and does not do what it is asked: what is missing is for somebody to grant, or passes. Take over again.
     #[error("Redis refuses: {0}")]
-    Refused(#[source] Told),
+    Refused(#[source] Caused),
     /// Another owner has the queue, or the lease ran out.
     #[error("the lease was lost")]
     Fenced,
@@ -36,13 +36,13 @@ pub enum SourceError {
     UsedUp,
     /// No start can overcome it.
     #[error(transparent)]
-    Fatal(Told),
+    Fatal(Caused),
 }
 
 impl SourceError {
     /// What an error on the way has ended.
     pub(crate) fn lost(cause: impl Error + Send + Sync + 'static) -> Self {
-        SourceError::Lost(Told::of(cause.to_string(), cause))
+        SourceError::Lost(Caused::of(cause.to_string(), cause))
     }
 
     /// The same, with the queue that it is about where it ends the process.
@@ -55,6 +55,14 @@ impl SourceError {
             }
             other => other,
         }
+    }
+
+    /// Whether the user may not do what was asked.
+    #[must_use]
+    pub(crate) fn is_of_rights(&self) -> bool {
+        let SourceError::Refused(refusal) = self else { return false };
+        let text = refusal.to_string();
+        text.contains("NOPERM") || NO_RIGHT.iter().any(|known| text.contains(known))
     }
 
     /// Whether Redis answers, and does not do what it is asked.
@@ -143,20 +151,20 @@ impl From<RedisError> for SourceError {
         let fatal = |what: &str| format!("{what}: {error}");
         match error.kind() {
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-                return SourceError::Fatal(Told::of(fatal("Redis refuses the connection"), error));
+                return SourceError::Fatal(Caused::of(fatal("Redis refuses the connection"), error));
             }
             _ => {}
         }
         let refusal = RedisRefusal::of(&error);
         match refusal.code.as_deref() {
             Some("NOAUTH" | "WRONGPASS") => {
-                SourceError::Fatal(Told::of(fatal("Redis refuses the credentials"), error))
+                SourceError::Fatal(Caused::of(fatal("Redis refuses the credentials"), error))
             }
             Some("WRONGTYPE") => {
-                SourceError::Fatal(Told::of(fatal("a key has another type than its queue"), error))
+                SourceError::Fatal(Caused::of(fatal("a key has another type than its queue"), error))
             }
             Some(ANOTHER) => SourceError::OtherStream,
-            Some(code) if REFUSALS.contains(&code) => SourceError::Refused(Told::of(refusal.text, error)),
+            Some(code) if REFUSALS.contains(&code) => SourceError::Refused(Caused::of(refusal.text, error)),
             _ => SourceError::lost(error),
         }
     }

@@ -6,8 +6,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use super::error::SourceError;
+use crate::caused::Caused;
 use crate::config::SecretUrl;
-use crate::told::Told;
 
 /// Sentinels, and the name under which they know the primary.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ impl Sentinels {
         let infos = urls.iter().map(read).collect::<Result<_, _>>();
         let infos = infos.map_err(|error| {
             let what = error.detail().unwrap_or(error.category());
-            SourceError::Fatal(Told::of(format!("redis.sentinels cannot be used: {what}"), error))
+            SourceError::Fatal(Caused::of(format!("redis.sentinels cannot be used: {what}"), error))
         })?;
         Ok(Sentinels { infos, primary: primary.to_owned() })
     }
@@ -41,12 +41,12 @@ impl Sentinels {
         timeout: Duration,
     ) -> Result<ConnectionInfo, SourceError> {
         let says = |last: &str| format!("no sentinel tells where the primary is: {last}");
-        let mut last = Told::from(says("redis.sentinels is empty"));
+        let mut last = Caused::from(says("redis.sentinels is empty"));
         for sentinel in &self.infos {
             match self.ask(sentinel, timeout).await {
                 Ok(Some((host, port))) => return Ok(info.clone().set_addr(at(info.addr(), host, port))),
                 Ok(None) => last = says(&format!("it does not know {:?}", self.primary)).into(),
-                Err(error) => last = Told::of(says(&error.to_string()), error),
+                Err(error) => last = Caused::of(says(&error.to_string()), error),
             }
         }
         Err(SourceError::Lost(last))

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::caused::Caused;
 use crate::source::error::SourceError;
-use crate::told::Told;
 
 /// Something to read from and to write to.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
@@ -24,7 +24,7 @@ pub(super) async fn open(info: &ConnectionInfo) -> Result<Box<dyn Duplex>, Sourc
         ConnectionAddr::TcpTls { host, port, .. } => {
             let name = ServerName::try_from(host.clone());
             let name =
-                name.map_err(|error| SourceError::Lost(Told::of(format!("{host:?}: {error}"), error)))?;
+                name.map_err(|error| SourceError::Lost(Caused::of(format!("{host:?}: {error}"), error)))?;
             let connector = TlsConnector::from(Arc::new(tls()?));
             let stream = tcp(host, *port).await.map_err(SourceError::lost)?;
             Box::new(connector.connect(name, stream).await.map_err(SourceError::lost)?)
@@ -45,7 +45,7 @@ fn tls() -> Result<ClientConfig, SourceError> {
     let found = rustls_native_certs::load_native_certs();
     if let Some(error) = found.errors.into_iter().next() {
         let text = format!("the system's certificates cannot be read: {error}");
-        return Err(SourceError::Lost(Told::of(text, error)));
+        return Err(SourceError::Lost(Caused::of(text, error)));
     }
     let mut roots = RootCertStore::empty();
     for certificate in found.certs {

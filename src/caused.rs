@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 /// An error's text, and the error that it came from, if any.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct Caused {
     text: String,
     cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-impl Told {
+impl Caused {
     /// What is said of an error.
     pub(crate) fn of(text: impl Into<String>, cause: impl Error + Send + Sync + 'static) -> Self {
-        Told { text: text.into(), cause: Some(Arc::new(cause)) }
+        Caused { text: text.into(), cause: Some(Arc::new(cause)) }
     }
 
     /// The same cause, with another text.
     pub(crate) fn saying(self, text: String) -> Self {
-        Told { text, ..self }
+        Caused { text, ..self }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -27,25 +27,25 @@ impl Told {
     }
 }
 
-impl From<String> for Told {
+impl From<String> for Caused {
     fn from(text: String) -> Self {
-        Told { text, cause: None }
+        Caused { text, cause: None }
     }
 }
 
-impl From<&str> for Told {
+impl From<&str> for Caused {
     fn from(text: &str) -> Self {
         text.to_owned().into()
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for Caused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl Error for Told {
+impl Error for Caused {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
     }
