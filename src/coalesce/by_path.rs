@@ -17,6 +17,26 @@ pub(super) enum ByPath<T> {
     Many(BTreeMap<CompactString, T>),
 }
 
+/// Everything in a map, in the order of the paths. Every write is made of this, so it is no chain of adapters, which the
+/// compiler inlines or not.
+#[derive(Debug)]
+pub(super) enum Iter<'m, T> {
+    Few(std::slice::Iter<'m, (CompactString, T)>),
+    Many(std::collections::btree_map::Iter<'m, CompactString, T>),
+}
+
+impl<'m, T> Iterator for Iter<'m, T> {
+    type Item = (&'m str, &'m T);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Iter::Few(few) => few.next().map(|(path, value)| (path.as_str(), value)),
+            Iter::Many(many) => many.next().map(|(path, value)| (path.as_str(), value)),
+        }
+    }
+}
+
 impl<T> Default for ByPath<T> {
     fn default() -> Self {
         ByPath::Few(Vec::new())
@@ -89,10 +109,11 @@ impl<T> ByPath<T> {
     }
 
     /// Everything, in the order of the paths.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
-        let (few, many) = self.either();
-        let few = few.into_iter().flatten().map(|(path, value)| (path.as_str(), value));
-        few.chain(many.into_iter().flatten().map(|(path, value)| (path.as_str(), value)))
+    pub(super) fn iter(&self) -> Iter<'_, T> {
+        match self {
+            ByPath::Few(few) => Iter::Few(few.iter()),
+            ByPath::Many(many) => Iter::Many(many.iter()),
+        }
     }
 
     /// What sorts behind a path.

@@ -24,13 +24,13 @@ pub struct HeldBack {
 /// A lane's state, for people.
 #[derive(Debug, Default)]
 pub struct LaneStatus {
-    lane: Mutex<Lane>,
+    lane: Mutex<LaneReport>,
     /// What waits for MongoDB to take it.
     held_back: Mutex<Vec<HeldBack>>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Lane {
+pub(super) struct LaneReport {
     doing: Doing,
     #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
     since: Instant,
@@ -57,13 +57,13 @@ fn seconds_since<S: Serializer>(since: &Instant, to: S) -> Result<S::Ok, S::Erro
     to.serialize_f64(since.elapsed().as_secs_f64())
 }
 
-impl Default for Lane {
+impl Default for LaneReport {
     fn default() -> Self {
-        Lane { doing: Doing::Idle, since: Instant::now(), pending_documents: 0, writing_events: 0 }
+        LaneReport { doing: Doing::Idle, since: Instant::now(), pending_documents: 0, writing_events: 0 }
     }
 }
 
-impl Lane {
+impl LaneReport {
     fn set(&mut self, doing: Doing) {
         if self.doing != doing {
             self.doing = doing;
@@ -116,7 +116,7 @@ impl LaneStatus {
         (lane.doing == Doing::Retrying).then(|| lane.since.elapsed())
     }
 
-    pub(super) fn now(&self) -> Lane {
+    pub(super) fn now(&self) -> LaneReport {
         *self.lane.lock()
     }
 }

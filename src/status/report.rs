@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::history::{History, Recent};
-use super::lane::{Lane, LaneStatus};
+use super::lane::{LaneReport, LaneStatus};
 use super::summary::Summary;
 use super::{Phase, QueueStatus, Status};
 use crate::buffer::Buffer;
@@ -79,7 +79,7 @@ struct QueueReport<'a> {
     dead_letter_list: &'a str,
     totals: Totals,
     recent: RecentReport,
-    lanes: Vec<Lane>,
+    lanes: Vec<LaneReport>,
 }
 
 #[derive(Serialize)]

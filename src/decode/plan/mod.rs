@@ -95,12 +95,12 @@ struct Plan {
 #[derive(Debug, PartialEq)]
 struct Expected {
     before: Range<usize>,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 /// What may be in the place of a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Kind {
+enum ValueKind {
     /// Anything but objects and arrays. Nobody looks at it.
     Skipped,
     /// Plain texts and integers. A path leads through here.
@@ -165,6 +165,35 @@ impl Draft {
     }
 }
 
+/// The collection, the id and the fields of a route that plans can follow: it updates one collection, by values of the event.
+fn planned_parts(route: &Route) -> Option<(CollectionId, &At, &[Field])> {
+    let Target::Fixed(collection) = &route.collection else { return None };
+    let IdSource::One(ValueSource::Event(id)) = &route.id else { return None };
+    let RouteEffect::Update { fields, yjs: None, merge: None, patch: None } = &route.effect else {
+        return None;
+    };
+    Some((*collection, id, fields))
+}
+
+/// What a plan writes. `place_of` tells where a value is among those read, if it is there.
+fn writes(fields: &[Field], place_of: impl Fn(&At) -> Result<Option<usize>, ()>) -> Option<Vec<PlanWrite>> {
+    let mut writes = Vec::new();
+    for Field { op, path, source, operand } in fields {
+        let (op, path) = (*op, path.clone());
+        writes.push(match (source, operand) {
+            (ValueSource::Fixed(value), Operand::Value) => {
+                PlanWrite::Fixed { op, path, value: value.clone() }
+            }
+            (ValueSource::Event(at), Operand::Value) => match place_of(at).ok()? {
+                Some(value) => PlanWrite::Event { op, path, value },
+                None => continue,
+            },
+            _ => return None,
+        });
+    }
+    Some(writes)
+}
+
 impl Plan {
     /// A plan for events like `event`, of which `routes[number]` made a change. None if it takes more than a plan can
     /// do.
@@ -176,14 +205,7 @@ impl Plan {
         number: usize,
     ) -> Option<Self> {
         let (before, route) = (&routes[..number], &routes[number]);
-        let (Target::Fixed(collection), IdSource::One(ValueSource::Event(id))) =
-            (&route.collection, &route.id)
-        else {
-            return None;
-        };
-        let RouteEffect::Update { fields, yjs: None, merge: None, patch: None } = &route.effect else {
-            return None;
-        };
+        let (collection, id, fields) = planned_parts(route)?;
         // One that would have taken the event, had it an id, may find one in another.
         if !route.shard_key.is_empty() || before.iter().any(|route| route.holds(extracted)) {
             return None;
@@ -215,9 +237,9 @@ impl Plan {
                     text.push_str(&event[place.clone()]);
                     continue;
                 }
-                Some((_, keys)) => Kind::Read { keys: *keys, may_nest: *may_nest },
-                None if *is_skipped => Kind::Skipped,
-                None => Kind::Plain,
+                Some((_, keys)) => ValueKind::Read { keys: *keys, may_nest: *may_nest },
+                None if *is_skipped => ValueKind::Skipped,
+                None => ValueKind::Plain,
             };
             values.push(Expected { before: start..text.len(), kind });
             slots.push(slot.map(|(slot, _)| slot));
@@ -230,29 +252,15 @@ impl Plan {
             None if extracted.get(at.slot).is_some() => Err(()),
             place => Ok(place),
         };
-        let mut writes = Vec::new();
-        for Field { op, path, source, operand } in fields {
-            let (op, path) = (*op, path.clone());
-            writes.push(match (source, operand) {
-                (ValueSource::Fixed(value), Operand::Value) => {
-                    PlanWrite::Fixed { op, path, value: value.clone() }
-                }
-                (ValueSource::Event(at), Operand::Value) => match place_of(at).ok()? {
-                    Some(value) => PlanWrite::Event { op, path, value },
-                    None => continue,
-                },
-                _ => return None,
-            });
-        }
         Some(Plan {
             route: number,
-            collection: *collection,
+            collection,
             values,
             end: start..text.len(),
             text,
             id: place_of(id).ok()??,
             ts: route.ts.as_ref().map_or(Ok(None), place_of).ok()?,
-            writes,
+            writes: writes(fields, place_of)?,
         })
     }
 
@@ -342,7 +350,7 @@ impl Plan {
     }
 }
 
-impl Kind {
+impl ValueKind {
     /// Reads what is not plain; answers its length, too.
     fn read<'e>(
         self,
@@ -352,8 +360,8 @@ impl Kind {
         scratch: &mut Output,
     ) -> Option<(MatchedNode<'e>, usize)> {
         match self {
-            Kind::Skipped if !is_nested => Some((MatchedNode::Skipped, parsed(event, at, skip)? - at)),
-            Kind::Read { keys, may_nest } if may_nest || !is_nested => {
+            ValueKind::Skipped if !is_nested => Some((MatchedNode::Skipped, parsed(event, at, skip)? - at)),
+            ValueKind::Read { keys, may_nest } if may_nest || !is_nested => {
                 let start = scratch.bytes.len();
                 let mut kind = None;
                 let end = parsed(event, at, |json| {
@@ -362,7 +370,7 @@ impl Kind {
                 })?;
                 Some((MatchedNode::Encoded(kind?, start..scratch.bytes.len()), end - at))
             }
-            Kind::Skipped | Kind::Plain | Kind::Read { .. } => None,
+            ValueKind::Skipped | ValueKind::Plain | ValueKind::Read { .. } => None,
         }
     }
 }

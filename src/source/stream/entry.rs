@@ -41,22 +41,22 @@ pub(super) struct Entry {
 impl Entries {
     /// Reads what `XRANGE` answered as the n-th. Entries that are gone, as a pending list may have them, are left out.
     pub(super) fn of_range(answer: WireReply, nth: usize, form: &PayloadForm) -> Result<Self, SourceError> {
-        let mut read = Reader::new(&answer, nth, form);
+        let mut read = EntryReader::new(&answer, nth, form);
         read.entries()?;
-        let Reader { made, found, .. } = read;
+        let EntryReader { made, found, .. } = read;
         Ok(found.within(answer, made, form))
     }
 
     /// Reads what `XREADGROUP` answered of its one stream.
     pub(super) fn of_group(answer: WireReply, nth: usize, form: &PayloadForm) -> Result<Self, SourceError> {
-        let mut read = Reader::new(&answer, nth, form);
+        let mut read = EntryReader::new(&answer, nth, form);
         if read.walk.array()?.is_some() {
             // The stream, and its name.
             read.walk.array()?;
             read.walk.bulk()?;
             read.entries()?;
         }
-        let Reader { made, found, .. } = read;
+        let EntryReader { made, found, .. } = read;
         Ok(found.within(answer, made, form))
     }
 
@@ -140,7 +140,7 @@ impl Entries {
 }
 
 /// Reads entries where they lie.
-struct Reader<'a> {
+struct EntryReader<'a> {
     walk: ReplyWalk<'a>,
     form: &'a PayloadForm,
     /// Events that had to be made.
@@ -151,10 +151,10 @@ struct Reader<'a> {
     found: Entries,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> EntryReader<'a> {
     fn new(answer: &'a WireReply, nth: usize, form: &'a PayloadForm) -> Self {
         let (walk, kept) = (answer.walk(nth), answer.len());
-        Reader { walk, form, made: Vec::new(), kept, found: Entries::default() }
+        EntryReader { walk, form, made: Vec::new(), kept, found: Entries::default() }
     }
 
     fn entries(&mut self) -> Result<(), SourceError> {

@@ -125,8 +125,8 @@ pub(super) async fn state(
     keys: &Keys,
     group: &str,
 ) -> Result<QueueState, SourceError> {
-    type Seen = (String, String, String, String, i64, i64, u64);
-    let (owner, base, read, position, epoch, reader, elements): Seen = Script::new(script::STATE)
+    type StateReply = (String, String, String, String, i64, i64, u64);
+    let (owner, base, read, position, epoch, reader, elements): StateReply = Script::new(script::STATE)
         .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
         .arg(group)
         .invoke_async(connection)

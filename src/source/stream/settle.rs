@@ -92,8 +92,8 @@ impl Stream {
         call.key(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
         let from = EntryId::before(settled_to).max(commits.position);
         call.arg(self.lease.args().0).arg(&self.group).arg(format!("({from}"));
-        type Seen = (u64, u64, i64, i64, u64, u64, String);
-        let (lag, pending, added, count, removed, dead, oldest): Seen =
+        type LookReply = (u64, u64, i64, i64, u64, u64, String);
+        let (lag, pending, added, count, removed, dead, oldest): LookReply =
             call.invoke_async(&mut self.lease.connection()).await?;
         commits.count = u64::try_from(count).ok();
         drop(commits);

@@ -50,8 +50,8 @@ enum FoundAs {
 
 impl TakeReply {
     fn decode(reply: redis::Value) -> Result<Self, SourceError> {
-        type Fields = (i64, i64, String, String, String, String, i64, u64, String, i64);
-        let fields: Fields = redis::from_redis_value(reply).map_err(redis::RedisError::from)?;
+        type TakeFields = (i64, i64, String, String, String, String, i64, u64, String, i64);
+        let fields: TakeFields = redis::from_redis_value(reply).map_err(redis::RedisError::from)?;
         let (answer, moved, position, adopted, base, read, count, pending, fetched, generation) = fields;
         fenced(answer)?;
         let numbers = QueueState { base, read, ..QueueState::default() };
