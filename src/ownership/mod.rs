@@ -202,5 +202,9 @@ fn log_write(queue: &str, collection: &str, segment: &Segment, now: bool) {
     let Segment { first, last, events, .. } = segment;
     let traceparents = latest.iter().map(Traceparent::as_str).collect::<Vec<_>>().join(",");
     let what = if now { "written" } else { "was written before" };
-    tracing::debug!(queue, collection, first, last, events, traced = count, traceparents, "{what}");
+    // People filter by this name.
+    tracing::debug!(
+        target: "tidegate::trace",
+        queue, collection, first, last, events, traced = count, traceparents, "{what}"
+    );
 }
