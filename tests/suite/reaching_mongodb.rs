@@ -146,6 +146,8 @@ async fn whatever_the_first_answers_say_is_told_and_waited_for() -> Outcome {
         told(&mut tidegate, &text).await?;
         rule.remove();
         tidegate.readiness(200, PATIENCE).await?;
+        // The line is read a little later than the answer.
+        tidegate.logged("mongodb is back after", PATIENCE).await?;
         assert_eq!(tidegate.log().iter().filter(|line| line.contains("mongodb is")).count(), 2);
         tidegate.terminate().await?;
     }
