@@ -49,7 +49,7 @@ pub async fn run(
     background.spawn(Arc::clone(&status).watch());
     let redis = Redis::new(&config.redis).map_err(ended)?;
     let asked = Asked::new(redis.clone(), &config);
-    background.spawn(serve(listener, Arc::clone(&status), exporter, asked));
+    background.spawn(serve(listener, Arc::clone(&status), exporter, asked.clone()));
     let reloader = Reloader {
         source: reload,
         config: config.clone(),
@@ -82,6 +82,7 @@ pub async fn run(
         receipts,
         config,
     });
+    asked.reaches_mongodb(Arc::clone(&shared));
     let gathering = tokio::spawn(gather(Arc::clone(&shared), stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
     background.spawn(make_indexes(Arc::clone(&shared)));

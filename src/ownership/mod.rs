@@ -1,6 +1,7 @@
 //! Holds what an ownership of a queue shares among reader, lanes and committer, from takeover to end.
 
 mod claim;
+mod confirmations;
 mod letters;
 mod parked;
 mod window_size;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::claim::{Claim, Unconfirmed};
+pub(crate) use self::confirmations::Confirmations;
 pub(crate) use self::letters::Letters;
 pub(crate) use self::parked::Parked;
 pub(crate) use self::window_size::WindowSize;

@@ -1,4 +1,4 @@
-//! Answers what has become of an event, by the number that its producer worked out.
+//! Answers what has become of an event, by the number that its producer worked out, as far as Redis knows.
 //!
 //! `base` tells: everything below it is settled. A takeover gives other numbers to what was not read, so each
 //! renumbering is on record, and a number of an earlier epoch is followed from one to the next.
@@ -33,6 +33,14 @@ pub(crate) enum DeliveryStatus {
     Unknown,
 }
 
+/// The ownership that Redis has on record last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordedOwnership {
+    /// Which Redis the queue is in.
+    pub(crate) identity: String,
+    pub(crate) epoch: i64,
+}
+
 /// Asks Redis what has become of events, whoever owns their queue.
 #[derive(Debug)]
 pub(crate) struct DeliveryStatuses {
@@ -47,8 +55,12 @@ impl DeliveryStatuses {
         DeliveryStatuses { redis, connection: Mutex::default() }
     }
 
-    /// What has become of the event at `offset`.
-    pub(crate) async fn of(&self, keys: &Keys, offset: i64) -> Result<DeliveryStatus, SourceError> {
+    /// What has become of the event at `offset`, and whose word that is.
+    pub(crate) async fn of(
+        &self,
+        keys: &Keys,
+        offset: i64,
+    ) -> Result<(DeliveryStatus, RecordedOwnership), SourceError> {
         let mut open = self.connection.lock().await;
         let mut connection = match open.take() {
             Some(connection) => connection,
@@ -57,12 +69,12 @@ impl DeliveryStatuses {
         *open = Some(connection.clone());
         drop(open);
         let asked = timeout(PATIENCE, ask(&mut connection, keys, offset)).await;
-        let fate =
+        let status =
             asked.unwrap_or_else(|_| Err(SourceError::Lost(format!("no reply within {PATIENCE:?}").into())));
-        if fate.is_err() {
+        if status.is_err() {
             *self.connection.lock().await = None;
         }
-        fate
+        status
     }
 }
 
@@ -70,9 +82,23 @@ async fn ask(
     connection: &mut MultiplexedConnection,
     keys: &Keys,
     offset: i64,
+) -> Result<(DeliveryStatus, RecordedOwnership), SourceError> {
+    let mut both = redis::pipe();
+    both.atomic().cmd("GET").arg(&keys.base);
+    both.cmd("HMGET").arg(&keys.identity).arg("identity").arg("epoch");
+    let (base, (identity, epoch)): (Option<String>, (Option<String>, Option<String>)) =
+        both.query_async(connection).await?;
+    let owner = RecordedOwnership { identity: identity.unwrap_or_default(), epoch: number(epoch.as_deref()) };
+    let status = look_up(connection, keys, offset, number(base.as_deref())).await?;
+    Ok((status, owner))
+}
+
+async fn look_up(
+    connection: &mut MultiplexedConnection,
+    keys: &Keys,
+    offset: i64,
+    mut base: i64,
 ) -> Result<DeliveryStatus, SourceError> {
-    let base: Option<String> = redis::cmd("GET").arg(&keys.base).query_async(connection).await?;
-    let mut base = number(base.as_deref());
     let mut renumberings = Vec::new();
     if epoch_of(offset) != epoch_of(base) {
         let mut both = redis::pipe();
@@ -110,18 +136,25 @@ fn number(text: Option<&str>) -> i64 {
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// What a takeover did to numbers: those below `from` were settled, the others became `to` and following. Without
-/// `to` nobody knows.
+/// What a takeover did to numbers: those below `from` were settled, and `count` from there became `to` and following.
+/// What was numbered above is of a Redis that this one has replaced, and was lost with it. Without `to` nobody knows.
 #[derive(Debug, Clone, Copy)]
 struct Renumbering {
     from: i64,
     to: Option<i64>,
+    count: i64,
 }
 
 impl Renumbering {
+    /// Earlier versions wrote no count.
     fn read(entry: &str) -> Option<Self> {
-        let (from, to) = entry.split_once(' ')?;
-        Some(Renumbering { from: number(Some(from)), to: to.parse().ok() })
+        let (from, rest) = entry.split_once(' ')?;
+        let (to, count) = rest.split_once(' ').unwrap_or((rest, ""));
+        Some(Renumbering {
+            from: number(Some(from)),
+            to: to.parse().ok(),
+            count: count.parse().unwrap_or(i64::MAX),
+        })
     }
 }
 
@@ -135,14 +168,14 @@ enum NumberedPlace {
 
 /// Where the event is that had the number `offset` once, by all renumberings since, the oldest first.
 fn place(mut offset: i64, base: i64, renumberings: &[Renumbering]) -> NumberedPlace {
-    for Renumbering { from, to } in renumberings {
+    for Renumbering { from, to, count } in renumberings {
         if epoch_of(*from) != epoch_of(offset) {
             continue;
         }
         match to {
             _ if offset < *from => return NumberedPlace::Settled(offset),
-            Some(to) => offset = to + (offset - from),
-            None => return NumberedPlace::Unknown,
+            Some(to) if offset - from < *count => offset = to + (offset - from),
+            _ => return NumberedPlace::Unknown,
         }
     }
     if epoch_of(offset) != epoch_of(base) {
@@ -167,12 +200,15 @@ mod tests {
     #[test]
     fn an_old_number_is_followed_to_where_its_event_is() {
         let entries =
-            [format!("0 {}", at(1, 0)), format!("{} {}", at(1, 5), at(3, 0)), format!("{} ", at(3, 4))];
+            [format!("0 {}", at(1, 0)), format!("{} {} 9", at(1, 5), at(3, 0)), format!("{}  2", at(3, 4))];
         let all: Vec<_> = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
         // Pushed before anybody owned the queue, as its seventh and its eleventh element.
         assert_eq!(place(4, at(3, 0), &all[..2]), NumberedPlace::Settled(at(1, 4)));
         assert_eq!(place(10, at(3, 2), &all[..2]), NumberedPlace::Pending);
         assert_eq!(place(10, at(3, 6), &all[..2]), NumberedPlace::Settled(at(3, 5)));
+        // Nine were renumbered; this Redis never had the next.
+        assert_eq!(place(at(1, 13), at(3, 0), &all[..2]), NumberedPlace::Pending);
+        assert_eq!(place(at(1, 14), at(3, 40), &all[..2]), NumberedPlace::Unknown);
         // Then somebody else took elements: what was not settled is anywhere.
         assert_eq!(place(8, at(7, 2), &all), NumberedPlace::Settled(at(3, 3)));
         assert_eq!(place(9, at(7, 2), &all), NumberedPlace::Unknown);
@@ -199,7 +235,7 @@ mod tests {
                     },
                     _ => {
                         epoch += 1 + epoch % 2;
-                        renumberings.push(Renumbering { from: base, to: Some(at(epoch, 0)) });
+                        renumberings.push(Renumbering { from: base, to: Some(at(epoch, 0)), count: length });
                         base = at(epoch, 0);
                     }
                 }

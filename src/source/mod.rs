@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 pub(crate) use self::connect::{Redis, check_version, version};
 pub(crate) use self::deaths::{Deaths, RecoveryPart, lives};
-pub(crate) use self::delivery_status::{DeliveryStatus, DeliveryStatuses};
+pub(crate) use self::delivery_status::{DeliveryStatus, DeliveryStatuses, RecordedOwnership};
 pub(crate) use self::error::SourceError;
 pub(crate) use self::hot_state::{Looked, Refresh};
 pub(crate) use self::identity::{KnownQueue, identify};

@@ -141,13 +141,14 @@ return redis.call('LLEN', KEYS[1])";
 
 /// Gives every element a new number: base and read become the epoch's first offset. Dead letters not yet
 /// committed lose their offsets' meaning, so they are moved to their list; parked events keep their numbers, and so do
-/// the dead letters of these. What became of numbers is put on record, for those who ask by an old one; `to` is the new
-/// base, or nothing where elements are not where they were.
+/// the dead letters of these. What became of how many numbers is put on record, for those who ask by an old one; `to` is
+/// the new base, or nothing where elements are not where they were.
 ///
 /// KEYS queue owner base read head dead dead-list renumbered parked · ARGV epoch ttl-ms base new-base from to kept
 pub(super) const RENUMBER: &str = r"
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[3] then return -1 end
+local count = redis.call('LLEN', KEYS[1])
 whole()
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 for _, offset in ipairs(redis.call('HKEYS', KEYS[6])) do
@@ -156,7 +157,7 @@ for _, offset in ipairs(redis.call('HKEYS', KEYS[6])) do
     redis.call('HDEL', KEYS[6], offset)
   end
 end
-redis.call('RPUSH', KEYS[8], ARGV[5] .. ' ' .. ARGV[6])
+redis.call('RPUSH', KEYS[8], ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. count)
 redis.call('LTRIM', KEYS[8], -ARGV[7], -1)
 redis.call('SET', KEYS[3], ARGV[4])
 redis.call('SET', KEYS[4], ARGV[4])

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use bson::{Bson, Document, doc};
 use redis::AsyncCommands;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::receipts::{Listener, events, fate, push_numbered};
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, empty, logged, settled, update};
-use crate::support::{Aof, Forge, Launch, Metrics, On, Redis, Tidegate, push, try_eventually};
+use crate::support::{Aof, Forge, Launch, Metrics, On, Redis, Tidegate, command_error, push, try_eventually};
 
 type Outcome = anyhow::Result<()>;
 
@@ -367,20 +368,87 @@ async fn promoted(redis: &Redis) -> anyhow::Result<Redis> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_that_was_cut_off_has_is_told_durable_only_if_it_is() -> Outcome {
-    let stage = Setting::new().own_fast_servers().stage().await?;
+    let stage = Setting::new().own_fast_servers().forged().with("receipts.enabled = true\n").stage().await?;
     let mut first = stage.start().await?;
-    stage.push((0..10).map(|n| logged("d", n))).await?;
-    stage.settled(&first).await?;
-    let other = promoted(&stage.redis).await?;
-    let _second = stage.launch.clone().redis(&other).start().await?;
-    push(&mut other.connect().await?, &stage.queue, (10..20).map(|n| logged("d", n))).await?;
-    // Its producers do not know that it was cut off; nor does its owner, at first.
-    stage.push((20..30).map(|n| logged("d", n))).await?;
-    first.logged("MongoDB knows of a later owner", PATIENCE).await?;
-    for redis in [&stage.redis, &other] {
-        empty(redis, &stage.queue).await?;
+    let mut listener = Listener::new(&stage).await?;
+    let mut producer = stage.producer().await?;
+    let mut offsets = Vec::new();
+    for n in 0..10 {
+        offsets.push(push_numbered(&mut producer, &stage.queue, &logged("d", n)).await?);
     }
-    let counts = counts(&stage, "d").await?;
-    ensure!(counts.keys().copied().eq(0..30), "what is trimmed is in MongoDB: {counts:?}");
+    stage.settled(&first).await?;
+    listener.until("ten events", |heard| events(heard) == 10).await?;
+    assert_eq!(fate(&first, &stage.queue, offsets[9], "").await?, "durable");
+    // From now on it can write and read, but takes no queue over.
+    let refusal = command_error(13, "Unauthorized", "not authorized");
+    let takeovers = stage.forge().rule(On::command("update").collection("tidegate").answer(refusal));
+    let other = promoted(&stage.redis).await?;
+    let second = stage.launch.clone().redis(&other).env("TIDEGATE_MONGODB__URI", stage.mongo.uri());
+    let second = second.start().await?;
+    push(&mut other.connect().await?, &stage.queue, (10..20).map(|n| logged("d", n))).await?;
+    settled(&other, &stage.queue, &second).await?;
+
+    // Its producers do not know that it was cut off; nor does its owner, at first.
+    for n in 20..30 {
+        offsets.push(push_numbered(&mut producer, &stage.queue, &logged("d", n)).await?);
+    }
+    first.logged("MongoDB knows of a later owner", PATIENCE).await?;
+    try_eventually(PATIENCE, "MongoDB to deny the owner", async || {
+        let state = fate(&first, &stage.queue, offsets[9], "").await?;
+        ensure!(state == "unknown", "{state}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(
+        fate(&second, &stage.queue, offsets[9], "").await?,
+        "durable",
+        "the promoted one has its word"
+    );
+    for offset in &offsets[10..] {
+        assert_eq!(fate(&first, &stage.queue, *offset, "").await?, "pending");
+    }
+    ensure!(counts(&stage, "d").await?.keys().copied().eq(0..20), "nothing is written of a former owner");
+
+    // Whoever brings the two together again has both.
+    second.terminate().await?;
+    takeovers.remove();
+    for (n, offset) in (20..).zip(&offsets[10..]) {
+        try_eventually(PATIENCE, "the event to be durable", async || {
+            let state = fate(&first, &stage.queue, *offset, "?wait=5s").await?;
+            ensure!(state == "durable", "{state}");
+            Ok(())
+        })
+        .await?;
+        ensure!(counts(&stage, "d").await?.contains_key(&n), "{n} is told to be durable");
+    }
+    listener.until("twenty events", |heard| events(heard) == 20).await?;
+    let last = |(_, receipt): &(String, Value)| receipt["offset"].as_str().unwrap().parse::<i64>().unwrap();
+    let denied = offsets[10]..=offsets[19];
+    ensure!(!listener.heard.iter().any(|heard| denied.contains(&last(heard))), "{:?}", listener.heard);
+    ensure!(counts(&stage, "d").await?.into_iter().eq((0..30).map(|n| (n, 1))), "each is there once");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_told_durable_while_mongodb_does_not_say_whose_the_queue_is() -> Outcome {
+    let stage = Setting::new().forged().stage().await?;
+    let tidegate = stage.start().await?;
+    let mut producer = stage.producer().await?;
+    let offset = push_numbered(&mut producer, &stage.queue, &logged("d", 0)).await?;
+    stage.settled(&tidegate).await?;
+    assert_eq!(fate(&tidegate, &stage.queue, offset, "").await?, "durable");
+    let silence = stage.forge().rule(On::command("find").collection("tidegate").hold_request());
+    let path = format!("/durable/{}/{offset}", stage.queue);
+    try_eventually(PATIENCE, "the last word to be too old", async || {
+        let (code, told) = tidegate.get_json(&path).await?;
+        ensure!(code == 503 && told["error"].as_str().is_some_and(|text| text.contains("MongoDB")), "{told}");
+        Ok(())
+    })
+    .await?;
+    silence.remove();
+    try_eventually(PATIENCE, "MongoDB to answer", async || {
+        ensure!(fate(&tidegate, &stage.queue, offset, "").await? == "durable");
+        Ok(())
+    })
+    .await
 }

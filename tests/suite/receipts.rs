@@ -13,9 +13,9 @@ type Outcome = anyhow::Result<()>;
 const ON: &str = "receipts.enabled = true\n";
 
 /// Listens to channels, and keeps what comes.
-struct Listener {
+pub(crate) struct Listener {
     messages: tokio::sync::mpsc::UnboundedReceiver<(String, Value)>,
-    heard: Vec<(String, Value)>,
+    pub(crate) heard: Vec<(String, Value)>,
     listening: tokio::task::AbortHandle,
 }
 
@@ -27,7 +27,7 @@ impl Drop for Listener {
 
 impl Listener {
     /// Listens to all that has to do with tidegate; a shared server has messages of other tests, which are left out.
-    async fn new(stage: &Stage) -> anyhow::Result<Self> {
+    pub(crate) async fn new(stage: &Stage) -> anyhow::Result<Self> {
         let (sender, messages) = tokio::sync::mpsc::unbounded_channel();
         let client = redis::Client::open(stage.redis.url())?;
         let config = redis::AsyncConnectionConfig::new();
@@ -54,7 +54,7 @@ impl Listener {
     }
 
     /// Listens until what was heard satisfies `check`.
-    async fn until(&mut self, what: &str, check: impl Fn(&[(String, Value)]) -> bool) -> Outcome {
+    pub(crate) async fn until(&mut self, what: &str, check: impl Fn(&[(String, Value)]) -> bool) -> Outcome {
         let listen = async {
             while !check(&self.heard) {
                 self.heard.push(self.messages.recv().await.expect("the connection"));
@@ -67,12 +67,12 @@ impl Listener {
     }
 }
 
-fn events(heard: &[(String, Value)]) -> u64 {
+pub(crate) fn events(heard: &[(String, Value)]) -> u64 {
     heard.iter().filter_map(|(_, message)| message["events"].as_u64()).sum()
 }
 
 /// Pushes an event as docs/receipts.md tells, and answers its offset.
-async fn push_numbered(
+pub(crate) async fn push_numbered(
     producer: &mut MultiplexedConnection,
     queue: &str,
     event: &str,
@@ -83,7 +83,12 @@ async fn push_numbered(
     Ok(base.unwrap_or(0) + length - 1)
 }
 
-async fn fate(tidegate: &Tidegate, queue: &str, offset: i64, query: &str) -> anyhow::Result<String> {
+pub(crate) async fn fate(
+    tidegate: &Tidegate,
+    queue: &str,
+    offset: i64,
+    query: &str,
+) -> anyhow::Result<String> {
     let (status, told) = tidegate.get_json(&format!("/durable/{queue}/{offset}{query}")).await?;
     ensure!(status == 200, "{status} {told}");
     assert_eq!(told["durable"], json!(told["state"] == "durable"));
