@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ use crate::peers::Peers;
 use crate::queue::drain;
 use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
-use crate::retry::{Backoff, Class};
+use crate::retry::Class;
 use crate::sink::{self, Sink, SinkError};
 use crate::source::{Redis, Rights, SourceError, state};
 use crate::status::Status;
@@ -184,25 +185,22 @@ async fn connect(
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
 ) -> Result<Option<Sink>, SinkError> {
-    let mut database = None;
-    let mut backoff = Backoff::default();
-    loop {
-        let attempt = async {
-            let database = match &database {
-                Some(database) => database,
-                None => database.insert(sink::database(&config.mongodb).await?),
-            };
-            let (live, health, metrics) = (Arc::clone(live), Arc::clone(health), Arc::clone(metrics));
-            Sink::connect(database.clone(), config, live, health, metrics).await
-        };
-        match stop.run_until_cancelled(attempt).await {
-            None => return Ok(None),
-            Some(Ok(sink)) => return Ok(Some(sink)),
-            Some(Err(error)) if error.class() == Class::Fatal => return Err(error),
-            Some(Err(error)) => health.mongodb.down(&error),
+    let database = OnceCell::new();
+    let connect = || async {
+        let database = database.get_or_try_init(|| sink::database(&config.mongodb)).await?.clone();
+        let (live, health, metrics) = (Arc::clone(live), Arc::clone(health), Arc::clone(metrics));
+        Sink::connect(database, config, live, health, metrics).await
+    };
+    let attempt = || async {
+        match connect().await {
+            Err(error) if error.class() != Class::Fatal => {
+                health.mongodb.down(&error);
+                None
+            }
+            answered => Some(answered),
         }
-        stop.run_until_cancelled(tokio::time::sleep(backoff.wait())).await;
-    }
+    };
+    stop.run_until_cancelled(health.mongodb.until(attempt)).await.transpose()
 }
 
 /// Tells of Redis and the queues for as long as no queue can be taken over, since MongoDB was not reached yet.

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::seconds_since;
 use crate::format::cut;
 use crate::metrics::{Metric, gauge};
+use crate::retry::Backoff;
 
 /// Reasons of one outage that are logged.
 const REASONS: usize = 8;
@@ -200,6 +201,17 @@ impl Dependency {
     pub async fn back_or(&self, wait: Duration) {
         // The limit is the one way out that is no news.
         let _ = tokio::time::timeout(wait, self.back.notified()).await;
+    }
+
+    /// Makes attempts until one has an answer. Waits in between, longer each time, or until it is back.
+    pub(crate) async fn until<T, F: Future<Output = Option<T>>>(&self, attempt: impl Fn() -> F) -> T {
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some(answer) = attempt().await {
+                return answer;
+            }
+            self.back_or(backoff.wait()).await;
+        }
     }
 
     /// Whether it answered last time.

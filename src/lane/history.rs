@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::quarantine::Withheld;
 use crate::history::{Record, Records};
 use crate::ownership::Owned;
-use crate::retry::Backoff;
 use crate::retry::Class;
 use crate::sink::SinkError;
 
@@ -109,15 +108,15 @@ async fn is_kept(queue: &Owned, offset: i64, into: &str) -> bool {
 
 /// Tries until MongoDB answers.
 async fn attempt(queue: &Owned, kept: &[Records]) -> Result<(), SinkError> {
-    let (sink, collections) = (&queue.shared.sink, &queue.mapping.collections);
-    let mut backoff = Backoff::default();
-    loop {
-        match sink.append_history(&queue.id, kept, collections).await {
+    let (shared, collections) = (&queue.shared, &queue.mapping.collections);
+    let attempt = || async {
+        match shared.sink.append_history(&queue.id, kept, collections).await {
             Err(error) if error.class() != Class::Data && !error.is_refusal() => {
-                queue.shared.metrics.retried_mongodb(error.class());
-                queue.shared.health.mongodb.back_or(backoff.wait()).await;
+                shared.metrics.retried_mongodb(error.class());
+                None
             }
-            answered => return answered,
+            answered => Some(answered),
         }
-    }
+    };
+    shared.health.mongodb.until(attempt).await
 }

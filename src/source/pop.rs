@@ -184,13 +184,8 @@ impl Pop {
         for letter in letters {
             push.cmd("RPUSH").arg(&self.keys.dead_list).arg(&letter.json).ignore();
         }
-        let mut backoff = Backoff::default();
-        loop {
-            if self.other::<()>(&self.keys.dead_list, &push).await.is_ok() {
-                return Ok(());
-            }
-            self.health.redis.back_or(backoff.wait()).await;
-        }
+        let attempt = || async { self.other(&self.keys.dead_list, &push).await.ok() };
+        Ok(self.health.redis.until(attempt).await)
     }
 
     pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
