@@ -109,6 +109,25 @@ async fn a_redis_that_is_new_has_another_stream() -> Outcome {
     Ok(())
 }
 
+/// Nothing of the stream is committed, and nothing was known of it but that it was empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_replaced_before_its_first_commit_is_found() -> Outcome {
+    for ms in [1, 200] {
+        let stage = Setting::new().stream("").forged().stage().await?;
+        let mut redis = stage.producer().await?;
+        let mut tidegate = stage.start().await?;
+        tidegate.logged("took the queue over", PATIENCE).await?;
+        let held = stage.forge().rule(On::writes().collection("documents").hold_request());
+        add(&mut redis, &stage.queue, 100, 0..12).await?;
+        held.hit(1, PATIENCE).await?;
+        let () = redis.del(&stage.queue).await?;
+        add(&mut redis, &stage.queue, ms, 12..24).await?;
+        held.remove();
+        until_read(&stage, &mut tidegate, 24).await?;
+    }
+    Ok(())
+}
+
 /// Ids of the new stream are below those of what is parked, and must not pass for applied behind it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_parked_of_a_former_stream_is_written_before_what_is_new() -> Outcome {

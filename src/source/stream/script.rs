@@ -313,6 +313,9 @@ if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[4], 'reader', ARGV[1])
 end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[4], 'fetched', ARGV[5]) end
+-- What is read of a stream that was empty is known before it is committed: else another could not be told from it.
+local _, _, _, id = recall(KEYS[4])
+if not id or id == '' then remember(KEYS[1], KEYS[4]) end
 local largest, total = 0, 0
 for i = 6, #ARGV do
   local entry = redis.call('XRANGE', KEYS[1], ARGV[i], '+', 'COUNT', 1)[1]
@@ -337,7 +340,10 @@ if redis.call('GET', KEYS[3]) ~= ARGV[3] then return { -1, 0, 0, 0, -1 } end
 whole()
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local g = group(KEYS[1], ARGV[5])
-if is_another(KEYS[1], KEYS[4], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
+local is_moved = not g or g['last-delivered-id'] ~= redis.call('HGET', KEYS[4], 'position')
+-- A stream that has never had what was read of it is another.
+local is_short = is_moved and ARGV[6] ~= '' and less(info(KEYS[1])['last-generated-id'] or '0-0', ARGV[6])
+if is_short or is_another(KEYS[1], KEYS[4], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
 local offsets = tonumber(ARGV[12])
 for i = 13, 12 + offsets do
   local letter = redis.call('HGET', KEYS[5], ARGV[i])
