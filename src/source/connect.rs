@@ -13,10 +13,6 @@ use super::wire::Wire;
 use crate::caused::Caused;
 use crate::config::{self, QueueKind};
 
-/// The least Redis that has a blocking peek, `BLMOVE`.
-const MIN_REDIS: (u32, u32) = (6, 2);
-/// The least Redis that counts what a consumer group has read.
-const MIN_REDIS_FOR_STREAMS: (u32, u32) = (7, 0);
 /// The first Redis that has `XACKDEL`.
 const DELETES_AT_ONCE: (u32, u32) = (8, 2);
 
@@ -123,15 +119,10 @@ pub(super) fn deletes_at_once(found: (u32, u32)) -> bool {
 /// # Errors
 /// Fatal: it is too old.
 pub(crate) fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
-    let text = match kind {
-        QueueKind::List if found < MIN_REDIS => {
-            "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any"
-        }
-        QueueKind::Stream if found < MIN_REDIS_FOR_STREAMS => {
-            "Redis 7.0 or newer is needed for streams, this is FOUND"
-        }
-        _ => return Ok(()),
-    };
+    let (least, text) = of_kind!(kind, Queue => Queue::LEAST_REDIS);
+    if found >= least {
+        return Ok(());
+    }
     Err(SourceError::Fatal(text.replace("FOUND", &format!("{}.{}", found.0, found.1)).into()))
 }
 

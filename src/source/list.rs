@@ -1,5 +1,7 @@
 //! Reads and commits a Redis list as a log: numbered, read without removal, trimmed once settled.
 
+use std::sync::LazyLock;
+
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
 use sha1::{Digest, Sha1};
@@ -9,6 +11,7 @@ use super::error::SourceError;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
 use super::meddling::Interference;
+use super::rights::Calls;
 use super::script;
 use super::state::QueueState;
 use super::takeover::{Taken, TakeoverRequest};
@@ -16,7 +19,7 @@ use super::window::{Depth, MAX_WINDOW, MAX_WINDOW_BYTES, QueueLook, Window};
 use super::wire::Wire;
 use super::{Kind, Source};
 use crate::commit::Checkpoint;
-use crate::config::Keys;
+use crate::config::{self, Keys};
 use crate::epoch::epoch_of;
 
 /// A list that this instance owns.
@@ -64,28 +67,45 @@ impl ListScripts {
     }
 }
 
-/// Reads a list's state.
-pub(super) async fn state(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-) -> Result<QueueState, SourceError> {
-    let (values, elements): (Vec<Option<String>>, u64) = redis::pipe()
-        .cmd("MGET")
-        .arg(&[&keys.owner, &keys.base, &keys.read])
-        .cmd("LLEN")
-        .arg(&keys.queue)
-        .query_async(connection)
-        .await?;
-    let mut values = values.into_iter();
-    let mut next = || values.next().flatten();
-    let (owner, base, read) = (next(), next().unwrap_or_default(), next().unwrap_or_default());
-    let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
-    let reader = of_offset(&base);
-    let epoch = reader.max(of_offset(&read));
-    Ok(QueueState { owner, base, read, elements, epoch, reader, ..QueueState::default() })
-}
-
 impl List {
+    /// The least Redis that has a blocking peek, `BLMOVE`; and what is said of an older one.
+    pub(super) const LEAST_REDIS: ((u32, u32), &str) = (
+        (6, 2),
+        "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any",
+    );
+    /// What is sent of a list alone, beside scripts.
+    pub(super) const COMMANDS: [&str; 5] = [
+        "MGET owner base read",
+        "LLEN queue",
+        "LLEN dead_list",
+        "LRANGE queue 0 0",
+        "BLMOVE queue queue LEFT LEFT 1",
+    ];
+    /// All of its scripts are among the shared ones.
+    pub(super) const SCRIPTS: Option<&LazyLock<Calls>> = None;
+
+    /// Reads a list's state.
+    pub(super) async fn state(
+        connection: &mut MultiplexedConnection,
+        keys: &Keys,
+        _: &config::Queue,
+    ) -> Result<QueueState, SourceError> {
+        let (values, elements): (Vec<Option<String>>, u64) = redis::pipe()
+            .cmd("MGET")
+            .arg(&[&keys.owner, &keys.base, &keys.read])
+            .cmd("LLEN")
+            .arg(&keys.queue)
+            .query_async(connection)
+            .await?;
+        let mut values = values.into_iter();
+        let mut next = || values.next().flatten();
+        let (owner, base, read) = (next(), next().unwrap_or_default(), next().unwrap_or_default());
+        let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
+        let reader = of_offset(&base);
+        let epoch = reader.max(of_offset(&read));
+        Ok(QueueState { owner, base, read, elements, epoch, reader, ..QueueState::default() })
+    }
+
     /// Takes a queue over.
     ///
     /// # Errors

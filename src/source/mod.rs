@@ -1,5 +1,21 @@
 //! Talks to Redis: reads events, keeps what is unsettled, commits what is settled.
 
+/// Does something with the type behind a configured kind of queue.
+macro_rules! of_kind {
+    ($kind:expr, $queue:ident => $does:expr) => {
+        match $kind {
+            crate::config::QueueKind::List => {
+                type $queue = crate::source::list::List;
+                $does
+            }
+            crate::config::QueueKind::Stream => {
+                type $queue = crate::source::stream::Stream;
+                $does
+            }
+        }
+    };
+}
+
 mod connect;
 mod deaths;
 mod delivery_status;

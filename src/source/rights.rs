@@ -15,9 +15,9 @@ use super::connect::Redis;
 use super::error::{RedisRefusal, SourceError};
 use super::lua::{Call, Word, calls, kind_of};
 use crate::config::Keys;
-use crate::config::{self, Delivery, QueueKind};
+use crate::config::{self, Delivery};
 
-/// What lists and streams have in common beside scripts. Words of small letters are names of keys.
+/// What is sent beside scripts, whatever the kind of queue. Words of small letters are names of keys.
 const OWNED: [&str; 8] = [
     "INFO server",
     "SCRIPT LOAD 0",
@@ -27,21 +27,6 @@ const OWNED: [&str; 8] = [
     "ZREM instances 0",
     "HKEYS parked",
     "HMGET parked 0",
-];
-/// What else is asked of a list.
-const OF_LISTS: [&str; 5] = [
-    "MGET owner base read",
-    "LLEN queue",
-    "LLEN dead_list",
-    "LRANGE queue 0 0",
-    "BLMOVE queue queue LEFT LEFT 1",
-];
-/// What else is asked of a stream.
-const OF_STREAMS: [&str; 4] = [
-    "PING",
-    "XRANGE queue - + COUNT 1",
-    "XREAD COUNT 1 BLOCK 1 STREAMS queue 0",
-    "XREADGROUP GROUP 0 0 COUNT 1 STREAMS queue 0",
 ];
 /// What is asked of a list that is popped.
 const OF_POPPED: [&str; 7] = [
@@ -56,11 +41,10 @@ const OF_POPPED: [&str; 7] = [
 /// Refusals that are named.
 const NAMED: usize = 3;
 
-type Calls = Vec<(Vec<String>, Call)>;
+pub(super) type Calls = Vec<(Vec<String>, Call)>;
 
 /// The calls of all scripts of a file, each with the keys of its script.
 static SHARED: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("script.rs")));
-static STREAM: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("stream/script.rs")));
 static MEMBERS: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("instances.rs")));
 static IDENTITY: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("identity.rs")));
 static HOT_STATE: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("hot_state.rs")));
@@ -86,19 +70,12 @@ impl Rights {
         rights.add_plain(&OWNED, keys);
         rights.add_calls(&MEMBERS, |_| true, keys);
         rights.add_calls(&IDENTITY, |_| true, keys);
-        match queue.kind {
-            QueueKind::List => {
-                rights.add_calls(&SHARED, |_| true, keys);
-                rights.add_plain(&OF_LISTS, keys);
-            }
-            QueueKind::Stream => {
-                // What has the queue among its keys takes it for a list.
-                let shared = |script: &[String]| !script.iter().any(|key| key == "queue");
-                rights.add_calls(&SHARED, shared, keys);
-                rights.add_calls(&STREAM, |_| true, keys);
-                rights.add_plain(&OF_STREAMS, keys);
-            }
-        }
+        let (commands, scripts) = of_kind!(queue.kind, Queue => (&Queue::COMMANDS[..], Queue::SCRIPTS));
+        rights.add_plain(commands, keys);
+        // What has the queue among its keys takes it for a list.
+        let shared = |script: &[String]| scripts.is_none() || !script.iter().any(|key| key == "queue");
+        rights.add_calls(&SHARED, shared, keys);
+        scripts.into_iter().for_each(|scripts| rights.add_calls(scripts, |_| true, keys));
         let hot = config.routes.iter().filter(|route| route.hot_state.is_some());
         for collection in hot.flat_map(|route| route.collection.iter().chain(&route.collections)) {
             let of_document = |name: &str| match name {
@@ -268,6 +245,7 @@ fn name(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::{List, Stream};
 
     fn rights(toml: &str) -> Rights {
         let config: config::Config = toml::from_str(toml).unwrap();
@@ -320,7 +298,7 @@ mod tests {
         // Said while connecting, where a refusal ends the attempt and is told; or asked for by /durable alone.
         const ELSEWHERE: [&str; 10] =
             ["HEXISTS", "AUTH", "SELECT", "ROLE", "SENTINEL", "MULTI", "GET", "ZSCORE", "ZRANGE", "ZCARD"];
-        let listed: BTreeSet<&str> = [&OWNED[..], &OF_LISTS, &OF_STREAMS, &OF_POPPED]
+        let listed: BTreeSet<&str> = [&OWNED[..], &List::COMMANDS, &Stream::COMMANDS, &OF_POPPED]
             .iter()
             .flat_map(|commands| commands.iter().filter_map(|command| command.split(' ').next()))
             .chain(ELSEWHERE)

@@ -3,9 +3,7 @@
 use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
-use super::{list, stream};
-use crate::config::Keys;
-use crate::config::{self, QueueKind};
+use crate::config::{self, Keys};
 
 /// What Redis knows of a queue, before it is taken over.
 #[derive(Debug, Clone, Default)]
@@ -59,8 +57,5 @@ pub(crate) async fn state(
     keys: &Keys,
     queue: &config::Queue,
 ) -> Result<QueueState, SourceError> {
-    match queue.kind {
-        QueueKind::List => list::state(connection, keys).await,
-        QueueKind::Stream => stream::state(connection, keys, queue.group()).await,
-    }
+    of_kind!(queue.kind, Queue => Queue::state(connection, keys, queue).await)
 }

@@ -8,12 +8,10 @@ use redis::aio::MultiplexedConnection;
 use super::connect::Redis;
 use super::error::SourceError;
 use super::identity::KnownQueue;
-use super::list::List;
 use super::meddling::Interference;
 use super::state::QueueState;
-use super::stream::Stream;
 use super::{Recorded, Source};
-use crate::config::{self, Keys, QueueKind};
+use crate::config::{self, Keys};
 use crate::epoch::Drawn;
 use crate::metrics::QueueMetrics;
 
@@ -65,9 +63,6 @@ impl Source {
     /// # Errors
     /// Fenced if somebody was faster; Redis's.
     pub(crate) async fn take(request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
-        match request.queue.kind {
-            QueueKind::List => List::take(request).await,
-            QueueKind::Stream => Stream::take(request).await,
-        }
+        of_kind!(request.queue.kind, Queue => Queue::take(request).await)
     }
 }

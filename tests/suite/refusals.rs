@@ -22,17 +22,19 @@ const SHARED: &str = include_str!("../../src/source/script.rs");
 const STREAM: &str = include_str!("../../src/source/stream/script.rs");
 const INSTANCES: &str = include_str!("../../src/source/instances.rs");
 const IDENTITY: &str = include_str!("../../src/source/identity.rs");
-const RIGHTS: &str = include_str!("../../src/source/rights.rs");
+const OWNED: [&str; 2] = ["const OWNED:", include_str!("../../src/source/rights.rs")];
+const OF_LISTS: [&str; 2] = ["const COMMANDS:", include_str!("../../src/source/list.rs")];
+const OF_STREAMS: [&str; 2] = ["const COMMANDS:", include_str!("../../src/source/stream/mod.rs")];
 
 /// The commands that scripts call, and those of lists in the code.
-fn commands(scripts: &[&str], lists: &[&str]) -> BTreeSet<String> {
+fn commands(scripts: &[&str], lists: [[&str; 2]; 2]) -> BTreeSet<String> {
     let mut found = BTreeSet::from(["multi".to_owned()]);
     for script in scripts {
         let names = script.split("call('").skip(1).filter_map(|rest| rest.split('\'').next());
         found.extend(names.map(str::to_lowercase));
     }
-    for list in lists {
-        let list = RIGHTS.split_once(&format!("const {list}:")).expect("such a list").1;
+    for [list, code] in lists {
+        let list = code.split_once(list).expect("such a list").1;
         let list = list.split_once('=').expect("its beginning").1.split("];").next().expect("its end");
         for command in list.split('"').skip(1).step_by(2) {
             found.insert(command.split(' ').next().expect("a command").to_lowercase());
@@ -175,12 +177,12 @@ async fn deny_each(is_stream: bool, commands: BTreeSet<String>) -> Outcome {
 /// Dozens of commands, each denied and granted once: so it takes longer than others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_right_that_a_list_needs_is_told_by_name_and_nothing_is_done_by_halves() -> Outcome {
-    deny_each(false, commands(&[SHARED, INSTANCES, IDENTITY], &["OWNED", "OF_LISTS"])).await
+    deny_each(false, commands(&[SHARED, INSTANCES, IDENTITY], [OWNED, OF_LISTS])).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_right_that_a_stream_needs_is_told_by_name_and_nothing_is_done_by_halves() -> Outcome {
-    deny_each(true, commands(&[STREAM, INSTANCES, IDENTITY], &["OWNED", "OF_STREAMS"])).await
+    deny_each(true, commands(&[STREAM, INSTANCES, IDENTITY], [OWNED, OF_STREAMS])).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ mod settle;
 mod take;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Script};
@@ -25,13 +25,16 @@ use self::script::Acknowledge;
 use super::Recorded;
 use super::error::SourceError;
 use super::lease::{Lease, fenced};
-use super::lua::whole;
+use super::lua::{calls, whole};
+use super::rights::Calls;
 use super::state::QueueState;
 use super::window::{Depth, Window};
 use super::wire::Wire;
-use crate::config::Keys;
-use crate::config::Trim;
+use crate::config::{self, Keys, Trim};
 use crate::metrics::QueueMetrics;
+
+/// The calls of the scripts that are a stream's alone.
+static CALLS: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("script.rs")));
 
 /// A stream that this instance owns.
 #[derive(Debug)]
@@ -119,23 +122,36 @@ type Counts = (u64, u64, i64);
 /// What `READ` answers, with the bytes of the largest entry looked at before the counts.
 type Fence = (i64, usize, u64, u64, i64);
 
-/// Reads a stream's state.
-pub(super) async fn state(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-    group: &str,
-) -> Result<QueueState, SourceError> {
-    type StateReply = (String, String, String, String, i64, i64, u64);
-    let (owner, base, read, position, epoch, reader, elements): StateReply = Script::new(script::STATE)
-        .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
-        .arg(group)
-        .invoke_async(connection)
-        .await?;
-    let owner = Some(owner).filter(|owner| !owner.is_empty());
-    Ok(QueueState { owner, base, read, position, elements, epoch, reader })
-}
-
 impl Stream {
+    /// The least Redis that counts what a consumer group has read; and what is said of an older one.
+    pub(super) const LEAST_REDIS: ((u32, u32), &str) =
+        ((7, 0), "Redis 7.0 or newer is needed for streams, this is FOUND");
+    /// What is sent of a stream alone, beside scripts.
+    pub(super) const COMMANDS: [&str; 4] = [
+        "PING",
+        "XRANGE queue - + COUNT 1",
+        "XREAD COUNT 1 BLOCK 1 STREAMS queue 0",
+        "XREADGROUP GROUP 0 0 COUNT 1 STREAMS queue 0",
+    ];
+    /// What its own scripts call.
+    pub(super) const SCRIPTS: Option<&LazyLock<Calls>> = Some(&CALLS);
+
+    /// Reads a stream's state.
+    pub(super) async fn state(
+        connection: &mut MultiplexedConnection,
+        keys: &Keys,
+        queue: &config::Queue,
+    ) -> Result<QueueState, SourceError> {
+        type StateReply = (String, String, String, String, i64, i64, u64);
+        let (owner, base, read, position, epoch, reader, elements): StateReply = Script::new(script::STATE)
+            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
+            .arg(queue.group())
+            .invoke_async(connection)
+            .await?;
+        let owner = Some(owner).filter(|owner| !owner.is_empty());
+        Ok(QueueState { owner, base, read, position, elements, epoch, reader })
+    }
+
     /// What it has in common with other kinds of queue.
     #[must_use]
     pub(super) fn lease(&self) -> &Lease {
