@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::change::TimingId;
 use crate::config;
 
 labelled! {
@@ -11,10 +12,84 @@ labelled! {
         Ops => "ops",
         /// As many bytes as a batch may have.
         Bytes => "bytes",
-        /// The oldest change has waited long enough.
+        /// A document has waited long enough.
         Delay => "delay",
+        /// So much is held that the oldest has to go, though it might wait longer.
+        Pressure => "pressure",
         /// Everything is to be flushed: at the end, or before renumbering.
         Drain => "drain",
+    }
+}
+
+/// How long a change may wait for company.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timing {
+    /// As long as the policy says.
+    #[default]
+    Default,
+    /// So long, whatever the policy says.
+    Within(Duration),
+    /// As long as the policy says if its document was not written for so long, else so long after it was.
+    Paced(Duration),
+    /// Not at all. Nor may anything else that waits for its document.
+    Flush,
+}
+
+impl Timing {
+    fn of(route: &config::Route) -> Self {
+        match (route.max_delay, route.pace) {
+            _ if route.flush => Timing::Flush,
+            (Some(max_delay), _) => Timing::Within(max_delay),
+            (None, Some(pace)) => Timing::Paced(pace),
+            (None, None) => Timing::Default,
+        }
+    }
+}
+
+/// The timings that routes name.
+#[derive(Debug)]
+pub struct Timings {
+    /// The first is the default.
+    all: Vec<Timing>,
+    by_route: Vec<TimingId>,
+}
+
+impl Timings {
+    /// What the routes say.
+    #[must_use]
+    pub fn new(routes: &[config::Route]) -> Self {
+        let mut all = vec![Timing::Default];
+        let by_route = routes.iter().map(|route| {
+            let timing = Timing::of(route);
+            let place = all.iter().position(|known| *known == timing).unwrap_or_else(|| {
+                all.push(timing);
+                all.len() - 1
+            });
+            TimingId(u16::try_from(place).unwrap_or_default())
+        });
+        Timings { by_route: by_route.collect(), all }
+    }
+
+    /// The timing of a route's changes. Native events have none.
+    #[must_use]
+    pub fn of(&self, route: Option<usize>) -> TimingId {
+        route.and_then(|route| self.by_route.get(route)).copied().unwrap_or_default()
+    }
+
+    /// What stands behind an id.
+    #[must_use]
+    pub fn get(&self, id: TimingId) -> Timing {
+        self.all.get(usize::from(id.0)).copied().unwrap_or_default()
+    }
+
+    /// The longest pace, if there is any.
+    #[must_use]
+    pub fn longest_pace(&self) -> Option<Duration> {
+        let paces = self.all.iter().filter_map(|timing| match timing {
+            Timing::Paced(pace) => Some(*pace),
+            _ => None,
+        });
+        paces.max()
     }
 }
 
@@ -25,7 +100,7 @@ pub struct Policy {
     pub max_ops: usize,
     /// Bytes of pending updates.
     pub max_bytes: usize,
-    /// Wait of the oldest change.
+    /// Wait of a change without a timing of its own.
     pub max_delay: Duration,
     /// The same while a backlog is read whose changes fold.
     pub backlog_delay: Duration,
@@ -38,10 +113,25 @@ pub struct Backlog {
     pub ops: usize,
     /// Events, folded into their updates.
     pub events: u64,
-    /// Bytes of the updates.
-    pub bytes: usize,
-    /// Wait of the oldest change.
+    /// Entities that will not wait for longer than the policy's delay.
+    pub prompt_ops: usize,
+    /// Bytes of their updates.
+    pub prompt_bytes: usize,
+    /// The entity that is due first.
+    pub first_due: Option<FirstDue>,
+    /// Whether something is held that has to go because so much is held.
+    pub is_pressed: bool,
+}
+
+/// The entity that is due first.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstDue {
+    /// In how long it is due; zero if it is.
+    pub due_in: Duration,
+    /// How long its first change has waited.
     pub waited: Duration,
+    /// Whether it waits no longer than the policy's delay.
+    pub is_prompt: bool,
 }
 
 impl From<&config::Batch> for Policy {
@@ -58,29 +148,33 @@ impl From<&config::Batch> for Policy {
 impl Policy {
     /// Why what is held is to be sent now. `behind` says that many more events wait to be read.
     #[must_use]
-    pub fn due(&self, held: Backlog, behind: bool) -> Option<Trigger> {
+    pub fn due(&self, held: &Backlog, behind: bool) -> Option<Trigger> {
+        let is_due = self.patience(held, behind).is_some_and(|patience| patience.is_zero());
         if held.ops == 0 {
             None
-        } else if held.bytes >= self.max_bytes {
+        } else if held.is_pressed {
+            Some(Trigger::Pressure)
+        } else if held.prompt_bytes >= self.max_bytes {
             Some(Trigger::Bytes)
-        } else if behind && held.waited < self.patience(held, behind) {
+        } else if behind && !is_due {
             None
-        } else if held.ops >= self.max_ops {
+        } else if held.prompt_ops >= self.max_ops {
             Some(Trigger::Ops)
-        } else if held.waited >= self.max_delay {
+        } else if is_due {
             Some(Trigger::Delay)
         } else {
             None
         }
     }
 
-    /// How long the oldest change may wait for company.
+    /// How long what is due first may wait for company.
     #[must_use]
-    pub fn patience(&self, held: Backlog, behind: bool) -> Duration {
+    pub fn patience(&self, held: &Backlog, behind: bool) -> Option<Duration> {
+        let FirstDue { due_in, waited, .. } = held.first_due?;
         // What comes next out of a backlog will be for the same documents, if what came was. Whether it was, shows
         // only after a while.
         let folds = held.events >= 2 * held.ops as u64;
-        if behind && folds { self.max_delay.max(self.backlog_delay) } else { self.max_delay }
+        Some(if behind && folds { due_in.max(self.backlog_delay.saturating_sub(waited)) } else { due_in })
     }
 }
 
@@ -95,13 +189,25 @@ mod tests {
         backlog_delay: Duration::from_millis(500),
     };
 
-    fn held(ops: usize, events: u64, bytes: usize, ms: u64) -> Backlog {
-        Backlog { ops, events, bytes, waited: Duration::from_millis(ms) }
+    /// What is held `ms` after its first change came, which may wait as long as the policy says.
+    fn due(
+        policy: Policy,
+        (ops, events): (usize, u64),
+        bytes: usize,
+        ms: u64,
+        behind: bool,
+    ) -> Option<Trigger> {
+        let waited = Duration::from_millis(ms);
+        let due_in = policy.max_delay.saturating_sub(waited);
+        let first_due = Some(FirstDue { due_in, waited, is_prompt: true });
+        let held =
+            Backlog { ops, events, prompt_ops: ops, prompt_bytes: bytes, first_due, is_pressed: false };
+        policy.due(&held, behind)
     }
 
     #[test]
     fn the_first_bound_reached_sends() {
-        let due = |ops, bytes, ms| POLICY.due(held(ops, ops as u64, bytes, ms), false);
+        let due = |ops, bytes, ms| due(POLICY, (ops, ops as u64), bytes, ms, false);
         assert_eq!(due(0, 0, 1000), None);
         assert_eq!(due(9, 999, 49), None);
         assert_eq!(due(10, 1, 0), Some(Trigger::Ops));
@@ -111,15 +217,57 @@ mod tests {
 
     #[test]
     fn a_backlog_that_folds_is_worth_waiting_for() {
-        let due = |ops, events, ms| POLICY.due(held(ops, events, 1, ms), true);
-        assert_eq!(due(10, 10, 49), None);
-        assert_eq!(due(10, 19, 50), Some(Trigger::Ops));
-        assert_eq!(due(9, 10, 50), Some(Trigger::Delay));
-        assert_eq!(due(10, 20, 499), None);
-        assert_eq!(due(10, 20, 500), Some(Trigger::Ops));
-        assert_eq!(due(1, 20, 500), Some(Trigger::Delay));
-        assert_eq!(POLICY.due(held(1, 20, 1000, 0), true), Some(Trigger::Bytes));
+        let folded = |ops, events, ms| due(POLICY, (ops, events), 1, ms, true);
+        assert_eq!(folded(10, 10, 49), None);
+        assert_eq!(folded(10, 19, 50), Some(Trigger::Ops));
+        assert_eq!(folded(9, 10, 50), Some(Trigger::Delay));
+        assert_eq!(folded(10, 20, 499), None);
+        assert_eq!(folded(10, 20, 500), Some(Trigger::Ops));
+        assert_eq!(folded(1, 20, 500), Some(Trigger::Delay));
+        assert_eq!(due(POLICY, (1, 20), 1000, 0, true), Some(Trigger::Bytes));
         let impatient = Policy { backlog_delay: Duration::ZERO, ..POLICY };
-        assert_eq!(impatient.due(held(10, 20, 1, 50), true), Some(Trigger::Ops));
+        assert_eq!(due(impatient, (10, 20), 1, 50, true), Some(Trigger::Ops));
+    }
+
+    #[test]
+    fn what_may_wait_longer_fills_no_batch_but_goes_when_memory_runs_short() {
+        let first_due =
+            Some(FirstDue { due_in: Duration::from_secs(60), waited: Duration::ZERO, is_prompt: false });
+        let held = |is_pressed| Backlog {
+            ops: 10_000,
+            events: 10_000,
+            prompt_ops: 0,
+            prompt_bytes: 0,
+            first_due,
+            is_pressed,
+        };
+        for behind in [false, true] {
+            assert_eq!(POLICY.due(&held(false), behind), None);
+            assert_eq!(POLICY.due(&held(true), behind), Some(Trigger::Pressure));
+        }
+    }
+
+    #[test]
+    fn routes_with_the_same_timing_share_it() {
+        let route = |max_delay: Option<u64>, pace: Option<u64>, flush| config::Route {
+            max_delay: max_delay.map(Duration::from_secs),
+            pace: pace.map(Duration::from_secs),
+            flush,
+            ..config::Route::default()
+        };
+        let routes = [
+            route(Some(2), None, false),
+            route(None, None, false),
+            route(None, Some(3), false),
+            route(Some(2), None, false),
+            route(None, None, true),
+        ];
+        let timings = Timings::new(&routes);
+        let second = Duration::from_secs(1);
+        let of = |route| timings.get(timings.of(route));
+        assert_eq!((of(None), of(Some(1)), of(Some(7))), (Timing::Default, Timing::Default, Timing::Default));
+        assert_eq!((of(Some(0)), of(Some(3))), (Timing::Within(2 * second), Timing::Within(2 * second)));
+        assert_eq!((of(Some(2)), of(Some(4))), (Timing::Paced(3 * second), Timing::Flush));
+        assert_eq!((timings.all.len(), timings.longest_pace()), (4, Some(3 * second)));
     }
 }

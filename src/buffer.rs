@@ -82,6 +82,14 @@ impl Buffer {
         (free > 0 && self.bytes() < self.max_bytes.load(Ordering::Relaxed)).then_some(free)
     }
 
+    /// How much is held, as a share of the nearer bound.
+    #[must_use]
+    pub fn fullness(&self) -> f64 {
+        let share = |held: u64, most: u64| held as f64 / most.max(1) as f64;
+        let bytes = share(self.bytes(), self.max_bytes.load(Ordering::Relaxed));
+        bytes.max(share(self.events(), self.max_events()))
+    }
+
     /// Waits until there may be more room than at the call, or the bounds have changed.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.changed.notified()

@@ -112,6 +112,20 @@ impl Tracker {
         self.committed_events
     }
 
+    /// Events of all windows that were read and are not committed.
+    #[must_use]
+    pub fn uncommitted_events(&self) -> u64 {
+        self.events - self.committed_events
+    }
+
+    /// The end of the windows that have the first so many of the events which are not committed.
+    #[must_use]
+    pub fn end_of(&self, events: u64) -> i64 {
+        let behind = self.committed_events + events;
+        let at = self.checkpoints.partition_point(|checkpoint| checkpoint.events < behind);
+        self.checkpoints.get(at).map_or(self.read_to, |checkpoint| checkpoint.end)
+    }
+
     /// The furthest settled checkpoint that is not above `limit`; the first one, if it is settled, whatever the limit.
     /// The answer stays the same until [`Tracker::committed`] is called.
     #[must_use]
@@ -174,6 +188,21 @@ mod tests {
         assert_eq!(tracker.due(5), Some(at(10)));
         tracker.committed(10);
         assert_eq!((tracker.committed_to(), tracker.due(5)), (10, Some(at(20))));
+    }
+
+    #[test]
+    fn the_end_of_so_many_events_is_that_of_a_window() {
+        let mut tracker = Tracker::new(1, 0);
+        [(10, 10), (25, 15), (30, 5)].into_iter().for_each(|(end, events)| {
+            tracker.window(Checkpoint { end, events, sha1: [0; 20] });
+        });
+        let end_of = |tracker: &Tracker, events| (tracker.uncommitted_events(), tracker.end_of(events));
+        assert_eq!(end_of(&tracker, 1), (30, 10));
+        assert_eq!(end_of(&tracker, 10), (30, 10));
+        assert_eq!(end_of(&tracker, 11), (30, 25));
+        assert_eq!(end_of(&tracker, 99), (30, 30));
+        tracker.committed(10);
+        assert_eq!(end_of(&tracker, 10), (20, 25));
     }
 
     #[test]

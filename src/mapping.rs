@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::batch::Timings;
 use crate::change::{CollectionId, Collections};
 use crate::config::Config;
 use crate::decode::{Decoder, Rules};
@@ -18,6 +19,8 @@ pub struct Mapping {
     pub collections: Collections,
     /// How many updates Yjs documents may hold.
     pub compaction: Compaction,
+    /// How long changes may wait.
+    pub timings: Timings,
     /// Where events are kept as they came.
     pub histories: Histories,
     /// Which documents are kept fresh in Redis.
@@ -31,6 +34,7 @@ impl Mapping {
         Mapping {
             rules: Rules::new(config, collections.clone()),
             compaction: Compaction::new(config, &collections),
+            timings: Timings::new(&config.routes),
             histories: Histories::new(config),
             hot_states: HotStates::new(config, &collections),
             collections,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidegate::buffer::Buffer;
 use tidegate::change::Collections;
-use tidegate::change::{Chunk, Placed};
+use tidegate::change::{Chunk, Placed, TimingId};
 use tidegate::config::Config;
 use tidegate::decode::Decoder;
 use tidegate::lane::pending::Pending;
@@ -57,7 +57,7 @@ pub(crate) fn chunk(event: impl Fn(usize) -> String) -> Chunk {
         let event = event(n);
         let change = decoder.decode(event.as_bytes()).expect("a change");
         let hash = change.entity.hash(&seed);
-        chunk.push(Placed { offset: n as i64, hash, change });
+        chunk.push(Placed { offset: n as i64, hash, change }, TimingId::default());
     }
     chunk
 }
@@ -73,7 +73,7 @@ pub(crate) fn pending(ledger: &Arc<Ledger>, chunk: &Chunk) -> Pending {
     let mut pending = Pending::new(ledger);
     pending.take_on(ledger.receive(chunk.len() as u64));
     let now = Instant::now();
-    for placed in chunk.iter() {
+    for (placed, _) in chunk.iter() {
         black_box(pending.fold(&placed, now, MAX_BYTES));
     }
     pending

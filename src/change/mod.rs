@@ -24,6 +24,10 @@ pub const MAX_UPDATE: usize = MAX_DOCUMENT - 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CollectionId(pub u16);
 
+/// How long a change may wait, by its place in the list of timings that routes name. The first is the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TimingId(pub u16);
+
 /// One MongoDB document: collection and `_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntityRef<'a> {
@@ -149,6 +153,7 @@ struct Head {
     hash: u64,
     ts: Option<i64>,
     collection: CollectionId,
+    timing: TimingId,
     effect: EffectKind,
     /// Its trace is behind its body.
     traced: bool,
@@ -180,7 +185,7 @@ impl Chunk {
     }
 
     /// Appends a change. Offsets only grow.
-    pub fn push(&mut self, placed: Placed<'_>) {
+    pub fn push(&mut self, placed: Placed<'_>, timing: TimingId) {
         let change = &placed.change;
         let id_start = self.bytes.len();
         self.bytes.extend_from_slice(change.entity.id.bytes);
@@ -198,6 +203,7 @@ impl Chunk {
             hash: placed.hash,
             ts: change.ts,
             collection: change.entity.collection,
+            timing,
             effect,
             id_kind: change.entity.id.kind,
             id_start,
@@ -209,7 +215,7 @@ impl Chunk {
     }
 
     /// The changes, in queue order.
-    pub fn iter(&self) -> impl Iterator<Item = Placed<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = (Placed<'_>, TimingId)> {
         self.heads.iter().map(|head| {
             let id = ValueRef { kind: head.id_kind, bytes: &self.bytes[head.id_start..head.key_start] };
             let body = &self.bytes[head.body_start..head.body_end];
@@ -223,7 +229,7 @@ impl Chunk {
             let trace = || self.bytes.get(head.body_end..head.body_end + trace::LEN);
             let traceparent = if head.traced { trace().and_then(TraceRef::new) } else { None };
             let change = Change { entity, effect, ts: head.ts, traceparent };
-            Placed { offset: head.offset, hash: head.hash, change }
+            (Placed { offset: head.offset, hash: head.hash, change }, head.timing)
         })
     }
 
@@ -271,18 +277,13 @@ mod tests {
         let change = Change { entity, effect, ts: Some(5), traceparent };
 
         let mut chunk = Chunk::default();
-        chunk.push(Placed {
-            offset: 10,
-            hash: entity.hash(&foldhash::quality::RandomState::default()),
-            change,
-        });
-        chunk.push(Placed {
-            offset: 12,
-            hash: 1,
-            change: Change { effect: Effect::Delete, ts: None, traceparent: None, ..change },
-        });
+        let hash = entity.hash(&foldhash::quality::RandomState::default());
+        chunk.push(Placed { offset: 10, hash, change }, TimingId(3));
+        let deletion = Change { effect: Effect::Delete, ts: None, traceparent: None, ..change };
+        chunk.push(Placed { offset: 12, hash: 1, change: deletion }, TimingId::default());
 
-        let placed: Vec<_> = chunk.iter().collect();
+        let (placed, timings): (Vec<_>, Vec<_>) = chunk.iter().unzip();
+        assert_eq!(timings, [TimingId(3), TimingId(0)]);
         assert_eq!((placed[0].offset, placed[1].offset), (10, 12));
         assert_eq!(placed[0].change.entity, entity);
         let Effect::Update(ops) = placed[0].change.effect else { panic!("an update") };

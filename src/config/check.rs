@@ -130,6 +130,7 @@ impl Config {
                 "native events can never be reached: `routes[{number}]` matches every event with an `id`"
             ));
         }
+        self.warn_of_windows(&mut warnings);
         warnings
     }
 

@@ -158,7 +158,7 @@ fn unknown_keys() {
     config.toml: unknown key `queues[0].deliver`; did you mean `queues[0].delivery`?
     config.toml: unknown key `redis_url`; did you mean `redis.url`?
     config.toml: unknown key `routes[1].idd`; did you mean `routes[1].id`?
-    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `skip`, `id`, `id_separator`, `shard_key`, `ts`, `traceparent`, `set`, `unset`, `inc`, `push`, `add_to_set`, `min`, `max`, `mul`, `set_on_insert`, `pull`, `pull_all`, `pop`, `rename`, `current_date`, `yjs`, `merge`, `patch`, `replace`, `delete`, `deletes`, `history`, `history_ttl`, `hot_state`
+    config.toml: unknown key `routes[1]."..."`; known here: `when`, `collection`, `collection_from`, `collections`, `skip`, `id`, `id_separator`, `shard_key`, `ts`, `traceparent`, `set`, `unset`, `inc`, `push`, `add_to_set`, `min`, `max`, `mul`, `set_on_insert`, `pull`, `pull_all`, `pop`, `rename`, `current_date`, `yjs`, `merge`, `patch`, `replace`, `delete`, `deletes`, `max_delay`, `pace`, `flush`, `history`, `history_ttl`, `hot_state`
     config.toml: unknown key `zebra`; known here: `redis`, `mongodb`, `queues`, `batch`, `buffer`, `lanes`, `native`, `routes`, `tombstones`, `dead_letter`, `receipts`, `lease`, `http`, `log`, `shutdown`
     "#);
 }

@@ -101,6 +101,15 @@ pub struct Route {
     /// What a deletion leaves.
     #[serde(default, deserialize_with = "word", skip_serializing_if = "Deletes::is_hard")]
     pub deletes: Deletes,
+    /// The longest that its changes wait for company; `batch.max_delay` unless given.
+    #[serde(default, with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<Duration>,
+    /// Its documents are written at once if they were not for that long, else that long after they were.
+    #[serde(default, with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Duration>,
+    /// All that waits for its document is written at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub flush: bool,
     /// The collection that keeps the events as they came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<String>,

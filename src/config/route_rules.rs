@@ -13,6 +13,7 @@ impl Route {
         found.require(!self.id.is_none(), key, "is missing, or empty: which document is it?");
         self.check_collection(path, found);
         self.check_effect(path, found);
+        self.check_timing(path, found);
         self.check_sources(path, found);
         self.check_targets(path, found);
     }

@@ -57,6 +57,7 @@ fn it_maps_the_usual_events() {
         ts: Some("ts".into()),
         set: [text.clone(), ("updatedBy".into(), "payload.userId".into())].into(),
         inc: [("edits".into(), Amount::Int(1))].into(),
+        max_delay: Some(Duration::from_secs(2)),
         ..Route::default()
     };
     let drafts = Route {
@@ -65,6 +66,7 @@ fn it_maps_the_usual_events() {
         id: "payload.userId".into(),
         ts: Some("ts".into()),
         set: [text].into(),
+        max_delay: Some(Duration::from_secs(2)),
         ..Route::default()
     };
     assert_eq!(shipped().routes, [documents, drafts]);
@@ -129,6 +131,9 @@ fn it_shows_every_key() {
         replace: path(),
         delete: true,
         deletes: Deletes::Tombstone,
+        max_delay: Some(Duration::from_secs(1)),
+        pace: Some(Duration::from_secs(1)),
+        flush: true,
         history: path(),
         history_ttl: Some(Duration::from_secs(1)),
         hot_state: Some(HotState { ttl: Duration::from_secs(1) }),

@@ -4,17 +4,20 @@
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
 mod durable;
+mod held_back;
 mod history;
 mod isolate;
 mod parking;
 pub mod pending;
 mod proof;
 mod quarantine;
+mod recent_writes;
 mod reread;
 mod resolve;
+mod schedule;
 mod settle;
+mod settle_batch;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,13 +26,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::parking::park;
-use self::pending::Pending;
-use self::quarantine::{Quarantine, Unparked, Withheld, shared_name};
-use self::settle::settle;
-use crate::batch::{Policy, Trigger};
+use self::pending::{Deadline, Pending};
+use self::quarantine::{Quarantine, Unparked, Withheld};
+use self::recent_writes::RecentWrites;
+use self::settle_batch::settle_batch;
+use crate::batch::{Policy, Timing, Trigger};
 use crate::buffer::Reserved;
-use crate::change::{Chunk, CollectionId};
+use crate::change::{Chunk, TimingId};
 use crate::coalesce::Folded;
 use crate::history::Record;
 use crate::ledger::Unsettled;
@@ -71,9 +74,6 @@ pub enum Input {
 /// Timers go off at the end of a millisecond, and a batch had better be sent before its time than after it.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How long documents wait for MongoDB to take them until their events are parked, so that the queue can go on without.
-const PARKED_AFTER: Duration = Duration::from_secs(5);
-
 type Settling = Pin<Box<dyn Future<Output = Result<Settled, SourceError>> + Send>>;
 
 /// What has come of what a lane was at.
@@ -92,8 +92,12 @@ pub struct Lane {
     policy: watch::Receiver<Policy>,
     /// Whether MongoDB is out of reach.
     away: watch::Receiver<bool>,
+    /// Below this offset everything has to go, since so much is held.
+    to_go: watch::Receiver<i64>,
     behind: bool,
     pending: Pending,
+    /// When documents were written last, if any route paces its writes.
+    recent: Option<RecentWrites>,
     /// Documents that MongoDB does not take now.
     quarantine: Quarantine,
     /// The last batch came from there.
@@ -128,13 +132,17 @@ impl Lane {
     /// A lane that is fed through `input`; the end of that is its end.
     #[must_use]
     pub fn new(index: usize, queue: Arc<Owned>, input: mpsc::Receiver<Input>) -> Self {
-        let pending = Pending::new(&queue.ledger);
+        let policy = queue.shared.live.watch_policy();
+        let pending = Pending::with_deadlines(&queue.ledger, policy.borrow().max_delay);
+        let recent = queue.mapping.timings.longest_pace().map(RecentWrites::new);
         let memory = Reserved::new(&queue.shared.buffer, 0);
         Lane {
             index,
-            policy: queue.shared.live.watch_policy(),
+            policy,
             away: queue.shared.health.mongodb.watch_away(),
+            to_go: queue.pressure.watch(),
             behind: false,
+            recent,
             quarantine: Quarantine::new(&queue.ledger),
             was_quarantine: false,
             queue,
@@ -155,11 +163,13 @@ impl Lane {
     pub async fn run(mut self) -> Result<(), SourceError> {
         loop {
             let policy = *self.policy.borrow_and_update();
+            self.pending.set_max_delay(policy.max_delay);
+            let to_go = *self.to_go.borrow_and_update();
             // What was sent may have been applied, so nothing can be folded into it any more. In an outage all of it would be
             // written apart from what comes behind.
             let can_send = self.in_flight.is_none() && !*self.away.borrow_and_update();
             if can_send {
-                self.send_if_due(policy);
+                self.send_if_due(policy, to_go);
             }
             if self.in_flight.is_none() && self.pending.entities() == 0 {
                 if self.closed {
@@ -169,9 +179,9 @@ impl Lane {
                 self.flushing &= self.quarantine.first().is_some();
             }
             self.tell(false);
-            let patience = policy.patience(self.pending.held(Instant::now()), self.behind);
-            let due = self.pending.since().map(|since| since + patience.saturating_sub(TICK));
-            let due = due.into_iter().chain(self.quarantine_due()).min();
+            let now = Instant::now();
+            let patience = policy.patience(&self.pending.held(to_go, now + TICK), self.behind);
+            let due = patience.map(|patience| now + patience).into_iter().chain(self.quarantine_due()).min();
             let can_send = can_send && self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
@@ -195,6 +205,7 @@ impl Lane {
                 // Another policy may find due what waits under this one.
                 Ok(()) = self.policy.changed() => {}
                 Ok(()) = self.away.changed() => {}
+                Ok(()) = self.to_go.changed() => {}
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if can_send && due.is_some() => {}
             }
         }
@@ -208,11 +219,11 @@ impl Lane {
         memory: Reserved,
         records: Vec<Record>,
     ) {
-        let max_bytes = self.policy.borrow().max_bytes;
+        let Policy { max_bytes, max_delay, .. } = *self.policy.borrow();
         self.pending.take_on(unsettled);
         let mut coalesced = 0;
         let mut records = records.into_iter().peekable();
-        for placed in chunk.iter() {
+        for (placed, timing) in chunk.iter() {
             let record = records.next_if(|record| record.offset == placed.offset);
             let in_quarantine = match self.quarantine.is_empty() {
                 true => None,
@@ -224,7 +235,9 @@ impl Lane {
                     record.into_iter().for_each(|record| self.quarantine.keep(&placed, record));
                 }
                 None => {
-                    coalesced += u64::from(self.pending.fold(&placed, since, max_bytes) == Folded::In);
+                    let deadline = self.deadline(timing, placed.hash, since, max_delay);
+                    let folded = self.pending.fold_until(&placed, since, deadline, max_bytes);
+                    coalesced += u64::from(folded == Folded::In);
                     record.into_iter().for_each(|record| self.pending.keep(&placed, record));
                 }
             }
@@ -236,21 +249,17 @@ impl Lane {
         self.queue.tracker.lock().folded(self.index, self.held());
     }
 
-    /// Takes on changes that wait since a former ownership.
-    fn take_on(&mut self, chunk: &Chunk, unsettled: Unsettled, records: Vec<Record>) {
-        self.pending.take_on(unsettled);
-        let mut records = records.into_iter().peekable();
-        let mut names: HashMap<CollectionId, Arc<str>> = HashMap::new();
-        for placed in chunk.iter() {
-            let record = records.next_if(|record| record.offset == placed.offset);
-            let collection = placed.change.entity.collection;
-            let name = names
-                .entry(collection)
-                .or_insert_with(|| shared_name(&self.queue.mapping.collections, collection));
-            self.quarantine.take_on_parked(&placed, name, record, &mut self.pending);
+    /// Until when a change may wait that has waited `since` then.
+    fn deadline(&self, timing: TimingId, hash: u64, since: Instant, max_delay: Duration) -> Deadline {
+        match self.queue.mapping.timings.get(timing) {
+            Timing::Default => Deadline::Default,
+            Timing::Within(delay) => Deadline::At(since + delay),
+            Timing::Flush => Deadline::At(since),
+            Timing::Paced(pace) => {
+                let next = self.recent.as_ref().and_then(|recent| recent.last(hash)).map(|last| last + pace);
+                next.filter(|next| *next > since + max_delay).map_or(Deadline::Default, Deadline::At)
+            }
         }
-        self.account();
-        self.queue.status.holds_back(self.index, self.quarantine.told());
     }
 
     /// Tells how old by its own time what is held is, for the metrics.
@@ -288,126 +297,54 @@ impl Lane {
         self.counted = entities;
     }
 
-    /// Takes back what a batch left, or notes what is parked.
-    fn take_back(&mut self, settled: Settled) {
-        let in_flight = self.in_flight.take();
-        match settled {
-            Settled::Parked(parked) => self.quarantine.parked(parked),
-            Settled::Batch(mut withheld) => {
-                let tried = in_flight.and_then(|batch| batch.tried);
-                if !withheld.is_empty() {
-                    self.pending.give_way(&mut withheld);
-                }
-                if tried.is_some() || !withheld.is_empty() {
-                    self.quarantine.withhold(withheld, tried.as_ref().map(|(name, tried)| (name, *tried)));
-                    self.account();
-                }
-            }
-        }
-        self.queue.status.holds_back(self.index, self.quarantine.told());
-    }
-
-    /// When something is to be done for what is in quarantine.
-    fn quarantine_due(&self) -> Option<Instant> {
-        if self.quarantine.is_empty() {
-            return None;
-        }
-        let parks_at = self.quarantine.parks_at(PARKED_AFTER).filter(|_| self.can_park());
-        self.quarantine.next().into_iter().chain(parks_at).min()
-    }
-
-    fn can_park(&self) -> bool {
-        self.queue.source.lease().is_some() && self.queue.parked.has_room()
-    }
-
-    /// Parks what has been in quarantine for long, or tries some of it again. While the queue is flushed nothing waits.
-    fn send_from_quarantine(&mut self, policy: Policy) -> bool {
-        let waits = if self.flushing { Duration::ZERO } else { PARKED_AFTER };
-        let unparked = if self.can_park() { self.quarantine.unparked(waits) } else { Vec::new() };
-        if !unparked.is_empty() {
-            let queue = Arc::clone(&self.queue);
-            let settling = Box::pin(async move { park(&queue, unparked).await.map(Settled::Parked) });
-            self.in_flight = Some(InFlight { first: None, tried: None, ts: None, events: 0, settling });
-            return true;
-        }
-        let due = self.quarantine.take_due(Instant::now(), policy.max_ops, policy.max_bytes);
-        let Some((collection, batch)) = due else { return false };
-        let tried = Some((collection, batch.entities()));
-        self.send(batch, tried);
-        true
-    }
-
     /// Sends a batch, if the policy says so.
-    fn send_if_due(&mut self, policy: Policy) {
+    fn send_if_due(&mut self, policy: Policy, to_go: i64) {
         // In turns, so that neither waits for the other.
         let was_quarantine = std::mem::take(&mut self.was_quarantine);
         if !was_quarantine && !self.quarantine.is_empty() && self.send_from_quarantine(policy) {
             self.was_quarantine = true;
             return;
         }
-        let held = self.pending.held(Instant::now() + TICK);
-        let trigger = match policy.due(held, self.behind) {
+        let now = Instant::now() + TICK;
+        let held = self.pending.held(to_go, now);
+        let trigger = match policy.due(&held, self.behind) {
             None if self.flushing && held.ops > 0 => Trigger::Drain,
             None => return,
             Some(trigger) => trigger,
         };
-        let batch = self.pending.split_off(policy.max_ops, policy.max_bytes);
+        let (max_ops, max_bytes) = (policy.max_ops, policy.max_bytes);
+        let batch = match trigger {
+            Trigger::Drain => self.pending.split_off(max_ops, max_bytes),
+            Trigger::Pressure => self.pending.split_off_below(to_go, max_ops, max_bytes),
+            Trigger::Ops | Trigger::Bytes | Trigger::Delay => {
+                // What is due soon goes along. Prompt ones would only be written again, where what is due is none of them.
+                let with_prompt =
+                    trigger != Trigger::Delay || held.first_due.is_some_and(|first| first.is_prompt);
+                self.pending.split_off_due(now + policy.max_delay, with_prompt, max_ops, max_bytes)
+            }
+        };
+        if let Some(recent) = &mut self.recent {
+            recent.note(batch.hashes(), now);
+        }
         self.queue.shared.metrics.batch(trigger, batch.events(), batch.bytes());
         self.send(batch, None);
     }
 
     /// Sends a batch: of `tried` documents of a collection, if they come from quarantine.
     fn send(&mut self, batch: Pending, tried: Option<(Arc<str>, usize)>) {
-        let first = if tried.is_some() { batch.first_of_all() } else { batch.first() };
+        let first = batch.first_of_all();
         let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
         let queue = Arc::clone(&self.queue);
         let lane = self.index;
         let settling = Box::pin(async move {
             let _memory = memory;
-            settle_all(&queue, &queue.status.lanes[lane], batch).await.map(Settled::Batch)
+            settle_batch(&queue, &queue.status.lanes[lane], batch).await.map(Settled::Batch)
         });
         self.in_flight = Some(InFlight { first, tried, ts, events, settling });
         self.account();
         self.tell(true);
     }
-}
-
-/// Settles a batch, keeps its events where they are to be kept, and forgets those that were parked. Answers the documents of
-/// which something is left.
-async fn settle_all(
-    queue: &Owned,
-    status: &LaneStatus,
-    mut batch: Pending,
-) -> Result<Vec<Withheld>, SourceError> {
-    let (mut records, parked) = (batch.take_records(), batch.take_parked());
-    let mut withheld = settle(queue, status, batch).await?;
-    for kept in &mut records {
-        if let Some(withheld) = withheld.iter_mut().find(|withheld| withheld.entity == kept.entity) {
-            let behind = kept.records.partition_point(|record| record.offset < withheld.first());
-            withheld.records.extend(kept.records.drain(behind..));
-        }
-    }
-    if !records.is_empty() {
-        for mut left in history::append(queue, records).await {
-            match withheld.iter_mut().find(|withheld| withheld.entity == left.entity) {
-                Some(withheld) => {
-                    left.records.append(&mut withheld.records);
-                    withheld.records = left.records;
-                }
-                None => withheld.push(left),
-            }
-        }
-    }
-    let mut settled = Vec::new();
-    for (entity, offsets) in parked {
-        match withheld.iter_mut().find(|withheld| withheld.entity == entity) {
-            Some(withheld) => withheld.parked = offsets,
-            None => settled.extend(offsets),
-        }
-    }
-    queue.unpark(&settled).await?;
-    Ok(withheld)
 }
 
 /// Waits for the batch in flight; for ever if there is none.

@@ -1,15 +1,19 @@
-//! Holds the pending updates of a lane, found by entity and split off in the order of their oldest event.
+//! Holds the pending updates of a lane, found by entity and split off by age or by deadline.
 
-use std::collections::VecDeque;
+mod entity;
+mod withheld;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
-use super::quarantine::{Unparked, Withheld};
-use crate::batch::Backlog;
-use crate::change::{Entity, EntityRef, Placed};
+pub use self::entity::Deadline;
+use self::entity::PendingEntity;
+use super::schedule::Schedule;
+use crate::batch::{Backlog, FirstDue};
+use crate::change::{EntityRef, Placed};
 use crate::coalesce::{Folded, PendingUpdate};
 use crate::history::{Record, Records};
 use crate::ledger::{Ledger, Unsettled};
@@ -24,49 +28,14 @@ pub struct Pending {
     by_entity: HashTable<usize>,
     entries: Vec<Option<PendingEntity>>,
     free: Vec<usize>,
-    /// Places in `entries`, oldest event first.
-    order: VecDeque<usize>,
+    /// The order of places in `entries`.
+    schedule: Schedule,
+    /// How long changes without a timing of their own wait. None where nothing has a deadline: in batches, and in quarantine.
+    max_delay: Option<Duration>,
     bytes: usize,
-}
-
-#[derive(Debug)]
-struct PendingEntity {
-    hash: u64,
-    entity: Entity,
-    since: Instant,
-    update: PendingUpdate,
-    /// Its events, where they are to be kept.
-    records: Vec<Record>,
-    record_bytes: usize,
-    /// Since when MongoDB refuses it for something else than its content.
-    refused_since: Option<Instant>,
-    /// Offsets of those of its events that are parked.
-    parked: Vec<i64>,
-}
-
-/// An entry without its update: table slot, id, place in the order.
-const ENTRY_OVERHEAD: usize = 256;
-
-impl PendingEntity {
-    fn is(&self, entity: EntityRef<'_>) -> bool {
-        self.entity.get() == entity
-    }
-
-    fn bytes(&self) -> usize {
-        let parked = self.parked.len() * size_of::<i64>();
-        self.entity.bytes() + self.update.bytes() + self.record_bytes + parked + ENTRY_OVERHEAD
-    }
-
-    /// The oldest of its events that the queue must keep.
-    fn first(&self) -> Option<i64> {
-        let pending = match self.parked.last() {
-            None => self.update.first(),
-            Some(parked) => self.update.first_behind(*parked),
-        };
-        let parked = self.parked.last().copied().unwrap_or(i64::MIN);
-        let kept = self.records.iter().map(|record| record.offset).find(|offset| *offset > parked);
-        pending.into_iter().chain(kept).min()
-    }
+    /// Entities that wait no longer than `max_delay`, and their bytes.
+    prompt_ops: usize,
+    prompt_bytes: usize,
 }
 
 impl Pending {
@@ -78,9 +47,27 @@ impl Pending {
             by_entity: HashTable::new(),
             entries: Vec::new(),
             free: Vec::new(),
-            order: VecDeque::new(),
+            schedule: Schedule::default(),
+            max_delay: None,
             bytes: 0,
+            prompt_ops: 0,
+            prompt_bytes: 0,
         }
+    }
+
+    /// The same, of changes that have deadlines: without a timing of their own they wait for `max_delay`.
+    #[must_use]
+    pub fn with_deadlines(ledger: &Arc<Ledger>, max_delay: Duration) -> Self {
+        Pending { max_delay: Some(max_delay), ..Pending::new(ledger) }
+    }
+
+    /// Has changes without a timing of their own wait for so long, those that wait already, too.
+    pub fn set_max_delay(&mut self, max_delay: Duration) {
+        if self.max_delay.is_none_or(|former| former == max_delay) {
+            return;
+        }
+        self.max_delay = Some(max_delay);
+        self.schedule.by_age().into_iter().for_each(|at| self.see_when_due(at));
     }
 
     /// Takes on the duty to settle events that are about to be folded in.
@@ -95,28 +82,70 @@ impl Pending {
 
     /// Folds a change, whose event was taken on and has waited `since` then, into its entity's pending update.
     pub fn fold(&mut self, placed: &Placed<'_>, since: Instant, max_bytes: usize) -> Folded {
+        self.fold_until(placed, since, Deadline::Default, max_bytes)
+    }
+
+    /// The same, of a change that may wait until `deadline`.
+    pub fn fold_until(
+        &mut self,
+        placed: &Placed<'_>,
+        since: Instant,
+        deadline: Deadline,
+        max_bytes: usize,
+    ) -> Folded {
         let entity = placed.change.entity;
         let entries = &mut self.entries;
         let found =
             self.by_entity.find(placed.hash, |at| entries[*at].as_ref().is_some_and(|e| e.is(entity)));
-        if let Some(entry) = found.and_then(|at| entries[*at].as_mut()) {
+        if let Some((at, entry)) = found.and_then(|at| Some((*at, entries[*at].as_mut()?))) {
             let before = entry.update.bytes();
             let folded = entry.update.fold(placed, max_bytes);
-            self.bytes = self.bytes - before + entry.update.bytes();
+            let after = entry.update.bytes();
+            self.bytes = self.bytes - before + after;
+            if entry.is_prompt {
+                self.prompt_bytes = self.prompt_bytes - before + after;
+            }
+            if self.max_delay.is_some() && entry.hasten(deadline, since) {
+                self.see_when_due(at);
+            }
             return folded;
         }
-        let entry = PendingEntity {
-            hash: placed.hash,
-            entity: entity.into(),
-            since,
-            update: PendingUpdate::new(placed),
-            records: Vec::new(),
-            record_bytes: 0,
-            refused_since: None,
-            parked: Vec::new(),
-        };
+        let mut entry = PendingEntity::new(entity.into(), placed.hash, since, PendingUpdate::new(placed));
+        if self.max_delay.is_some() {
+            entry.hasten(deadline, since);
+        }
         self.insert(entry);
         Folded::Opened
+    }
+
+    /// Has everything that waits for an entity written at once. Answers whether anything does.
+    pub fn flush(&mut self, placed: &Placed<'_>, now: Instant) -> bool {
+        let Some(at) = self.find(placed.hash, placed.change.entity) else { return false };
+        if let Some(entry) = self.entries[at].as_mut()
+            && entry.hasten(Deadline::At(now), now)
+        {
+            self.see_when_due(at);
+        }
+        true
+    }
+
+    /// Notes when an entity is due, which may not be when it was.
+    fn see_when_due(&mut self, at: usize) {
+        let (Some(max_delay), Some(entry)) = (self.max_delay, self.entries[at].as_mut()) else { return };
+        let due = entry.due(max_delay);
+        self.schedule.set_deadline(at, due);
+        let is_prompt = due.is_some_and(|due| due.is_prompt);
+        if std::mem::replace(&mut entry.is_prompt, is_prompt) != is_prompt {
+            let bytes = entry.bytes();
+            match is_prompt {
+                true => {
+                    (self.prompt_ops, self.prompt_bytes) = (self.prompt_ops + 1, self.prompt_bytes + bytes)
+                }
+                false => {
+                    (self.prompt_ops, self.prompt_bytes) = (self.prompt_ops - 1, self.prompt_bytes - bytes)
+                }
+            }
+        }
     }
 
     /// Keeps the event of a change that was folded in.
@@ -128,6 +157,9 @@ impl Pending {
             let bytes = record.bytes();
             entry.record_bytes += bytes;
             self.bytes += bytes;
+            if entry.is_prompt {
+                self.prompt_bytes += bytes;
+            }
             entry.records.push(record);
         }
     }
@@ -157,7 +189,8 @@ impl Pending {
             }
         };
         self.by_entity.insert_unique(hash, at, |at| entries[*at].as_ref().map_or(0, |e| e.hash));
-        self.order.push_back(at);
+        self.schedule.insert(at, None);
+        self.see_when_due(at);
     }
 
     fn remove(&mut self, at: usize) -> Option<PendingEntity> {
@@ -165,7 +198,13 @@ impl Pending {
         if let Ok(found) = self.by_entity.find_entry(entry.hash, |other| *other == at) {
             found.remove();
         }
-        self.bytes -= entry.bytes();
+        let bytes = entry.bytes();
+        self.bytes -= bytes;
+        if entry.is_prompt {
+            self.prompt_ops -= 1;
+            self.prompt_bytes -= bytes;
+        }
+        self.schedule.remove(at);
         self.free.push(at);
         Some(entry)
     }
@@ -174,15 +213,48 @@ impl Pending {
     /// no more than `max_bytes` unless the first alone is larger.
     #[must_use]
     pub fn split_off(&mut self, max_ops: usize, max_bytes: usize) -> Pending {
+        self.split_off_while(max_ops, max_bytes, |pending| pending.schedule.oldest())
+    }
+
+    /// The same, of those that are due by then, what is due first in front. Prompt ones go only `with_prompt`.
+    #[must_use]
+    pub fn split_off_due(
+        &mut self,
+        by: Instant,
+        with_prompt: bool,
+        max_ops: usize,
+        max_bytes: usize,
+    ) -> Pending {
+        self.split_off_while(max_ops, max_bytes, |pending| {
+            let schedule = &pending.schedule;
+            let first = if with_prompt { schedule.first_due() } else { schedule.first_due_of(false) };
+            first.filter(|(_, due)| due.at <= by).map(|(at, _)| at)
+        })
+    }
+
+    /// The same, of those that have an event below an offset, the oldest in front.
+    #[must_use]
+    pub fn split_off_below(&mut self, offset: i64, max_ops: usize, max_bytes: usize) -> Pending {
+        self.split_off_while(max_ops, max_bytes, |pending| {
+            pending.schedule.oldest().filter(|_| pending.first().is_some_and(|first| first < offset))
+        })
+    }
+
+    fn split_off_while(
+        &mut self,
+        max_ops: usize,
+        max_bytes: usize,
+        next: impl Fn(&Pending) -> Option<usize>,
+    ) -> Pending {
         let mut batch = Pending::new(self.unsettled.ledger());
         let mut bytes = 0;
         while batch.entities() < max_ops
             && bytes < max_bytes
-            && let Some(at) = self.order.pop_front()
+            && let Some(mut entry) = next(self).and_then(|at| self.remove(at))
         {
-            let Some(entry) = self.remove(at) else { continue };
             bytes += entry.bytes();
             batch.take_on(self.unsettled.split(entry.update.events()));
+            entry.is_prompt = false;
             batch.insert(entry);
         }
         batch
@@ -190,8 +262,8 @@ impl Pending {
 
     /// Takes the next segment of every entity. Only when these are settled may the next ones follow.
     pub fn next_segments(&mut self) -> Vec<Write> {
-        let mut writes = Vec::with_capacity(self.order.len());
-        for at in std::mem::take(&mut self.order) {
+        let mut writes = Vec::with_capacity(self.entities());
+        for at in self.schedule.by_age() {
             let Some(mut entry) = self.remove(at) else { continue };
             let Some(segment) = entry.update.take_first() else { continue };
             let unsettled = self.unsettled.split(segment.events);
@@ -208,12 +280,6 @@ impl Pending {
         writes
     }
 
-    /// Takes all offsets of parked events.
-    pub fn take_parked(&mut self) -> Vec<(Entity, Vec<i64>)> {
-        let parked = self.entries.iter_mut().flatten().filter(|entry| !entry.parked.is_empty());
-        parked.map(|entry| (entry.entity.clone(), std::mem::take(&mut entry.parked))).collect()
-    }
-
     /// Whether something is pending for the entity.
     #[must_use]
     pub fn has(&self, hash: u64, entity: EntityRef<'_>) -> bool {
@@ -225,107 +291,10 @@ impl Pending {
         self.by_entity.find(hash, is_it).copied()
     }
 
-    /// Moves all that is pending for the entities of `withheld` behind what is withheld of them.
-    pub(super) fn give_way(&mut self, withheld: &mut [Withheld]) {
-        let mut took = false;
-        for withheld in withheld {
-            let Some(at) = self.find(withheld.hash, withheld.entity.get()) else { continue };
-            let Some(entry) = self.remove(at) else { continue };
-            took = true;
-            withheld.unsettled.absorb(self.unsettled.split(entry.update.events()));
-            withheld.segments.extend(entry.update.into_segments());
-            withheld.records.extend(entry.records);
-            withheld.parked.extend(entry.parked);
-        }
-        if took {
-            self.order.retain(|at| self.entries[*at].is_some());
-        }
-    }
-
-    /// Takes on what is withheld of a document of which nothing is pending here.
-    pub(super) fn take_on_withheld(&mut self, withheld: Withheld) {
-        let Withheld { entity, hash, segments, unsettled, since, records, parked, .. } = withheld;
-        let mut update = PendingUpdate::none();
-        update.put_back(segments.into_iter());
-        let record_bytes = records.iter().map(Record::bytes).sum();
-        let refused_since = Some(since);
-        self.unsettled.absorb(unsettled);
-        self.insert(PendingEntity {
-            hash,
-            entity,
-            since,
-            update,
-            records,
-            record_bytes,
-            refused_since,
-            parked,
-        });
-    }
-
     /// The offset of the oldest event.
     #[must_use]
     pub fn first(&self) -> Option<i64> {
         self.oldest().and_then(|entry| entry.update.first())
-    }
-
-    /// The offset of the oldest event that the queue must keep, where entities are in any order.
-    #[must_use]
-    pub(super) fn first_of_all(&self) -> Option<i64> {
-        self.entries.iter().flatten().filter_map(PendingEntity::first).min()
-    }
-
-    /// The spans of offsets, by entity, of events that are not parked.
-    pub(super) fn unparked(&self) -> Vec<Unparked> {
-        let spans = self.entries.iter().flatten().filter_map(|entry| {
-            let kept = entry.records.last().map(|record| record.offset);
-            let last = entry.update.last().max(kept)?;
-            Some(Unparked { hash: entry.hash, entity: entry.entity.clone(), first: entry.first()?, last })
-        });
-        spans.collect()
-    }
-
-    /// Splits off the oldest entities, as [`split_off`](Self::split_off) does; of those that have parked events only these, which
-    /// have to be forgotten before anything behind them is written.
-    pub(super) fn split_off_parked_first(&mut self, max_ops: usize, max_bytes: usize) -> Pending {
-        let mut batch = self.split_off(max_ops, max_bytes);
-        for at in 0..batch.entries.len() {
-            let Some(entry) = batch.entries[at].as_mut() else { continue };
-            let Some(parked) = entry.parked.last().copied() else { continue };
-            let before = entry.bytes();
-            let update = entry.update.split_off_behind(parked);
-            let behind = entry.records.partition_point(|record| record.offset <= parked);
-            let records = entry.records.split_off(behind);
-            if update.first().is_none() && records.is_empty() {
-                continue;
-            }
-            let record_bytes = records.iter().map(Record::bytes).sum();
-            entry.record_bytes -= record_bytes;
-            let (hash, entity, since, refused_since) =
-                (entry.hash, entry.entity.clone(), entry.since, entry.refused_since);
-            batch.bytes = batch.bytes + entry.bytes() - before;
-            self.unsettled.absorb(batch.unsettled.split(update.events()));
-            let parked = Vec::new();
-            self.insert(PendingEntity {
-                hash,
-                entity,
-                since,
-                update,
-                records,
-                record_bytes,
-                refused_since,
-                parked,
-            });
-        }
-        batch
-    }
-
-    /// Notes that these events of an entity are parked. What is pending stays as it is from then on.
-    pub(super) fn parked(&mut self, hash: u64, entity: EntityRef<'_>, offsets: Vec<i64>) {
-        if let Some(entry) = self.find(hash, entity).and_then(|at| self.entries[at].as_mut()) {
-            self.bytes += offsets.len() * size_of::<i64>();
-            entry.update.close();
-            entry.parked.extend(offsets);
-        }
     }
 
     /// The time that the oldest event gives itself, milliseconds since the Unix epoch; or an event folded onto it.
@@ -336,7 +305,7 @@ impl Pending {
 
     fn oldest(&self) -> Option<&PendingEntity> {
         // Entities are added in the order of their oldest events, and leave with all of them.
-        self.order.front().and_then(|at| self.entries[*at].as_ref())
+        self.schedule.oldest().and_then(|at| self.entries[at].as_ref())
     }
 
     /// Events pending.
@@ -345,23 +314,37 @@ impl Pending {
         self.unsettled.events()
     }
 
-    /// Since when the oldest entity's first change has waited.
+    /// What the batch policy goes by. What waits long and is below an offset has to go.
     #[must_use]
-    pub fn since(&self) -> Option<Instant> {
-        self.oldest().map(|entry| entry.since)
+    pub fn held(&self, to_go: i64, now: Instant) -> Backlog {
+        let first_due = self.schedule.first_due().and_then(|(at, due)| {
+            let since = self.entries[at].as_ref()?.since;
+            let (due_in, waited) =
+                (due.at.saturating_duration_since(now), now.saturating_duration_since(since));
+            Some(FirstDue { due_in, waited, is_prompt: due.is_prompt })
+        });
+        Backlog {
+            ops: self.entities(),
+            events: self.events(),
+            prompt_ops: self.prompt_ops,
+            prompt_bytes: self.prompt_bytes,
+            first_due,
+            // A prompt one goes soon, and folds meanwhile.
+            is_pressed: self.oldest().is_some_and(|oldest| {
+                !oldest.is_prompt && oldest.update.first().is_some_and(|first| first < to_go)
+            }),
+        }
     }
 
-    /// What the batch policy goes by.
-    #[must_use]
-    pub fn held(&self, now: Instant) -> Backlog {
-        let waited = self.since().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        Backlog { ops: self.entities(), events: self.events(), bytes: self.bytes, waited }
+    /// The hashes of the entities.
+    pub(super) fn hashes(&self) -> impl Iterator<Item = u64> {
+        self.entries.iter().flatten().map(|entry| entry.hash)
     }
 
     /// Entities with a pending update.
     #[must_use]
     pub fn entities(&self) -> usize {
-        self.order.len()
+        self.schedule.len()
     }
 
     /// Bytes of memory, about.
@@ -373,3 +356,5 @@ impl Pending {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod timing_tests;

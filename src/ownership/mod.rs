@@ -4,6 +4,7 @@ mod claim;
 mod confirmations;
 mod letters;
 mod parked;
+mod pressure;
 mod window_size;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ pub(crate) use self::claim::{Claim, Unconfirmed};
 pub(crate) use self::confirmations::Confirmations;
 pub(crate) use self::letters::Letters;
 pub(crate) use self::parked::Parked;
+pub(crate) use self::pressure::Pressure;
 pub(crate) use self::window_size::WindowSize;
 use crate::buffer::Buffer;
 use crate::change::Entity;
@@ -97,6 +99,8 @@ pub struct Owned {
     pub(crate) committed: Notify,
     /// Offsets of dead letters recorded and not committed.
     pub(crate) buried: Mutex<BTreeSet<i64>>,
+    /// What has to be written though it might wait.
+    pub(crate) pressure: Pressure,
     /// Events that wait for MongoDB beside the queue.
     pub(crate) parked: Parked,
     /// Whether something was committed, or nothing was left to be.

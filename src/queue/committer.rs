@@ -61,6 +61,8 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
     if let Some(lease) = queue.source.lease() {
         lease.renew().await?;
     }
+    // Other queues fill the buffer, too.
+    queue.relieve();
     let settled_to = queue.tracker.lock().settled_to();
     let seen = queue.source.look(settled_to).await?;
     let depth = seen.depth;

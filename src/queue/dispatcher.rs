@@ -223,7 +223,7 @@ impl<'w> DecodedWindow<'w> {
     ) {
         let hash = change.entity.hash(&queue.shared.seed);
         let (lane, ts) = (lane_of(hash, self.chunks.len()), change.ts);
-        self.chunks[lane].push(Placed { offset, hash, change });
+        self.chunks[lane].push(Placed { offset, hash, change }, queue.mapping.timings.of(route));
         if let Some(into) = queue.mapping.histories.of(route) {
             let (into, at) = (Arc::clone(into), bson::DateTime::now());
             self.records[lane].push(Record { offset, into, at, ts, event: event.into() });

@@ -20,7 +20,7 @@ use crate::lane::Lane;
 use crate::ledger::Ledger;
 use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
-use crate::ownership::{Letters, Owned, Parked, Shared};
+use crate::ownership::{Letters, Owned, Parked, Pressure, Shared};
 use crate::retry::Backoff;
 use crate::sink::Guard;
 use crate::source::{Rights, Source, SourceError, Waiter};
@@ -261,6 +261,7 @@ impl Queue {
             committed: tokio::sync::Notify::new(),
             got_on: AtomicBool::new(false),
             buried: parking_lot::Mutex::new(buried),
+            pressure: Pressure::default(),
             parked: Parked::new(parked),
             clock: parking_lot::Mutex::new(TailClock::default()),
             held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),

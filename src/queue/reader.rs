@@ -155,6 +155,7 @@ impl Reader {
             }
             // Only writing makes room, and that may take long.
             self.release().await?;
+            queue.relieve();
             self.pause = Pause::default();
             self.behind = false;
             self.dispatcher.tell_behind(false).await?;
@@ -210,6 +211,7 @@ impl Reader {
         self.dispatcher.share_out(&window, unsettled, since).await?;
         if !behind {
             self.dispatcher.tell_behind(false).await?;
+            self.queue.relieve();
         }
         Ok(())
     }

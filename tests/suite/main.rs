@@ -42,6 +42,7 @@ mod sharing;
 mod stage;
 mod streams;
 mod support;
+mod timing;
 mod tombstones;
 mod traces;
 mod yjs;

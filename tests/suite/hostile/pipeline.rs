@@ -8,7 +8,7 @@ use bson::RawDocument;
 use serde_json::value::RawValue;
 use tidegate::buffer::Buffer;
 use tidegate::change::Collections;
-use tidegate::change::{Chunk, Placed};
+use tidegate::change::{Chunk, Placed, TimingId};
 use tidegate::config::Config;
 use tidegate::dead_letter::{self, Dead};
 use tidegate::decode::Decoder;
@@ -46,7 +46,7 @@ fn fold(config: &Config, ledger: &Arc<Ledger>, input: &[u8]) -> Pending {
         match decoder.decode(event) {
             Ok(change) => {
                 let hash = change.entity.hash(&seed);
-                chunk.push(Placed { offset, hash, change });
+                chunk.push(Placed { offset, hash, change }, TimingId::default());
             }
             Err(rejection) => {
                 let now = bson::DateTime::from_millis(0);
@@ -61,7 +61,7 @@ fn fold(config: &Config, ledger: &Arc<Ledger>, input: &[u8]) -> Pending {
     let mut pending = Pending::new(ledger);
     pending.take_on(ledger.receive(chunk.len() as u64));
     let now = Instant::now();
-    for placed in chunk.iter() {
+    for (placed, _) in chunk.iter() {
         pending.fold(&placed, now, MAX_BYTES);
     }
     pending
