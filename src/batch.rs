@@ -82,6 +82,16 @@ impl Timings {
         self.all.get(usize::from(id.0)).copied().unwrap_or_default()
     }
 
+    /// The longest that any change may wait, if one without a timing of its own waits so long.
+    #[must_use]
+    pub fn longest(&self, max_delay: Duration) -> Duration {
+        let of_timing = |timing: &Timing| match timing {
+            Timing::Default | Timing::Flush => max_delay,
+            Timing::Within(window) | Timing::Paced(window) => *window,
+        };
+        self.all.iter().map(of_timing).max().unwrap_or(max_delay)
+    }
+
     /// The longest pace, if there is any.
     #[must_use]
     pub fn longest_pace(&self) -> Option<Duration> {
@@ -269,5 +279,6 @@ mod tests {
         assert_eq!((of(Some(0)), of(Some(3))), (Timing::Within(2 * second), Timing::Within(2 * second)));
         assert_eq!((of(Some(2)), of(Some(4))), (Timing::Paced(3 * second), Timing::Flush));
         assert_eq!((timings.all.len(), timings.longest_pace()), (4, Some(3 * second)));
+        assert_eq!((timings.longest(second), timings.longest(9 * second)), (3 * second, 9 * second));
     }
 }

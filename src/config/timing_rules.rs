@@ -8,7 +8,7 @@ use super::{Config, KeyPath, Route};
 /// The longest that a change may wait. Everything that waits is in memory, and in Redis.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Events that wait for so much longer than their window raise the alert `TidegateEventsGettingOld`.
+/// Events that wait for so much longer than their window raise the alert `TidegateEventsOld`.
 const ALERT: Duration = Duration::from_secs(60);
 
 impl Route {
@@ -55,7 +55,7 @@ impl Config {
         let shown = |time: Duration| humantime_serde::re::humantime::format_duration(time).to_string();
         if window > ALERT {
             warnings.push(format!(
-                "`{key}` is {}: documents in MongoDB may be that old, and the alert TidegateEventsGettingOld waits as \
+                "`{key}` is {}: documents in MongoDB may be that old, and the alert TidegateEventsOld waits as \
                  much longer",
                 shown(window)
             ));
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(of(&route("max_delay = '25s'")), "");
         let both = format!("{}{}", route("max_delay = '30s'"), route("pace = '2m'"));
         insta::assert_snapshot!(of(&both), @"
-        `routes[1].pace` is 2m: documents in MongoDB may be that old, and the alert TidegateEventsGettingOld waits as much longer
+        `routes[1].pace` is 2m: documents in MongoDB may be that old, and the alert TidegateEventsOld waits as much longer
         `routes[1].pace` is 2m, longer than `shutdown.deadline`: at its end an instance has 25s to write what waits
         ");
         let shut = of("batch.max_delay = '40s'");

@@ -11,7 +11,7 @@ mod parking;
 pub mod pending;
 mod proof;
 mod quarantine;
-mod recent_writes;
+mod recent;
 mod reread;
 mod resolve;
 mod schedule;
@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::pending::{Deadline, Pending};
 use self::quarantine::{Quarantine, Unparked, Withheld};
-use self::recent_writes::RecentWrites;
+use self::recent::Recent;
 use self::settle_batch::settle_batch;
 use crate::batch::{Policy, Timing, Trigger};
 use crate::buffer::Reserved;
@@ -74,6 +74,11 @@ pub enum Input {
 /// Timers go off at the end of a millisecond, and a batch had better be sent before its time than after it.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Of so many documents, one is asked how far apart its events are.
+const SEEN_OF: u64 = 64;
+/// Events that are further apart are not one after another.
+const SEEN_FOR: Duration = Duration::from_secs(30);
+
 type Settling = Pin<Box<dyn Future<Output = Result<Settled, SourceError>> + Send>>;
 
 /// What has come of what a lane was at.
@@ -97,7 +102,9 @@ pub struct Lane {
     behind: bool,
     pending: Pending,
     /// When documents were written last, if any route paces its writes.
-    recent: Option<RecentWrites>,
+    written: Option<Recent>,
+    /// When some documents had their last event.
+    seen: Recent,
     /// Documents that MongoDB does not take now.
     quarantine: Quarantine,
     /// The last batch came from there.
@@ -134,7 +141,7 @@ impl Lane {
     pub fn new(index: usize, queue: Arc<Owned>, input: mpsc::Receiver<Input>) -> Self {
         let policy = queue.shared.live.watch_policy();
         let pending = Pending::with_deadlines(&queue.ledger, policy.borrow().max_delay);
-        let recent = queue.mapping.timings.longest_pace().map(RecentWrites::new);
+        let written = queue.mapping.timings.longest_pace().map(Recent::new);
         let memory = Reserved::new(&queue.shared.buffer, 0);
         Lane {
             index,
@@ -142,7 +149,8 @@ impl Lane {
             away: queue.shared.health.mongodb.watch_away(),
             to_go: queue.pressure.watch(),
             behind: false,
-            recent,
+            written,
+            seen: Recent::new(SEEN_FOR),
             quarantine: Quarantine::new(&queue.ledger),
             was_quarantine: false,
             queue,
@@ -225,6 +233,9 @@ impl Lane {
         let mut records = records.into_iter().peekable();
         for (placed, timing) in chunk.iter() {
             let record = records.next_if(|record| record.offset == placed.offset);
+            if placed.hash.is_multiple_of(SEEN_OF) {
+                self.see(placed.hash, since);
+            }
             let in_quarantine = match self.quarantine.is_empty() {
                 true => None,
                 false => self.quarantine.fold(&placed, since, max_bytes, &mut self.pending),
@@ -249,6 +260,13 @@ impl Lane {
         self.queue.tracker.lock().folded(self.index, self.held());
     }
 
+    /// Tells how long after the one before an event of a document comes.
+    fn see(&mut self, hash: u64, since: Instant) {
+        let gap = self.seen.last(hash).map(|last| since.saturating_duration_since(last));
+        self.seen.note([hash].into_iter(), since);
+        self.queue.metrics.event_after(gap.filter(|gap| *gap <= SEEN_FOR));
+    }
+
     /// Until when a change may wait that has waited `since` then.
     fn deadline(&self, timing: TimingId, hash: u64, since: Instant, max_delay: Duration) -> Deadline {
         match self.queue.mapping.timings.get(timing) {
@@ -256,7 +274,8 @@ impl Lane {
             Timing::Within(delay) => Deadline::At(since + delay),
             Timing::Flush => Deadline::At(since),
             Timing::Paced(pace) => {
-                let next = self.recent.as_ref().and_then(|recent| recent.last(hash)).map(|last| last + pace);
+                let next =
+                    self.written.as_ref().and_then(|written| written.last(hash)).map(|last| last + pace);
                 next.filter(|next| *next > since + max_delay).map_or(Deadline::Default, Deadline::At)
             }
         }
@@ -323,8 +342,8 @@ impl Lane {
                 self.pending.split_off_due(now + policy.max_delay, with_prompt, max_ops, max_bytes)
             }
         };
-        if let Some(recent) = &mut self.recent {
-            recent.note(batch.hashes(), now);
+        if let Some(written) = &mut self.written {
+            written.note(batch.hashes(), now);
         }
         self.queue.shared.metrics.batch(trigger, batch.events(), batch.bytes());
         self.send(batch, None);

@@ -75,12 +75,16 @@ impl Exporter {
     pub fn render(&self) -> String {
         let mut out = self.handle.render();
         render_process(&mut out);
-        let spec = Metric::PersistLatency.spec();
         let queues = self.queues.read();
-        if !queues.is_empty() {
+        let of_all: Vec<_> = queues.iter().map(|queue| (&*queue.queue, queue.weighted())).collect();
+        let Some((_, first)) = of_all.first() else { return out };
+        for (at, (metric, _)) in first.iter().enumerate() {
+            let spec = metric.spec();
             // Writing to a string cannot fail.
             let _ = writeln!(out, "# HELP {0} {1}\n# TYPE {0} histogram", spec.name, spec.help);
-            queues.iter().for_each(|queue| queue.render_latency(&mut out, spec.name));
+            for (queue, weighted) in &of_all {
+                weighted[at].1.render(&mut out, spec.name, ("queue", queue));
+            }
         }
         out
     }

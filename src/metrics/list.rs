@@ -40,6 +40,7 @@ pub struct Spec {
 
 const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const GAPS: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 const EVENTS: &[f64] = &[1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, 5e4, 1e5];
 const BYTES: &[f64] = &[
     256.0,
@@ -84,6 +85,8 @@ metrics! {
         "Events in the queue. Of a list: all elements, settled or not. Of a stream: entries that are not settled.";
     QueueOldestAge: Gauge, "queue_oldest_age_seconds", ["queue"],
         "Age of the oldest event that is not settled; 0 if there is none.";
+    QueueWindow: Gauge, "queue_window_seconds", ["queue"],
+        "The longest that a change may wait for company, by the routes and `batch.max_delay`; 0 before the first takeover.";
     BufferEvents: Gauge, "buffer_events", [],
         "Events read and not settled, all queues together.";
     BufferBytes: Gauge, "buffer_bytes", [],
@@ -152,6 +155,8 @@ metrics! {
         "Bytes of the updates in a batch.";
     WriteDuration: Histogram(SECONDS), "write_duration_seconds", ["collection"],
         "Time from sending a write command to its reply.";
+    EventGap: Histogram(GAPS), "event_gap_seconds", ["queue"],
+        "Time from one event of a document to the next, of one document in 64. Above 30 s, and for a first event, 60 s.";
     PersistLatency: Histogram(SECONDS), "persist_latency_seconds", ["queue"],
         "Time from the event until it is durable. Events of one write count with the time of the oldest.";
 }

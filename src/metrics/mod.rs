@@ -100,6 +100,7 @@ handles! {
     pub struct QueueMetrics(queue: &str, collections: &[String]) of [("queue", queue)] => {
         pub depth: gauge QueueDepth,
         pub oldest_age: gauge QueueOldestAge,
+        pub window: gauge QueueWindow,
         pub dead_letters: gauge DeadLetters,
         pub held_back: gauge HeldBackDocuments,
         pub parked: gauge ParkedEvents,
@@ -124,6 +125,7 @@ handles! {
             tally(Metric::EventsDeadLettered, &[("queue", queue), ("reason", reason.label())])
         }),
         latency: WeightedHistogram = WeightedHistogram::new(Metric::PersistLatency.bounds()),
+        gaps: WeightedHistogram = WeightedHistogram::new(Metric::EventGap.bounds()),
         queue: String = queue.to_owned(),
     }
 }
@@ -155,6 +157,11 @@ impl QueueMetrics {
         self.latency.record(latency.as_secs_f64(), events);
     }
 
+    /// Counts an event of a document that came so long after the one before.
+    pub fn event_after(&self, gap: Option<Duration>) {
+        self.gaps.record(gap.map_or(60.0, |gap| gap.as_secs_f64()), 1);
+    }
+
     /// Events durable in MongoDB.
     #[must_use]
     pub fn persisted_total(&self) -> u64 {
@@ -174,8 +181,9 @@ impl QueueMetrics {
         self.latency.counts()
     }
 
-    fn render_latency(&self, out: &mut String, name: &str) {
-        self.latency.render(out, name, ("queue", &self.queue));
+    /// Its histograms that the recorder does not have.
+    fn weighted(&self) -> [(Metric, &WeightedHistogram); 2] {
+        [(Metric::PersistLatency, &self.latency), (Metric::EventGap, &self.gaps)]
     }
 }
 

@@ -61,6 +61,7 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
     if let Some(lease) = queue.source.lease() {
         lease.renew().await?;
     }
+    queue.status.set_window(queue.mapping.timings.longest(queue.shared.live.policy().max_delay));
     // Other queues fill the buffer, too.
     queue.relieve();
     let settled_to = queue.tracker.lock().settled_to();

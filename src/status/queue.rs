@@ -71,6 +71,7 @@ pub struct QueueStatus {
     pub(super) depth: AtomicU64,
     pub(super) dead_letters: AtomicU64,
     oldest_age: Mutex<Duration>,
+    window: Mutex<Duration>,
     pub(super) members: Mutex<Instances>,
     meddling: Mutex<Meddled>,
     /// The tail seen last under the present numbering.
@@ -99,6 +100,7 @@ impl QueueStatus {
             depth: AtomicU64::new(0),
             dead_letters: AtomicU64::new(0),
             oldest_age: Mutex::new(Duration::ZERO),
+            window: Mutex::new(Duration::ZERO),
             members: Mutex::default(),
             meddling: Mutex::default(),
             tail: Mutex::new(None),
@@ -255,6 +257,17 @@ impl QueueStatus {
         *self.oldest_age.lock()
     }
 
+    /// The longest that a change may wait for company.
+    pub fn set_window(&self, window: Duration) {
+        *self.window.lock() = window;
+        self.metrics.window.set(window.as_secs_f64());
+    }
+
+    /// The longest that a change may wait for company, as it was told last.
+    pub(super) fn window(&self) -> Duration {
+        *self.window.lock()
+    }
+
     /// Events read and not settled.
     pub(super) fn held(&self) -> u64 {
         let metrics = &self.metrics;
@@ -291,6 +304,7 @@ impl QueueStatus {
             depth: self.depth.load(Ordering::Relaxed),
             held: self.held(),
             oldest_age: self.oldest_age(),
+            window: self.window(),
             arrived_per_second: recent.per_second(recent.arrived),
             settled_per_second: recent.per_second(recent.settled),
             durable_within: recent.within(1.0, Metric::PersistLatency.bounds()),

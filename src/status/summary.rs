@@ -9,7 +9,7 @@ use super::{Obstacle, Phase};
 use crate::format::{events, number, rate, span};
 use crate::health::DependencyState;
 
-/// From this age on, events are late. A batch waits for company far less long.
+/// Events that are so much older than they may be while they wait for company are late.
 const LATE: Duration = Duration::from_secs(5);
 /// What takes longer than this is more than a hiccup.
 const STUCK: Duration = Duration::from_secs(5);
@@ -40,6 +40,8 @@ pub(super) struct QueueFacts {
     pub(super) depth: u64,
     pub(super) held: u64,
     pub(super) oldest_age: Duration,
+    /// The longest that a change may wait for company.
+    pub(super) window: Duration,
     pub(super) arrived_per_second: f64,
     pub(super) settled_per_second: f64,
     /// Within how many seconds all recent events became durable.
@@ -272,8 +274,9 @@ impl Facts {
     }
 
     fn late(&self) -> Option<Summary> {
-        let queue = self.queues.iter().max_by_key(|queue| queue.oldest_age)?;
-        if queue.oldest_age < LATE {
+        let over = |queue: &&QueueFacts| queue.oldest_age.saturating_sub(queue.window);
+        let queue = self.queues.iter().max_by_key(over)?;
+        if over(&queue) < LATE {
             return None;
         }
         let depth = number(queue.depth);
@@ -354,9 +357,10 @@ impl Facts {
             return summary(Level::Ok, "standing-by", text, advice);
         }
         let slowest = self.queues.iter().filter_map(|queue| queue.durable_within).reduce(f64::max);
+        let window = self.queues.iter().map(|queue| queue.window).max().unwrap_or_default();
         let depth = self.sum(|queue| if queue.phase == Phase::Standby { 0 } else { queue.depth });
         let durable = match slowest {
-            Some(seconds) if seconds <= LATE.as_secs_f64() => {
+            Some(seconds) if seconds <= (LATE + window).as_secs_f64() => {
                 format!("Everything is durable within {}", span(Duration::from_secs_f64(seconds)))
             }
             Some(seconds) if seconds.is_finite() => {

@@ -12,6 +12,7 @@ fn queue() -> QueueFacts {
         depth: 0,
         held: 0,
         oldest_age: Duration::ZERO,
+        window: Duration::ZERO,
         arrived_per_second: 0.0,
         settled_per_second: 0.0,
         durable_within: None,

@@ -20,8 +20,8 @@ const RULES: &str = include_str!("../../dashboards/alerts.yaml");
 fn impatient() -> String {
     let mut rules = RULES.to_owned();
     for (patient, impatient) in [
-        ("_oldest_age_seconds) > 60\n", "_oldest_age_seconds) > 2\n"),
-        ("_timestamp_seconds) > 300\n", "_timestamp_seconds) > 3\n"),
+        ("_window_seconds) > 60\n", "_window_seconds) > 2\n"),
+        ("_window_seconds) > 300\n", "_window_seconds) > 3\n"),
         ("deriv(tidegate_queue_depth[5m])", "deriv(tidegate_queue_depth[5s])"),
     ] {
         assert_eq!(rules.matches(patient).count(), 1, "{patient}");

@@ -70,7 +70,7 @@ function fill(row, queue, looks) {
   const young = queue.depth > 0 ? "just arrived" : "nothing waits";
   const seen = queue.phase === "connecting" ? "when last seen" : "age not known here";
   say(row.oldest, waits ? `oldest ${span(queue.oldest_age_seconds)}` : owned ? young : seen);
-  row.oldest.classList.toggle("late", queue.oldest_age_seconds >= 5);
+  row.oldest.classList.toggle("late", queue.oldest_age_seconds - queue.window_seconds >= 5);
   draw(row.backlog, looks, [looks.map((look) => [look.at, look.figures[DEPTH]])], "waiting");
 
   say(row.arrived, owned ? `${rate(recent.arrived_per_second)} in` : "– in");

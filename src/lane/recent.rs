@@ -1,17 +1,18 @@
-//! Remembers when documents were written last, for routes that pace their writes. Time is passed in, never read.
+//! Remembers when something last happened to a document. Time is passed in, never read.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Documents that are remembered at most, twice. One that is forgotten is written earlier than its pace would have it.
+/// Documents that are remembered at most, twice.
 const MOST: usize = 32 * 1024;
 
-/// When documents were written last, by the hashes of their entities, for as long as the longest pace.
+/// When something last happened to documents, by the hashes of their entities. It is remembered for at least so long, unless it
+/// happens to very many.
 #[derive(Debug)]
-pub(super) struct RecentWrites {
-    longest_pace: Duration,
+pub(super) struct Recent {
+    at_least: Duration,
     latest: HashMap<u64, Instant>,
     /// Those before. They are forgotten all at once.
     former: HashMap<u64, Instant>,
@@ -19,22 +20,22 @@ pub(super) struct RecentWrites {
     began: Option<Instant>,
 }
 
-impl RecentWrites {
-    pub(super) fn new(longest_pace: Duration) -> Self {
-        RecentWrites { longest_pace, latest: HashMap::new(), former: HashMap::new(), began: None }
+impl Recent {
+    pub(super) fn new(at_least: Duration) -> Self {
+        Recent { at_least, latest: HashMap::new(), former: HashMap::new(), began: None }
     }
 
-    /// Notes that documents are written now.
+    /// Notes that it happens to these.
     pub(super) fn note(&mut self, hashes: impl Iterator<Item = u64>, now: Instant) {
         let began = *self.began.get_or_insert(now);
-        if now.saturating_duration_since(began) > self.longest_pace || self.latest.len() >= MOST {
+        if now.saturating_duration_since(began) > self.at_least || self.latest.len() >= MOST {
             self.former = std::mem::take(&mut self.latest);
             self.began = Some(now);
         }
         self.latest.extend(hashes.map(|hash| (hash, now)));
     }
 
-    /// When a document was written last, if that is remembered.
+    /// When it last happened to a document, if that is remembered.
     pub(super) fn last(&self, hash: u64) -> Option<Instant> {
         self.latest.get(&hash).or_else(|| self.former.get(&hash)).copied()
     }
@@ -45,10 +46,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_is_remembered_for_the_longest_pace_and_not_for_ever() {
+    fn a_write_is_remembered_for_the_at_least_and_not_for_ever() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut recent = RecentWrites::new(Duration::from_millis(100));
+        let mut recent = Recent::new(Duration::from_millis(100));
         recent.note([1].into_iter(), at(0));
         for ms in (10..=100).step_by(10) {
             recent.note([2].into_iter(), at(ms));
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let start = Instant::now();
-        let mut recent = RecentWrites::new(Duration::from_secs(3600));
+        let mut recent = Recent::new(Duration::from_secs(3600));
         for hash in 0..10 * MOST as u64 {
             recent.note([hash].into_iter(), start);
         }
