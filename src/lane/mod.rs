@@ -4,6 +4,7 @@
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
 mod durable;
+mod gaps;
 mod held_back;
 mod history;
 mod isolate;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::gaps::Gaps;
 use self::pending::{Deadline, Pending};
 use self::quarantine::{Quarantine, Unparked, Withheld};
 use self::recent::Recent;
@@ -74,11 +76,6 @@ pub enum Input {
 /// Timers go off at the end of a millisecond, and a batch had better be sent before its time than after it.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Of so many documents, one is asked how far apart its events are.
-const SEEN_OF: u64 = 64;
-/// Events that are further apart are not one after another.
-const SEEN_FOR: Duration = Duration::from_secs(30);
-
 type Settling = Pin<Box<dyn Future<Output = Result<Settled, SourceError>> + Send>>;
 
 /// What has come of what a lane was at.
@@ -103,8 +100,7 @@ pub struct Lane {
     pending: Pending,
     /// When documents were written last, if any route paces its writes.
     written: Option<Recent>,
-    /// When some documents had their last event.
-    seen: Recent,
+    gaps: Gaps,
     /// Documents that MongoDB does not take now.
     quarantine: Quarantine,
     /// The last batch came from there.
@@ -150,7 +146,7 @@ impl Lane {
             to_go: queue.pressure.watch(),
             behind: false,
             written,
-            seen: Recent::new(SEEN_FOR),
+            gaps: Gaps::default(),
             quarantine: Quarantine::new(&queue.ledger),
             was_quarantine: false,
             queue,
@@ -233,8 +229,11 @@ impl Lane {
         let mut records = records.into_iter().peekable();
         for (placed, timing) in chunk.iter() {
             let record = records.next_if(|record| record.offset == placed.offset);
-            if placed.hash.is_multiple_of(SEEN_OF) {
-                self.see(placed.hash, since);
+            // Out of a backlog, events come closer together than they were pushed.
+            if !self.behind
+                && let Some(gap) = self.gaps.see(placed.hash, since)
+            {
+                self.queue.metrics.event_after(gap);
             }
             let in_quarantine = match self.quarantine.is_empty() {
                 true => None,
@@ -258,13 +257,6 @@ impl Lane {
         drop(memory);
         self.tell_time();
         self.queue.tracker.lock().folded(self.index, self.held());
-    }
-
-    /// Tells how long after the one before an event of a document comes.
-    fn see(&mut self, hash: u64, since: Instant) {
-        let gap = self.seen.last(hash).map(|last| since.saturating_duration_since(last));
-        self.seen.note([hash].into_iter(), since);
-        self.queue.metrics.event_after(gap.filter(|gap| *gap <= SEEN_FOR));
     }
 
     /// Until when a change may wait that has waited `since` then.

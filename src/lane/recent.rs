@@ -35,6 +35,17 @@ impl Recent {
         self.latest.extend(hashes.map(|hash| (hash, now)));
     }
 
+    /// Documents that are remembered, some of them twice.
+    pub(super) fn len(&self) -> usize {
+        self.latest.len() + self.former.len()
+    }
+
+    /// Forgets all but these.
+    pub(super) fn retain(&mut self, keeps: impl Fn(u64) -> bool) {
+        self.latest.retain(|hash, _| keeps(*hash));
+        self.former.retain(|hash, _| keeps(*hash));
+    }
+
     /// When it last happened to a document, if that is remembered.
     pub(super) fn last(&self, hash: u64) -> Option<Instant> {
         self.latest.get(&hash).or_else(|| self.former.get(&hash)).copied()

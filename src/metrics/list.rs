@@ -156,7 +156,7 @@ metrics! {
     WriteDuration: Histogram(SECONDS), "write_duration_seconds", ["collection"],
         "Time from sending a write command to its reply.";
     EventGap: Histogram(GAPS), "event_gap_seconds", ["queue"],
-        "Time from one event of a document to the next, of one document in 64. Above 30 s, and for a first event, 60 s.";
+        "Time from one event of a document to the next, of a sample of documents and outside of backlogs. Above 30 s, and for a first event, 60 s.";
     PersistLatency: Histogram(SECONDS), "persist_latency_seconds", ["queue"],
         "Time from the event until it is durable. Events of one write count with the time of the oldest.";
 }

@@ -159,7 +159,7 @@ impl QueueMetrics {
 
     /// Counts an event of a document that came so long after the one before.
     pub fn event_after(&self, gap: Option<Duration>) {
-        self.gaps.record(gap.map_or(60.0, |gap| gap.as_secs_f64()), 1);
+        self.gaps.record(gap.unwrap_or(Duration::from_secs(60)).as_secs_f64(), 1);
     }
 
     /// Events durable in MongoDB.
