@@ -93,6 +93,10 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
                 if let Some(trace) = change.traceparent {
                     writeln!(out, "  traceparent {}", Traceparent::from(trace))?;
                 }
+                if change.effect.is_nothing() {
+                    writeln!(out, "  nothing is written; what waits for the document is written at once")?;
+                    continue;
+                }
                 let placed = Placed { offset: OFFSET, hash: 0, change };
                 for command in preview(&placed, &collections, config, guard.as_ref()) {
                     let command = Bson::Document(command);
@@ -295,6 +299,14 @@ mod tests {
             }
           ]
         }
+        "#);
+        let flush = "[[routes]]\nwhen = { type = 'LEFT' }\ncollection = 'notes'\nid = 'of'\nflush = true\n";
+        let (routed, text) = explained(flush, "{\"type\":\"LEFT\",\"of\":\"n1\"}");
+        assert!(routed);
+        insta::assert_snapshot!(text, @r#"
+        event 1: routes[0], when = { type = "LEFT" }
+          collection "notes", _id "n1"
+          nothing is written; what waits for the document is written at once
         "#);
         assert_eq!(explained(ROUTE, "\n"), (false, "there is no event\n".to_owned()));
     }

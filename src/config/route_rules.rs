@@ -78,8 +78,13 @@ impl Route {
         }
     }
 
-    fn check_effect(&self, path: &KeyPath, found: &mut Violations) {
-        let updates = !self.unset.is_empty()
+    /// Whether it writes anything.
+    pub(super) fn has_effect(&self) -> bool {
+        self.updates() || self.replace.is_some() || self.delete
+    }
+
+    fn updates(&self) -> bool {
+        !self.unset.is_empty()
             || !self.inc.is_empty()
             || !self.pop.is_empty()
             || !self.rename.is_empty()
@@ -87,12 +92,16 @@ impl Route {
             || self.yjs.is_some()
             || self.sourced_fields().iter().any(|(_, fields)| !fields.is_empty())
             || self.patch.is_some()
-            || self.merge.is_some();
-        let kinds = [updates, self.replace.is_some(), self.delete].into_iter().filter(|kind| *kind).count();
+            || self.merge.is_some()
+    }
+
+    fn check_effect(&self, path: &KeyPath, found: &mut Violations) {
+        let kinds =
+            [self.updates(), self.replace.is_some(), self.delete].into_iter().filter(|kind| *kind).count();
         found.require(
-            kinds > 0,
+            kinds > 0 || self.flush,
             path.clone(),
-            "has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`, or `skip`",
+            "has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`, or `skip`, or `flush`",
         );
         found.require(
             self.delete || self.deletes == Deletes::Hard,
@@ -298,7 +307,7 @@ mod tests {
             push = { f = "f" }
             merge = "changes"
         "#), @"
-        `routes[0]`: has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`, or `skip`
+        `routes[0]`: has no effect: give it `set`, `inc`, `push` or another operator, `merge` or `patch`, or `replace`, or `delete`, or `skip`, or `flush`
         `routes[1]`: `replace` and `delete` go neither together nor with operators, `merge` or `patch`
         `routes[2]`: `replace` and `delete` go neither together nor with operators, `merge` or `patch`
         ");

@@ -28,6 +28,14 @@ impl Route {
             path.clone(),
             "`max_delay`, `pace` and `flush` exclude each other",
         );
+        let beside = self.history.is_some() || self.hot_state.is_some();
+        let message = "writes nothing by itself: there is nothing for `history` or `hot_state`";
+        found.require(!self.only_flushes() || !beside, path.join("flush"), message);
+    }
+
+    /// Whether it writes nothing by itself.
+    pub(super) fn only_flushes(&self) -> bool {
+        self.flush && !self.has_effect()
     }
 
     /// The longest that its changes may wait, if it says so.
@@ -103,6 +111,18 @@ mod tests {
         {
             assert_eq!(of(two), "`routes[0]`: `max_delay`, `pace` and `flush` exclude each other");
         }
+    }
+
+    #[test]
+    fn a_route_that_only_flushes_has_nothing_to_keep() {
+        let route = |keys: &str| {
+            config(&format!(
+                "[[routes]]\nwhen = {{ t = 1 }}\ncollection = \"c\"\nid = \"of\"\nflush = true\n{keys}\n"
+            ))
+        };
+        assert_eq!(route("").violations(crate::decode::check_literal), []);
+        let problems = route("history = 'h'").violations(crate::decode::check_literal);
+        insta::assert_snapshot!(problems[0], @"`routes[0].flush`: writes nothing by itself: there is nothing for `history` or `hot_state`");
     }
 
     #[test]

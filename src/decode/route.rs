@@ -27,6 +27,8 @@ pub(super) struct Route {
     pub(super) ts: Option<At>,
     pub(super) traceparent: Option<Slot>,
     pub(super) effect: RouteEffect,
+    /// Its events need not write anything.
+    pub(super) flushes: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Route {
                 ts: None,
                 traceparent: None,
                 effect,
+                flushes: false,
             });
         }
         let collection = match (&route.collection, &route.collection_from) {
@@ -109,6 +112,7 @@ impl Route {
             ts: route.ts.as_ref().map(|path| At::new(paths, path, KeyRule::Data)),
             traceparent: route.traceparent.as_ref().map(|path| paths.add_trace(path)),
             effect,
+            flushes: route.flush,
         })
     }
 
@@ -165,7 +169,7 @@ impl Route {
                     read_patch(value, ops)?;
                     written = true;
                 }
-                if !written {
+                if !written && !self.flushes {
                     let text = "the event has none of the values that its route writes";
                     return Err(Rejection::new(Reason::BadEvent, text));
                 }

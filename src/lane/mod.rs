@@ -37,7 +37,7 @@ use crate::buffer::Reserved;
 use crate::change::{Chunk, TimingId};
 use crate::coalesce::Folded;
 use crate::history::Record;
-use crate::ledger::Unsettled;
+use crate::ledger::{Outcome, Unsettled};
 use crate::ownership::Owned;
 use crate::source::SourceError;
 use crate::status::LaneStatus;
@@ -234,6 +234,12 @@ impl Lane {
                 && let Some(gap) = self.gaps.see(placed.hash, since)
             {
                 self.queue.metrics.event_after(gap);
+            }
+            if placed.change.effect.is_nothing() {
+                // It is settled by itself. `base` passes it with what waits for its document, so who asks learns of both.
+                self.pending.flush(&placed, since);
+                self.pending.give_up(1).settle(Outcome::Skipped);
+                continue;
             }
             let in_quarantine = match self.quarantine.is_empty() {
                 true => None,

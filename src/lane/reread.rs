@@ -97,6 +97,9 @@ impl<'q> Reread<'q> {
                 continue;
             }
             let Ok(decoded) = self.decoder.decode(event) else { continue };
+            if decoded.effect.is_nothing() {
+                continue;
+            }
             let hash = decoded.entity.hash(&self.queue.shared.seed);
             let placed = Placed { offset, hash, change: decoded };
             if let Some(at) = self.by_entity.find(hash, |at| covers(&spans[*at], &placed)) {

@@ -24,6 +24,7 @@ use crate::support::{
 type Outcome = anyhow::Result<()>;
 
 const DATABASE: &str = "collab";
+const CONFIG: &str = include_str!("../../examples/collab/config.toml");
 
 /// All that is between two browsers and a document.
 struct World {
@@ -37,10 +38,13 @@ struct World {
 
 impl World {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with(CONFIG).await
+    }
+
+    async fn start_with(config: &str) -> anyhow::Result<Self> {
         let redis = Redis::start().await?;
         let mongo = Mongo::start_with(Durability::Synced).await?;
-        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/collab/config.toml");
-        let launch = Launch::config_file(config).redis(&redis).mongodb(&mongo, DATABASE);
+        let launch = Launch::config(config.to_owned()).redis(&redis).mongodb(&mongo, DATABASE);
         let tidegate = Some(launch.start().await?);
         let address = (Ipv4Addr::LOCALHOST, free_port()?).into();
         let mut world = Self { gateway: None, address, tidegate, launch, redis, mongo };
@@ -214,6 +218,27 @@ async fn what_one_types_the_other_sees_and_both_see_that_it_is_saved() -> Outcom
         assert_eq!(tab.complaints(), [""; 0]);
     }
     Ok(())
+}
+
+/// What was typed may wait for an hour: only leaving can have saved it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_typed_is_saved_when_the_last_one_leaves() -> Outcome {
+    let config = CONFIG.replace("max_delay = \"2s\"", "max_delay = \"1h\"");
+    ensure!(config != CONFIG);
+    let world = World::start_with(&config).await?;
+    let browser = Browser::start().await?;
+    let (ann, ben) = (world.open(&browser).await?, world.open(&browser).await?);
+    reads(&ann, &[""]).await?;
+    turn_to(&ann, 0).await?;
+    types(&ann, "The tide").await?;
+    reads(&ben, &["The tide"]).await?;
+    ann.evaluate("location.href = 'about:blank'").await?;
+    shows(&ben, "#people", |text| text == "nobody else is here").await?;
+    marked(&ben, "saving…").await?;
+    ensure!(world.stored().await.is_err(), "who is left can wait");
+    ben.evaluate("location.href = 'about:blank'").await?;
+    try_eventually(PATIENCE, "the page to be saved", async || world.stored().await).await?;
+    world.assert_stored(&["The tide"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,6 +41,12 @@ collection = "pages"
 id = "id"
 inc = { saved = 1 }
 flush = true
+
+[[routes]]
+when = { type = "LEFT" }
+collection = "pages"
+id = "id"
+flush = true
 "#;
 
 fn event(kind: &str, id: impl ToString, n: usize) -> String {
@@ -105,6 +111,17 @@ async fn typing_waits_while_clicks_of_the_same_queue_do_not() -> Outcome {
     ensure!(pages.len() == 1 && pages["p0"].get("count").map(number) == Some(40), "{pages:?}");
     let metrics = tidegate.metrics().await?;
     assert_eq!(writes(&metrics, "pages"), 1.0);
+
+    // An event need not write anything itself. Where nothing waits, nothing is written.
+    stage.push([event("LEFT", "nobody", 0), event("LEFT", "p1", 0)]).await?;
+    listener
+        .until("the page's receipt", |heard| heard.iter().any(|(_, message)| message["id"] == "p1"))
+        .await?;
+    let pages = documents(&stage.database, "pages").await?;
+    ensure!(pages.keys().eq(["p0", "p1"]) && pages["p1"].get("count").map(number) == Some(39), "{pages:?}");
+    let metrics = tidegate.metrics().await?;
+    assert_eq!(writes(&metrics, "pages"), 2.0);
+    assert_eq!(metrics.sum("tidegate_events_skipped_total", &[("queue", &stage.queue)]), 2.0);
 
     // What waits is written at the end.
     tidegate.terminate().await?;

@@ -40,7 +40,7 @@ pub(super) struct Rooms {
 /// By their names.
 type Open = HashMap<String, Arc<Entry>>;
 
-/// A page, and a bell to ring when tidegate has written it.
+/// A page, and a bell to ring when tidegate has written it, or somebody has left it.
 #[derive(Default)]
 struct Entry {
     room: Mutex<Room>,
@@ -150,7 +150,7 @@ impl Rooms {
     async fn keep(self, page: String, entry: Arc<Entry>) {
         let opened = Instant::now();
         let mut left = (Instant::now(), 0);
-        let mut asked_number = false;
+        let (mut asked_number, mut flushed) = (false, false);
         loop {
             if !asked_number {
                 match self.store.last(&page).await {
@@ -173,6 +173,11 @@ impl Rooms {
             } else if (!unsaved || left.0.elapsed() >= ABANDONED) && self.close(&page, &entry) {
                 return;
             }
+            // Nobody is there to wait for the window of what was typed.
+            if empty && unsaved && !flushed {
+                flushed = self.store.flush(&page).await.is_ok();
+            }
+            flushed &= empty;
             let pause = if shown { UNSAVED } else { OPENING };
             tokio::select! {
                 () = entry.written.notified() => {}
@@ -228,6 +233,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.entry.room.lock().leave(&self.name);
+        self.entry.written.notify_one();
     }
 }
 

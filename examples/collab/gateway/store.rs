@@ -97,6 +97,12 @@ impl Store {
         self.on_redis(async |connection| push.invoke_async::<()>(connection).await).await
     }
 
+    /// Has what was typed into a page written at once.
+    pub(super) async fn flush(&self, page: &str) -> anyhow::Result<()> {
+        let event = json!({ "type": "LEFT", "page": page }).to_string();
+        self.on_redis(async |connection| connection.rpush::<_, _, ()>(QUEUE, &event).await).await
+    }
+
     /// The number of the last edit of a page that was pushed.
     pub(super) async fn last(&self, page: &str) -> anyhow::Result<u64> {
         let key = number_key(page);
