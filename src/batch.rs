@@ -92,6 +92,16 @@ impl Timings {
         self.all.iter().map(of_timing).max().unwrap_or(max_delay)
     }
 
+    /// The shortest that a change waits, if one without a timing of its own waits so long. What flushes is not counted.
+    #[must_use]
+    pub fn shortest(&self, max_delay: Duration) -> Duration {
+        let windows = self.all.iter().filter_map(|timing| match timing {
+            Timing::Within(window) => Some(*window),
+            Timing::Default | Timing::Paced(_) | Timing::Flush => None,
+        });
+        windows.fold(max_delay, Duration::min)
+    }
+
     /// The longest pace, if there is any.
     #[must_use]
     pub fn longest_pace(&self) -> Option<Duration> {
@@ -280,5 +290,6 @@ mod tests {
         assert_eq!((of(Some(2)), of(Some(4))), (Timing::Paced(3 * second), Timing::Flush));
         assert_eq!((timings.all.len(), timings.longest_pace()), (4, Some(3 * second)));
         assert_eq!((timings.longest(second), timings.longest(9 * second)), (3 * second, 9 * second));
+        assert_eq!((timings.shortest(second), timings.shortest(9 * second)), (second, 2 * second));
     }
 }

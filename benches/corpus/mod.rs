@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate::buffer::Buffer;
 use tidegate::change::Collections;
@@ -70,7 +71,8 @@ pub(crate) fn ledger() -> Arc<Ledger> {
 
 /// Everything in a chunk, folded.
 pub(crate) fn pending(ledger: &Arc<Ledger>, chunk: &Chunk) -> Pending {
-    let mut pending = Pending::new(ledger);
+    // As a lane has it.
+    let mut pending = Pending::with_deadlines(ledger, Duration::from_millis(50));
     pending.take_on(ledger.receive(chunk.len() as u64));
     let now = Instant::now();
     for (placed, _) in chunk.iter() {

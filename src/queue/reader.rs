@@ -120,7 +120,8 @@ impl Reader {
             }
             self.release().await?;
             let waited = if depth.is_held {
-                let pause = self.pause.wait(asked, live.policy().max_delay);
+                let shortest = queue.mapping.timings.shortest(live.policy().max_delay);
+                let pause = self.pause.wait(asked, shortest);
                 self.stop.run_until_cancelled(pause).await.map(Ok)
             } else {
                 // Redis tells at once.
