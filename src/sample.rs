@@ -64,19 +64,19 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
         if number > 0 {
             writeln!(out)?;
         }
-        let mut route = None;
-        let decoded = decoder.decode_routed(event, &mut route);
+        let decoded = decoder.decode_routed(event);
+        let route = decoded.as_ref().map_or_else(|refused| refused.route, |(_, route)| *route);
         writeln!(out, "event {}: {}", number + 1, by(config, route, decoded.is_ok()))?;
         match decoded {
-            Err(rejection) if rejection.reason == Reason::Skipped => writeln!(out, "  skipped")?,
-            Err(rejection) => {
+            Err(refused) if refused.rejection.reason == Reason::Skipped => writeln!(out, "  skipped")?,
+            Err(refused) => {
                 all_routed = false;
-                writeln!(out, "  dead letter: {}: {}", rejection.reason.label(), rejection.text)?;
-                if let Some(trace) = decoder.traceparent(event, route) {
-                    writeln!(out, "  traceparent {}", Traceparent::from(trace))?;
+                writeln!(out, "  dead letter: {}: {refused}", refused.rejection.reason.label())?;
+                if let Some(trace) = refused.traceparent {
+                    writeln!(out, "  traceparent {trace}")?;
                 }
             }
-            Ok(change) => {
+            Ok((change, _)) => {
                 let entity = change.entity;
                 let mut key = Vec::new();
                 let start = begin_document(&mut key);

@@ -122,22 +122,6 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route that matches the same events, and reads no more of them than that takes.
-    #[must_use]
-    pub fn without_effect(&self) -> Self {
-        Route {
-            when: self.when.clone(),
-            skip: self.skip,
-            collection: self.collection.clone(),
-            collection_from: self.collection_from.clone(),
-            collections: self.collections.clone(),
-            id: self.id.clone(),
-            id_separator: self.id_separator.clone(),
-            delete: self.skip.is_none(),
-            ..Route::default()
-        }
-    }
-
     /// Whether it skips the events that `when` matches.
     #[must_use]
     pub fn skips_matching(&self) -> bool {

@@ -26,13 +26,12 @@ fn json(value: ValueRef<'_>) -> String {
 }
 
 fn line(decoder: &mut Decoder, collections: &Collections, event: &[u8]) -> String {
-    let mut route = None;
-    let change = match decoder.decode_routed(event, &mut route) {
-        Ok(change) => change,
-        Err(rejection) if rejection.reason == Reason::Skipped => {
-            return format!("routes[{}] skipped", route.unwrap());
+    let (change, route) = match decoder.decode_routed(event) {
+        Ok(routed) => routed,
+        Err(refused) if refused.rejection.reason == Reason::Skipped => {
+            return format!("routes[{}] skipped", refused.route.unwrap());
         }
-        Err(rejection) => return format!("{}: {}", rejection.reason.label(), rejection.text),
+        Err(refused) => return format!("{}: {refused}", refused.rejection.reason.label()),
     };
     let effect = match change.effect {
         Effect::Update(ops) => {

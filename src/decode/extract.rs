@@ -26,6 +26,8 @@ pub(super) struct Extracted {
     seen: Vec<bool>,
     /// The event had halves of surrogate pairs, which were replaced.
     is_mended: bool,
+    /// No data is read, so that nothing in it can hide a trace.
+    only_traces: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +38,15 @@ struct SlotPlace {
 }
 
 impl Extracted {
-    /// Extracts the values at `paths` from the JSON text `event`.
+    /// What takes only the traces out of events.
+    pub(super) fn of_traces() -> Self {
+        Extracted { only_traces: true, ..Extracted::default() }
+    }
+
+    /// Extracts the values at `paths` from the JSON text `event`. Whoever reads them [checks](Self::check_keys) their keys.
     ///
     /// # Errors
-    /// The event is not JSON, is not of an event's shape, or a value named by a path breaks a rule for data.
+    /// The event is not JSON, is not of an event's shape, or a value named by a path breaks another rule for data.
     pub(super) fn extract(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
         self.is_mended = false;
         let refused = match self.extract_as_it_is(paths, event) {
@@ -48,11 +55,29 @@ impl Extracted {
         };
         let mended = surrogates::mended(event).ok_or(refused)?;
         self.is_mended = true;
-        self.extract_as_it_is(paths, &mended)?;
-        // Where texts differ in what was replaced, they are the same now: keys must not be.
-        let mut values = self.slots.iter().flatten().map(|place| self.value(*place));
-        if values.any(has_mended_key) {
-            return Err(Rejection::new(Reason::BadKey, "a key has half of a surrogate pair"));
+        self.extract_as_it_is(paths, &mended)
+    }
+
+    /// Whether a value may have a bad key.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.is_mended || self.out.bad_key
+    }
+
+    /// Checks the keys of the values in these slots, which are to be read under these rules. Another reader may have
+    /// other rules, so until then a bad key is nobody's concern.
+    ///
+    /// # Errors
+    /// One is bad.
+    pub(super) fn check_keys(&self, reads: &[(Slot, KeyRule)]) -> Result<(), Rejection> {
+        if !self.is_suspect() {
+            return Ok(());
+        }
+        for (value, keys) in reads.iter().filter_map(|(slot, keys)| Some((self.get(*slot)?, keys))) {
+            keys.check_encoded(value)?;
+            // Where texts differ in what was replaced, they are the same now: keys must not be.
+            if self.is_mended && has_mended_key(value) {
+                return Err(Rejection::new(Reason::BadKey, "a key has half of a surrogate pair"));
+            }
         }
         Ok(())
     }
@@ -135,24 +160,24 @@ impl Extracted {
     }
 
     /// Fills the slots below a value that was transcoded whole.
-    fn fill_below(&mut self, node: &Node, parent: SlotPlace) -> Result<(), Rejection> {
+    fn fill_below(&mut self, node: &Node, parent: SlotPlace) {
         if !matches!(parent.kind, ElementType::EmbeddedDocument | ElementType::Array) {
-            return Ok(());
+            return;
         }
         for (key, child) in &node.children {
             let Some(value) = raw::find(self.value(parent).bytes, key) else { continue };
-            if let Some((_, keys @ (KeyRule::Merge | KeyRule::Document))) = child.slot {
-                keys.check_encoded(value)?;
-            }
+            let is_stricter = |keys: &KeyRule| matches!(keys, KeyRule::Merge | KeyRule::Document);
+            let keys = child.slot.map(|(_, keys)| keys).filter(is_stricter);
+            let bad_key = keys.is_some_and(|keys| keys.check_encoded(value).is_err());
             let kind = value.kind;
             let start = value.bytes.as_ptr() as usize - self.out.bytes.as_ptr() as usize;
             let place = SlotPlace { kind, start, end: start + value.bytes.len() };
+            self.out.bad_key |= bad_key;
             for slot in child.slot.map(|(slot, _)| slot).into_iter().chain(child.trace) {
                 self.slots[slot.0] = Some(place);
             }
-            self.fill_below(child, place)?;
+            self.fill_below(child, place);
         }
-        Ok(())
     }
 }
 
@@ -208,7 +233,10 @@ impl<'de> Visitor<'de> for Descend<'_, '_> {
             match found {
                 Step::Child(at) => {
                     let (key, child) = &self.node.children[at];
-                    if std::mem::replace(&mut self.into.seen[child.number], true) && child.has_data {
+                    if std::mem::replace(&mut self.into.seen[child.number], true)
+                        && child.has_data
+                        && !self.into.only_traces
+                    {
                         let text = format!("the key {key:?} occurs twice");
                         return Err(self.into.out.stop(Rejection::new(Reason::DuplicateKey, text)));
                     }
@@ -315,7 +343,7 @@ impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if !self.node.has_data {
+        if !self.node.has_data || self.into.only_traces {
             let json = <&RawValue>::deserialize(deserializer)?;
             self.into.take_traces(self.node, json.get());
             return Ok(());
@@ -329,10 +357,8 @@ impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
         for slot in [slot].into_iter().chain(self.node.trace) {
             self.into.slots[slot.0] = Some(place);
         }
-        if !self.node.children.is_empty()
-            && let Err(rejection) = self.into.fill_below(self.node, place)
-        {
-            return Err(self.into.out.stop(rejection));
+        if !self.node.children.is_empty() {
+            self.into.fill_below(self.node, place);
         }
         Ok(())
     }

@@ -14,7 +14,9 @@ fn texts(paths: &Paths, slots: &[Slot], event: &str) -> Vec<Option<String>> {
 }
 
 fn reason(paths: &Paths, event: &str) -> Reason {
-    Extracted::default().extract(paths, event).unwrap_err().reason
+    let mut extracted = Extracted::default();
+    let read = extracted.extract(paths, event).and_then(|()| extracted.check_keys(&paths.reads));
+    read.unwrap_err().reason
 }
 
 #[test]

@@ -14,12 +14,11 @@ mod patch;
 mod path;
 mod paths;
 mod plan;
-mod refused_entity;
+mod refused;
 mod route;
 mod rules;
 mod source;
 mod surrogates;
-mod trace;
 mod transcode;
 
 use std::sync::Arc;
@@ -31,9 +30,9 @@ use self::extract::Extracted;
 use self::merge::merge;
 use self::ops::Ops;
 use self::plan::Plans;
+pub use self::refused::Refused;
 use self::route::{Match, Route, skipped};
 pub use self::rules::Rules;
-use self::rules::SingleDecoders;
 use crate::change::{Change, Collections, Effect, EntityRef, FieldOps, MAX_UPDATE};
 use crate::config::{self, Config};
 use crate::dead_letter::{Reason, Rejection};
@@ -54,11 +53,8 @@ pub fn check_literal(literal: &toml::Value, to: Option<config::Conversion>) -> R
 #[derive(Debug)]
 pub struct Decoder {
     rules: Arc<Rules>,
-    /// By route; made when an event asks for them.
-    single: Vec<Option<Box<SingleDecoders>>>,
     extracted: Extracted,
     extracted_native: Extracted,
-    extracted_trace: Extracted,
     ops: Ops,
     /// The id of the last event, where it was made from parts or converted.
     id: Value,
@@ -76,143 +72,99 @@ impl Decoder {
     #[must_use]
     pub fn of(rules: Arc<Rules>) -> Self {
         Decoder {
-            single: rules.single.iter().map(|_| None).collect(),
             rules,
             extracted: Extracted::default(),
             extracted_native: Extracted::default(),
-            extracted_trace: Extracted::default(),
             ops: Ops::default(),
             id: ValueRef::NULL.into(),
             plans: Plans::default(),
         }
     }
 
-    fn single(&mut self, route: usize) -> &mut SingleDecoders {
-        let rules = &self.rules;
-        self.single[route].get_or_insert_with(|| Box::new(rules.single[route].decoders(&rules.collections)))
-    }
-
     /// Decodes one event.
     ///
     /// # Errors
     /// The event can never be applied: a dead letter, with its reason.
-    pub fn decode(&mut self, event: &[u8]) -> Result<Change<'_>, Rejection> {
-        self.decode_routed(event, &mut None)
+    pub fn decode(&mut self, event: &[u8]) -> Result<Change<'_>, Box<Refused>> {
+        self.decode_routed(event).map(|(change, _)| change)
     }
 
-    /// [`decode`](Self::decode) that tells which route took the event, be it to refuse it.
+    /// [`decode`](Self::decode) that tells which route took the event.
     ///
     /// # Errors
     /// As for `decode`.
-    pub fn decode_routed(
-        &mut self,
-        event: &[u8],
-        route: &mut Option<usize>,
-    ) -> Result<Change<'_>, Rejection> {
-        *route = None;
-        let event = std::str::from_utf8(event)
-            .map_err(|e| Rejection::new(Reason::NotUtf8, format!("the event is not UTF-8: {e}")))?;
-        if let Some(by) = self.plans.follow(event, &mut self.ops) {
-            *route = Some(by);
-            return Ok(self.plans.change(&self.ops));
-        }
-        match self.extracted.extract(&self.rules.paths, event) {
-            Ok(()) => self.decode_extracted(event, route),
-            Err(rejection) if rejection.reason == Reason::BadKey => {
-                self.decode_in_parts(event, rejection, route)
+    pub fn decode_routed(&mut self, event: &[u8]) -> Result<(Change<'_>, Option<usize>), Box<Refused>> {
+        let text = match std::str::from_utf8(event) {
+            Ok(text) => text,
+            Err(error) => {
+                let text = format!("the event is not UTF-8: {error}");
+                return Err(self.refused(event, Rejection::new(Reason::NotUtf8, text)));
             }
-            Err(_) if self.rules.skips_empty.is_some() && matches!(event.trim(), "" | "null") => {
-                *route = self.rules.skips_empty;
+        };
+        if let Some(route) = self.plans.follow(text, &mut self.ops) {
+            return Ok((self.plans.change(&self.ops), Some(route)));
+        }
+        let Decoder { rules, extracted, extracted_native, ops, id, plans } = self;
+        let read = extracted.extract(&rules.paths, text);
+        let extracted = &*extracted;
+        ops.clear();
+        ops.is_mended = extracted.is_mended();
+        let mut route = None;
+        let decoded = match read {
+            Ok(()) => match (by_route(&rules.routes, extracted, ops, id, &mut route), &rules.native) {
+                (Err(_), Some(native)) if route.is_none() => {
+                    native.decode(text, &rules.collections, extracted_native, ops)
+                }
+                (decoded, _) => decoded,
+            },
+            Err(_) if rules.skips_empty.is_some() && matches!(text.trim(), "" | "null") => {
+                route = rules.skips_empty;
                 Err(skipped())
             }
             Err(rejection) => Err(rejection),
+        };
+        if let (Ok(_), Some(number), false) = (&decoded, route, extracted.is_suspect()) {
+            plans.learn(&rules.paths, text, extracted, &rules.routes, number);
         }
+        match decoded.and_then(|decoded| decoded.finish(ops, id)) {
+            Ok(change) => Ok((change, route)),
+            Err(rejection) => Err(rules.refused(event, rejection, route.map(|route| (route, extracted)))),
+        }
+    }
+
+    /// The answer for an event that is refused before it is decoded.
+    #[must_use]
+    pub fn refused(&self, event: &[u8], rejection: Rejection) -> Box<Refused> {
+        self.rules.refused(event, rejection, None)
     }
 
     /// How many events had halves of surrogate pairs in their values, since this was asked before.
     pub fn take_mended(&mut self) -> u64 {
-        let of_single = self.single.iter_mut().flatten().map(|single| single.whole.take_mended());
-        of_single.sum::<u64>() + self.ops.mended.swap(0, Ordering::Relaxed)
-    }
-
-    /// The trace of an event that was refused, by `route` where one took it; none where it cannot be read.
-    pub fn traceparent(&mut self, event: &[u8], route: Option<usize>) -> Option<TraceRef<'_>> {
-        self.rules.traces.find(&mut self.extracted_trace, event, route)
-    }
-
-    /// Decodes an event that has a key which is bad where some route reads it. That is another's event,
-    /// perhaps, who reads it otherwise.
-    fn decode_in_parts(
-        &mut self,
-        event: &str,
-        rejection: Rejection,
-        route: &mut Option<usize>,
-    ) -> Result<Change<'_>, Rejection> {
-        *route = (0..self.single.len()).find(|at| match self.single(*at).probe.decode(event.as_bytes()) {
-            Ok(_) => true,
-            Err(other) => !matches!(other.reason, Reason::NoRoute | Reason::MissingId),
-        });
-        if let Some(at) = *route {
-            return self.single(at).whole.decode(event.as_bytes());
-        }
-        let Decoder { rules, extracted_native, ops, .. } = self;
-        let Some(native) = &rules.native else { return Err(rejection) };
-        ops.clear();
-        native.decode(event, &rules.collections, extracted_native, ops)?.finish(ops, &self.id)
-    }
-
-    fn decode_extracted(&mut self, event: &str, route: &mut Option<usize>) -> Result<Change<'_>, Rejection> {
-        let Decoder { rules, extracted, extracted_native, ops, id, plans, .. } = self;
-        let Rules { collections, paths, routes, native, .. } = &**rules;
-        ops.clear();
-        ops.is_mended = extracted.is_mended();
-        let decoded = match (by_route(routes, extracted, ops, id, route), native) {
-            (Ok(decoded), _) => {
-                if let Some(number) = *route
-                    && !extracted.is_mended()
-                {
-                    plans.learn(paths, event, extracted, routes, number);
-                }
-                decoded
-            }
-            (Err(Unrouted::NotTaken(_)), Some(native)) => {
-                native.decode(event, collections, extracted_native, ops)?
-            }
-            (Err(Unrouted::NotTaken(rejection) | Unrouted::Refused(rejection)), _) => return Err(rejection),
-        };
-        decoded.finish(ops, id)
+        self.ops.mended.swap(0, Ordering::Relaxed)
     }
 }
 
-/// Why routes make no change of an event.
-enum Unrouted {
-    /// One took it, and refuses it.
-    Refused(Rejection),
-    /// None takes it.
-    NotTaken(Rejection),
-}
-
-/// The change that the first matching route makes of an event.
+/// The change that the first matching route makes of an event; `taken_by` is none where none takes it.
 fn by_route<'a>(
     routes: &'a [Route],
     extracted: &'a Extracted,
     ops: &mut Ops,
     made_id: &mut Value,
     taken_by: &mut Option<usize>,
-) -> Result<Decoded<'a>, Unrouted> {
+) -> Result<Decoded<'a>, Rejection> {
     let mut without_id: Option<&str> = None;
     for (number, route) in routes.iter().enumerate().filter(|(_, route)| route.holds(extracted)) {
         *taken_by = Some(number);
-        match route.decode(extracted, ops, made_id).map_err(Unrouted::Refused)? {
+        match route.decode(extracted, ops, made_id)? {
             Match::Change(decoded) => return Ok(decoded),
             Match::NoId(path) => without_id = without_id.or(Some(path)),
         }
     }
     *taken_by = None;
-    Err(Unrouted::NotTaken(match without_id {
+    Err(match without_id {
         Some(path) => Rejection::new(Reason::MissingId, format!("the event has no id at {path:?}")),
         None => Rejection::new(Reason::NoRoute, "no route matches the event"),
-    }))
+    })
 }
 
 /// What a route or the native format made of an event; an update's operations are in [`Ops`].
@@ -339,6 +291,8 @@ fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
 mod example_tests;
 #[cfg(test)]
 mod extract_tests;
+#[cfg(test)]
+mod native_tests;
 #[cfg(test)]
 mod route_tests;
 #[cfg(test)]

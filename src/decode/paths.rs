@@ -12,6 +12,8 @@ pub(super) struct Paths {
     pub(super) root: Node,
     pub(super) nodes: usize,
     pub(super) slots: usize,
+    /// What was added to read data from, since this was taken: each path's slot, under the rule it was added with.
+    pub(super) reads: Vec<(Slot, KeyRule)>,
     /// Refuse events with top-level keys that no path begins with.
     pub(super) strict: bool,
 }
@@ -39,16 +41,16 @@ impl Paths {
     /// Adds a dotted path; the same path always has the same slot, under the stricter of its rules.
     pub(super) fn add(&mut self, path: &str, keys: KeyRule) -> Slot {
         let node = self.root.below(path, true, &mut self.nodes);
-        if let Some((slot, rule)) = &mut node.slot {
-            if *rule == KeyRule::Data || keys == KeyRule::Merge {
-                *rule = keys;
-            }
-            return *slot;
+        let slots = &mut self.slots;
+        let (slot, rule) = node.slot.get_or_insert_with(|| {
+            *slots += 1;
+            (Slot(*slots - 1), keys)
+        });
+        if *rule == KeyRule::Data || keys == KeyRule::Merge {
+            *rule = keys;
         }
-        let slot = Slot(self.slots);
-        self.slots += 1;
-        node.slot = Some((slot, keys));
-        slot
+        self.reads.push((*slot, keys));
+        *slot
     }
 
     /// Adds a dotted path to an event's trace. Whatever is there, it does not have the event refused.

@@ -8,8 +8,8 @@ use super::patch::read_patch;
 use super::paths::{Paths, Slot};
 use super::source::{At, IdSource, TakenValue, ValueSource};
 use super::transcode::KeyRule;
-use super::{Collections, Decoded, Ops, event_time, merge};
-use crate::change::{CollectionId, EntityRef};
+use super::{Collections, Decoded, Ops, check_id, event_time, merge};
+use crate::change::{CollectionId, Entity, EntityRef};
 use crate::config::{self, Scalar};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Number, Value, ValueRef};
@@ -29,6 +29,8 @@ pub(super) struct Route {
     pub(super) effect: RouteEffect,
     /// Its events need not write anything.
     pub(super) flushes: bool,
+    /// All that it reads.
+    reads: Vec<(Slot, KeyRule)>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Route {
                 traceparent: None,
                 effect,
                 flushes: false,
+                reads: std::mem::take(&mut paths.reads),
             });
         }
         let collection = match (&route.collection, &route.collection_from) {
@@ -113,6 +116,7 @@ impl Route {
             traceparent: route.traceparent.as_ref().map(|path| paths.add_trace(path)),
             effect,
             flushes: route.flush,
+            reads: std::mem::take(&mut paths.reads),
         })
     }
 
@@ -132,7 +136,11 @@ impl Route {
         if matches!(self.effect, RouteEffect::Skip) {
             return Err(skipped());
         }
-        let (id, has_made_id) = match self.id.take(extracted, made_id)? {
+        let id = self.id.take(extracted, made_id);
+        if !matches!(id, Ok(TakenValue::Nothing(_))) {
+            extracted.check_keys(&self.reads)?;
+        }
+        let (id, has_made_id) = match id? {
             TakenValue::Borrowed(id) => (id, false),
             // Until the decoder has put it there is no reference to it.
             TakenValue::Made => (ValueRef::NULL, true),
@@ -178,6 +186,21 @@ impl Route {
         };
         let traceparent = self.traceparent.and_then(|slot| extracted.trace(slot));
         Ok(Match::Change(Decoded { has_made_id, traceparent, ..decoded }))
+    }
+
+    /// The entity of an event that this route took and refused, without its shard key.
+    pub(super) fn entity(&self, extracted: &Extracted) -> Option<Entity> {
+        let mut made = ValueRef::NULL.into();
+        let id = match self.id.take(extracted, &mut made).ok()? {
+            TakenValue::Borrowed(id) => id,
+            TakenValue::Made => made.get(),
+            TakenValue::Nothing(_) => return None,
+        };
+        let entity = EntityRef { collection: self.target(extracted).ok()?, id, shard_key: &[] };
+        if extracted.is_mended() {
+            check_id(entity).ok()?;
+        }
+        Some(entity.into())
     }
 
     fn target(&self, extracted: &Extracted) -> Result<CollectionId, Rejection> {

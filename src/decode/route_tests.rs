@@ -89,11 +89,9 @@ fn routes_skip_what_they_are_told_to() {
     let config: Config = toml::from_str(toml).unwrap();
     assert_eq!((config.violations(crate::decode::check_literal), config.warnings()), (vec![], vec![]));
     let mut decoder = Decoder::new(&config);
-    let by = |decoder: &mut Decoder, event: &str| {
-        let mut route = None;
-        let reason =
-            decoder.decode_routed(event.as_bytes(), &mut route).err().map(|rejection| rejection.reason);
-        (route, reason)
+    let by = |decoder: &mut Decoder, event: &str| match decoder.decode_routed(event.as_bytes()) {
+        Ok((_, route)) => (route, None),
+        Err(refused) => (refused.route, Some(refused.rejection.reason)),
     };
     for event in ["{\"t\":\"PING\"}", "{\"t\":\"PING\",\"id\":1,\"value\":{\"$x\":1}}"] {
         assert_eq!(by(&mut decoder, event), (Some(0), Some(Reason::Skipped)), "{event}");
@@ -205,7 +203,40 @@ fn a_routes_rules_are_for_its_own_events() {
     ] {
         assert_eq!(told(&mut decoder, event), expected, "{event}");
     }
-    let mut route = None;
-    assert!(decoder.decode_routed(br#"{"t":"set","id":1,"value":{"a.b":1}}"#, &mut route).is_ok());
+    let (_, route) = decoder.decode_routed(br#"{"t":"set","id":1,"value":{"a.b":1}}"#).unwrap();
     assert_eq!(route, Some(2));
+}
+
+#[test]
+fn a_refusal_tells_route_entity_and_trace() {
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let toml = "native.collections = ['n']\nqueues = [{ key = 'q' }]\n\
+        [[routes]]\nwhen = { t = 'PING' }\nskip = true\n\
+        [[routes]]\nwhen = { t = 'set' }\ncollection = 'c'\nid = ['id', 'of']\nset = { v = 'value' }\ntraceparent = 'trace'\n";
+    let mut decoder = Decoder::new(&toml::from_str(toml).unwrap());
+    for (event, reason, route, entity, has_trace) in [
+        (r#"{"t":"set","id":7,"of":8,"value":{"$x":1},"trace":"T"}"#, "bad-key", Some(1), Some("7:8"), true),
+        (r#"{"trace":"T","t":"set","id":{"$x":1},"of":8,"value":1}"#, "bad-key", Some(1), None, true),
+        (r#"{"t":"set","id":7,"of":8,"trace":"T","value":1,"value":2}"#, "duplicate-key", None, None, true),
+        (r#"{"t":"set","id":7,"of":8}"#, "bad-event", Some(1), Some("7:8"), false),
+        (
+            r#"{"collection":"n","update":{"$set":{"":1}},"id":"a","trace":"T"}"#,
+            "bad-event",
+            None,
+            Some("a"),
+            true,
+        ),
+        (r#"{"t":"PING","id":7,"of":8,"trace":"T"}"#, "skipped", Some(0), None, false),
+        // Nobody reads it.
+        (r#"{"t":"other","value":{"$x":1}}"#, "bad-event", None, None, false),
+    ] {
+        let refused = decoder.decode(event.replace("\"T\"", &format!("{trace:?}")).as_bytes()).unwrap_err();
+        let told = refused.entity.as_ref().and_then(|entity| entity.get().id.text());
+        assert_eq!(
+            (refused.rejection.reason.label(), refused.route, told),
+            (reason, route, entity),
+            "{event}"
+        );
+        assert_eq!(refused.traceparent.map(|trace| trace.to_string()), has_trace.then(|| trace.to_owned()));
+    }
 }

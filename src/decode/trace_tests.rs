@@ -56,9 +56,8 @@ fn trace(event: &str) -> Option<String> {
 
 /// Why an event is refused, and its trace.
 fn refused(event: &str) -> (Reason, Option<String>) {
-    let (mut decoder, mut route) = (decoder(), None);
-    let reason = decoder.decode_routed(event.as_bytes(), &mut route).unwrap_err().reason;
-    (reason, decoder.traceparent(event.as_bytes(), route).map(|trace| Traceparent::from(trace).to_string()))
+    let refused = decoder().decode(event.as_bytes()).unwrap_err();
+    (refused.rejection.reason, refused.traceparent.map(|trace| trace.to_string()))
 }
 
 #[test]

@@ -46,23 +46,19 @@ impl KeyRule {
 
     fn check(self, key: &str) -> Result<(), Rejection> {
         let bad = |what: String| Err(Rejection::new(Reason::BadKey, what));
-        if key.is_empty() {
-            return bad("a key is empty".into());
-        }
-        if key.contains('\0') {
-            return bad(format!("the key {key:?} contains NUL"));
+        if key.is_empty() || key.contains('\0') {
+            return bad("a key is empty, or contains NUL".into());
         }
         match self {
             // Which operators and modifiers there are is checked where they are read.
-            KeyRule::Update | KeyRule::Operand => return Ok(()),
+            KeyRule::Update | KeyRule::Operand => Ok(()),
             // `$` may hide in a path's later components, which the path check sees.
-            _ if key.starts_with('$') => return bad(format!("the key {key:?} starts with \"$\"")),
+            _ if key.starts_with('$') => bad(format!("the key {key:?} starts with \"$\"")),
             KeyRule::Merge | KeyRule::Document if key.contains('.') => {
-                return bad(format!("the key {key:?} contains \".\", which would make it a path"));
+                bad(format!("the key {key:?} contains \".\", which would make it a path"))
             }
-            _ => {}
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Checks the keys of a value that was encoded under a laxer rule.
@@ -86,6 +82,8 @@ pub(super) struct Output {
     pub(super) rejection: Option<Rejection>,
     /// A number was read as a double that an integer literal may have overflowed into.
     pub(super) wide_number: bool,
+    /// A value has a key that breaks the rule it was read under. Its reader may go by another rule.
+    pub(super) bad_key: bool,
 }
 
 impl Output {
@@ -94,11 +92,11 @@ impl Output {
         self.bytes.clear();
         self.rejection = None;
         self.wide_number = false;
+        self.bad_key = false;
     }
 
     fn reject<E: serde::de::Error>(&mut self, reason: Reason, what: impl Into<String>) -> E {
-        self.rejection = Some(Rejection::new(reason, what));
-        E::custom("rejected")
+        self.stop(Rejection::new(reason, what))
     }
 
     /// Records a rejection and makes the error that stops the parser.
@@ -216,12 +214,11 @@ impl<'de> Visitor<'de> for Transcode<'_> {
 
 impl Transcode<'_> {
     fn deeper<E: serde::de::Error>(&mut self) -> Result<usize, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(self
-                .out
-                .reject(Reason::TooDeep, format!("a value is nested more than {MAX_DEPTH} levels deep")));
+        if self.depth < MAX_DEPTH {
+            return Ok(self.depth + 1);
         }
-        Ok(self.depth + 1)
+        let text = format!("a value is nested more than {MAX_DEPTH} levels deep");
+        Err(self.out.reject(Reason::TooDeep, text))
     }
 }
 
@@ -246,10 +243,10 @@ impl<'de> Visitor<'de> for Key<'_> {
         f.write_str("a key")
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<(), E> {
-        if let Err(rejection) = self.rule.check(key) {
-            return Err(self.out.stop(rejection));
-        }
+    fn visit_str<E>(self, key: &str) -> Result<(), E> {
+        self.out.bad_key = self.out.bad_key || self.rule.check(key).is_err();
+        // BSON ends a key at NUL. Without a name it is as bad, and nobody finds it.
+        let key = if self.out.bad_key && key.contains('\0') { "" } else { key };
         self.out.bytes.extend_from_slice(key.as_bytes());
         self.out.bytes.push(0);
         Ok(())
@@ -267,10 +264,14 @@ impl SeenKeys {
     /// Objects larger than this are checked by hash.
     const FEW: usize = 16;
 
-    /// Adds the key at `start`, up to the output's last byte, its NUL. False if it was there before.
+    /// Adds the key at `start`, up to the output's last byte, its NUL. False if it was there before. An empty one is bad
+    /// anyway, and may stand for any that contains NUL.
     fn add(&mut self, out: &[u8], start: usize) -> bool {
         let end = out.len() - 1;
         let key = &out[start..end];
+        if key.is_empty() {
+            return true;
+        }
         if let Some(many) = &mut self.many {
             return many.insert(key.into());
         }
@@ -302,10 +303,8 @@ pub(super) fn has_wide_integer(json: &str) -> bool {
             }
             b'-' | b'0'..=b'9' => {
                 let start = at;
-                while at < bytes.len() && matches!(bytes[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
-                {
-                    at += 1;
-                }
+                let is_part = |byte: &&u8| matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+                at += bytes[start..].iter().take_while(is_part).count();
                 let literal = &json[start..at];
                 if !literal.contains(['.', 'e', 'E']) && literal.parse::<i64>().is_err() {
                     return true;
@@ -326,15 +325,14 @@ mod tests {
         let mut wrapped = Vec::new();
         let start = raw::begin_document(&mut wrapped);
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let result = Transcode { out: &mut out, keys, depth: 0 }.deserialize(&mut deserializer);
-        match result {
-            Ok(kind) => raw::write(&mut wrapped, "v", raw::ValueRef { kind, bytes: &out.bytes }),
-            Err(error) => {
-                return Err(out
-                    .rejection
-                    .unwrap_or_else(|| Rejection::new(Reason::NotJson, error.to_string())));
-            }
-        }
+        let read = Transcode { out: &mut out, keys, depth: 0 }.deserialize(&mut deserializer);
+        let not_json = |error: serde_json::Error| Rejection::new(Reason::NotJson, error.to_string());
+        let kind = read.map_err(|error| out.rejection.take().unwrap_or_else(|| not_json(error)))?;
+        let value = ValueRef { kind, bytes: &out.bytes };
+        let checked = keys.check_encoded(value);
+        assert_eq!(checked.is_err(), out.bad_key, "{json}");
+        checked?;
+        raw::write(&mut wrapped, "v", value);
         raw::end_document(&mut wrapped, start);
         let mut document: bson::Document = bson::deserialize_from_slice(&wrapped).unwrap();
         Ok(document.remove("v").unwrap())

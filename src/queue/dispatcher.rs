@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use crate::buffer::Reserved;
 use crate::change::{Change, Chunk, Entity, Placed};
 use crate::dead_letter::{Dead, Reason, Rejection};
-use crate::decode::Decoder;
+use crate::decode::{Decoder, Refused};
 use crate::history::Record;
 use crate::lane::Input;
 use crate::ledger::{Outcome, Unsettled};
 use crate::ownership::Owned;
 use crate::source::{SourceError, Window};
-use crate::trace::{self, Traceparent};
+use crate::trace;
 
 /// Shares the changes of a queue out to its lanes.
 pub(super) struct Dispatcher {
@@ -131,14 +131,12 @@ enum EventPlace {
     Parked,
 }
 
-/// An event that cannot be decoded: its offset, itself, why, its trace and its document.
-type Rejected<'w> = (i64, &'w [u8], Rejection, Option<Traceparent>, Option<Entity>);
-
 /// What came of a window.
 struct DecodedWindow<'w> {
     chunks: Vec<Chunk>,
     records: Vec<Vec<Record>>,
-    rejected: Vec<Rejected<'w>>,
+    /// Offsets and events that are refused.
+    rejected: Vec<(i64, &'w [u8], Box<Refused>)>,
     /// Offsets of those that were dead letters before, or are parked and need not be.
     buried: Vec<i64>,
     unsettled: Unsettled,
@@ -160,7 +158,7 @@ impl<'w> DecodedWindow<'w> {
     fn read(&mut self, queue: &Owned, decoder: &mut Decoder, window: &'w Window, kept: EventPlace) {
         // Else nobody asks for the traces of writes.
         let keeps_traces = trace::is_logged();
-        let (mut route, mut skipped) = (None, 0);
+        let mut skipped = 0;
         let buried = queue.buried.lock();
         // What is parked comes from there, and only from there.
         let may_be_parked = kept == EventPlace::InQueue && !queue.parked.is_empty();
@@ -179,28 +177,24 @@ impl<'w> DecodedWindow<'w> {
                 continue;
             }
             let decoded = if window.is_malformed(offset) {
-                Err(Rejection::new(Reason::BadEvent, "the entry does not have the field that is the event"))
+                let text = "the entry does not have the field that is the event";
+                Err(decoder.refused(event, Rejection::new(Reason::BadEvent, text)))
             } else {
-                decoder.decode_routed(event, &mut route)
+                decoder.decode_routed(event)
             };
             match decoded {
-                Ok(change) => {
+                Ok((change, route)) => {
                     let traceparent = change.traceparent.filter(|_| keeps_traces);
                     self.place(queue, (offset, event), Change { traceparent, ..change }, route);
                 }
-                Err(rejection) if rejection.reason == Reason::Skipped => {
+                Err(refused) if refused.rejection.reason == Reason::Skipped => {
                     match kept {
                         EventPlace::InQueue => skipped += 1,
                         // The routes have changed since it was parked. It is to be parked no more.
                         EventPlace::Parked => self.buried.push(offset),
                     }
                 }
-                Err(rejection) => {
-                    let traceparent = decoder.traceparent(event, route).map(Traceparent::from);
-                    // Else nobody asks whose it is.
-                    let entity = queue.receipts.as_ref().and_then(|_| decoder.whose(event, route));
-                    self.rejected.push((offset, event, rejection, traceparent, entity));
-                }
+                Err(refused) => self.rejected.push((offset, event, refused)),
             }
         }
         queue.metrics.mended.increment(decoder.take_mended());
@@ -238,12 +232,12 @@ impl<'w> DecodedWindow<'w> {
         let letters: Vec<_> = self
             .rejected
             .iter()
-            .map(|(offset, event, rejection, traceparent, entity)| Dead {
+            .map(|(offset, event, refused)| Dead {
                 offset: *offset,
                 event,
-                rejection,
-                traceparent: *traceparent,
-                entity: entity.as_ref().map(Entity::get),
+                rejection: &refused.rejection,
+                traceparent: refused.traceparent,
+                entity: refused.entity.as_ref().map(Entity::get),
             })
             .collect();
         queue.bury(&letters).await?;

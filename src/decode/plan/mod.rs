@@ -10,6 +10,8 @@
 
 mod memory;
 mod plain;
+#[cfg(test)]
+mod random;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -286,7 +288,7 @@ impl Plan {
             found.push(value);
             at += length;
         }
-        if bytes.get(at..)? != &text[self.end.clone()] || draft.scratch.wide_number {
+        if bytes.get(at..)? != &text[self.end.clone()] || draft.scratch.wide_number || draft.scratch.bad_key {
             return None;
         }
         self.write(&found, draft, ops)?;

@@ -8,15 +8,14 @@ use bson::RawDocument;
 use serde_json::value::RawValue;
 use tidegate::buffer::Buffer;
 use tidegate::change::Collections;
-use tidegate::change::{Chunk, Placed, TimingId};
+use tidegate::change::{Chunk, Entity, Placed, TimingId};
 use tidegate::config::Config;
 use tidegate::dead_letter::{self, Dead};
-use tidegate::decode::Decoder;
+use tidegate::decode::{Decoder, Refused};
 use tidegate::lane::pending::Pending;
 use tidegate::ledger::Ledger;
 use tidegate::metrics::QueueMetrics;
 use tidegate::sink::{CommandLimits, Encoder, Guard, Tombstones};
-use tidegate::trace::Traceparent;
 use tokio::time::Instant;
 
 /// Small, so that updates are split into segments.
@@ -48,10 +47,11 @@ fn fold(config: &Config, ledger: &Arc<Ledger>, input: &[u8]) -> Pending {
                 let hash = change.entity.hash(&seed);
                 chunk.push(Placed { offset, hash, change }, TimingId::default());
             }
-            Err(rejection) => {
+            Err(refused) => {
                 let now = bson::DateTime::from_millis(0);
-                let traceparent = decoder.traceparent(event, None).map(Traceparent::from);
-                let dead = Dead { offset, event, rejection: &rejection, traceparent, entity: None };
+                let Refused { rejection, traceparent, entity, .. } = &*refused;
+                let entity = entity.as_ref().map(Entity::get);
+                let dead = Dead { offset, event, rejection, traceparent: *traceparent, entity };
                 let letter = dead_letter::render(&dead, "q", now);
                 // However deep, and whatever its numbers are.
                 serde_json::from_str::<&RawValue>(&letter).expect("a dead letter is JSON");
