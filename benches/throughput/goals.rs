@@ -3,6 +3,7 @@
 use tidegate::format::number;
 
 use super::results::Results;
+use super::typing::SHIPPED;
 
 /// A goal, and what was reached.
 #[derive(Debug)]
@@ -54,6 +55,12 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     for latency in results.latencies.iter().filter(|latency| latency.rate == 1_000) {
         let says = format!("p99 from push to durable, 1,000 events/s, `max_delay` {} ms", latency.max_delay);
         goals.push(Goal::at_most(says, "ms", latency.max_delay + 10.0, latency.p99()));
+    }
+    let shipped =
+        results.typing.iter().flat_map(|typing| &typing.windows).find(|window| window.name == SHIPPED);
+    if let Some(window) = shipped {
+        let says = format!("typing, events a write with the shipped `max_delay`, {SHIPPED}");
+        goals.push(Goal::at_least(says, 5.0, window.of(|round| round.events_a_write()), 2));
     }
     if let Some(memory) = &results.memory {
         let says = format!("peak RSS, outage, {} events over 5,000 documents", number(memory.events));

@@ -6,6 +6,8 @@
 
 #[path = "../../tests/suite/support/mod.rs"]
 mod support;
+#[path = "../traces/mod.rs"]
+mod traces;
 
 mod backlog;
 mod bare;
@@ -25,6 +27,7 @@ mod results;
 mod servers;
 mod stats;
 mod svg;
+mod typing;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -49,8 +52,12 @@ fn main() -> ExitCode {
 }
 
 /// All there is to measure: the workloads by their names, and more.
-const STEPS: &[&str] =
-    &["hot", "again", "one", "zipf", "distinct", "large", "small", "stream", "latency", "memory", "backlog"];
+const STEPS: &[&str] = &[
+    "hot", "again", "one", "zipf", "distinct", "large", "small", "stream", "latency", "memory", "backlog",
+    TYPING,
+];
+/// Only by its name. It takes its time by the clock, ten minutes, or half a minute of the two that a hurry has.
+const TYPING: &str = "typing";
 
 #[tokio::main]
 async fn run() -> anyhow::Result<()> {
@@ -79,6 +86,10 @@ async fn run() -> anyhow::Result<()> {
     }
     if plan.wants("backlog") {
         results.backlog = Some(backlog::measure(&plan, &mut servers).await?);
+        report::write(&folder, &plan, &about, &results)?;
+    }
+    if plan.names(TYPING) {
+        results.typing = Some(typing::measure(&plan, &mut servers).await?);
     }
     let text = report::write(&folder, &plan, &about, &results)?;
     let plots = plots::draw(&folder, &results)?.join(", ");

@@ -11,6 +11,8 @@ pub(crate) struct Plan {
     only: Vec<String>,
     /// How often everything is measured, in turn.
     pub(crate) rounds: usize,
+    /// The same, if somebody said so.
+    asked: Option<usize>,
 }
 
 impl Plan {
@@ -31,17 +33,26 @@ impl Plan {
                 steps.join(", ")
             );
         }
-        let rounds = match text("ROUNDS").as_str() {
-            "" if quick => 1,
-            "" => 5,
-            rounds => rounds.parse()?,
+        let asked = match text("ROUNDS").as_str() {
+            "" => None,
+            rounds => Some(rounds.parse()?),
         };
-        ensure!(rounds > 0, "ROUNDS=0 measures nothing");
-        Ok(Self { quick, only, rounds })
+        ensure!(asked != Some(0), "ROUNDS=0 measures nothing");
+        Ok(Self { quick, only, rounds: asked.unwrap_or(if quick { 1 } else { 5 }), asked })
     }
 
     pub(crate) fn wants(&self, step: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == step)
+        self.only.is_empty() || self.names(step)
+    }
+
+    /// Whether a step is wanted by its name.
+    pub(crate) fn names(&self, step: &str) -> bool {
+        self.only.iter().any(|name| name == step)
+    }
+
+    /// Rounds of a step that has so many where nobody says how many.
+    pub(crate) fn rounds_or(&self, usual: usize) -> usize {
+        self.asked.unwrap_or(usual)
     }
 
     /// The first, or if there is no time the second.

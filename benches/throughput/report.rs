@@ -11,6 +11,7 @@ use super::latency::Latency;
 use super::plan::Plan;
 use super::results::Results;
 use super::stats::Series;
+use super::typing::Typing;
 
 /// Writes `report.md`, from what was measured so far, and returns it.
 pub(crate) fn write(folder: &Path, plan: &Plan, about: &str, results: &Results) -> anyhow::Result<String> {
@@ -65,7 +66,40 @@ fn text(plan: &Plan, about: &str, results: &Results) -> String {
         });
         table(&mut text, &["Hot events waiting", "Events/s", "Lowest to highest", "CPU µs an event"], rows);
     }
+    if let Some(typing) = &results.typing {
+        typed(&mut text, typing);
+    }
     text
+}
+
+fn typed(text: &mut String, typing: &Typing) {
+    let _ = write!(
+        text,
+        "\n### Typing: {} keys in {:?}, by the `max_delay` of their route\n\n",
+        number(typing.events as u64),
+        typing.lasts
+    );
+    let rows = typing.windows.iter().map(|window| {
+        vec![
+            window.name.into(),
+            format!("{:.2}", window.of(|round| round.events_a_write())),
+            format!("{:.2}", window.expected),
+            format!("{:.1}", window.of(|round| round.mongodb())),
+            format!("{:.0}", window.of(|round| round.cpu())),
+            format!("{:.0}", window.of(|round| round.p50)),
+            format!("{:.0}", window.of(|round| round.p99)),
+        ]
+    });
+    let heads = [
+        "Window",
+        "Events a write",
+        "By arithmetic",
+        "MongoDB's CPU, s",
+        "CPU µs an event",
+        "p50, ms",
+        "p99, ms",
+    ];
+    table(text, &heads, rows);
 }
 
 fn latency(text: &mut String, latencies: &[Latency]) {

@@ -4,6 +4,7 @@ use super::backlog::Backlog;
 use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST, TIDEGATE_LIST, TIDEGATE_LIST_BEST};
 use super::latency::Latency;
 use super::memory::Memory;
+use super::typing::Typing;
 use super::workload::STREAM;
 
 /// What was measured so far.
@@ -13,6 +14,7 @@ pub(crate) struct Results {
     pub(crate) latencies: Vec<Latency>,
     pub(crate) memory: Option<Memory>,
     pub(crate) backlog: Option<Backlog>,
+    pub(crate) typing: Option<Typing>,
 }
 
 impl Results {

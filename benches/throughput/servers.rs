@@ -136,6 +136,12 @@ impl Servers {
         Ok(read - base)
     }
 
+    /// The offset of the event that is first in the queue, or the next one there.
+    pub(crate) async fn base(&mut self) -> anyhow::Result<i64> {
+        let key = format!("tidegate:{{{QUEUE}}}:base");
+        Ok(redis::cmd("GET").arg(key).query_async(&mut self.connection).await?)
+    }
+
     /// Deletes the queue and all that is known of it.
     pub(crate) async fn clear(&mut self) -> anyhow::Result<()> {
         let keys: Vec<String> =
