@@ -45,6 +45,7 @@ mod support;
 mod timing;
 mod tombstones;
 mod traces;
+mod typing;
 mod yjs;
 
 mod support_forge;
