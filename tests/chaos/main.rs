@@ -20,6 +20,7 @@ mod plan;
 mod receipts;
 mod refusals;
 mod report;
+mod timing;
 mod verdict;
 mod workload;
 mod world;
@@ -116,6 +117,8 @@ async fn play_in(world: &mut World, plan: &Plan) -> anyhow::Result<(usize, (usiz
     };
     world.workload.stop().await?;
     drop(gateways);
+    // What has a window of half a minute is not to be waited for.
+    world.workload.flush().await?;
     let settled = world.settle().await?;
     Ok((over.redis_lost, settled, recovery))
 }

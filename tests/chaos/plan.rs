@@ -6,9 +6,12 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::deck::{DECK, Deletions, Fault};
+use crate::timing;
 
 /// So many documents that most events are the first of theirs.
 const MANY: usize = 5_000;
+/// Of so many, a busy server does not write a thousand at once within a short timeout, however often it is asked to.
+const SMALL_BATCH: usize = 100;
 
 /// One round.
 #[derive(Debug, Clone)]
@@ -63,6 +66,9 @@ impl Plan {
         // Mostly documents that are new: those are inserted. Who looks at hot states looks at each document.
         let mut many = stream(seed, round, Stream::Many);
         let many = (!hot && many.u8(..3) == 0).then(|| many.usize(MANY..20_000));
+        let many = many.filter(|_| !fault.kills_mongo());
+        let is_hasty = many.is_some() && mongodb_timeout < Duration::from_secs(1);
+        let largest = if is_hasty { SMALL_BATCH } else { 1000 };
         Self {
             seed,
             round,
@@ -72,7 +78,7 @@ impl Plan {
             entities: {
                 // A server that syncs every document is slow.
                 let few = rng.usize(if fault.kills_mongo() { 200..=250 } else { 200..=500 });
-                many.filter(|_| !fault.kills_mongo()).unwrap_or(few)
+                many.unwrap_or(few)
             },
             deletions: fault.deletions(),
             owner_only: rng.bool(),
@@ -88,7 +94,7 @@ impl Plan {
             redis_timeout,
             mongodb_timeout,
             max_delay: Duration::from_millis(rng.u64(1..=50)),
-            max_ops: if rng.bool() { 1000 } else { 40 },
+            max_ops: if rng.bool() { largest } else { 40 },
             // With a small buffer on top, a server that syncs every document cannot keep up with the producers.
             max_events: if fault.kills_mongo() || rng.bool() { 100_000 } else { 1_000 },
             lanes: rng.usize(1..=4),
@@ -145,10 +151,11 @@ impl Plan {
              buffer.max_events = {max_events}\n\
              [[queues]]\n\
              key = \"{queue}\"\n\
-             {stream}{tombstones}{tombstones_hot}{no_event}{hot}",
+             {stream}{}{tombstones}{tombstones_hot}{no_event}{hot}",
             redis_timeout.as_millis(),
             mongodb_timeout.as_millis(),
             max_delay.as_millis(),
+            timing::routes(hot),
         )
     }
 }

@@ -1,7 +1,7 @@
 //! Pushes events, and records what Redis acknowledged and what nobody knows of.
 //!
 //! Event `n` of an entity appends `n` to the document's log and counts it, so that the log tells what was applied, in
-//! which order, and how often.
+//! which order, and how often. How long its changes wait, differs by document.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,12 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::plan::{Plan, Stream};
 use crate::support::{add_at_once, push};
+use crate::timing::{LEFT, Timing};
 
 const PRODUCERS: u64 = 3;
 /// Events of a burst, events in one push of it, milliseconds between two bursts: thousands of events a second.
 const BURST: std::ops::Range<usize> = 20..300;
 const PUSH: std::ops::Range<usize> = 1..60;
 const PAUSE: std::ops::Range<u64> = 20..150;
+/// Events in one push at the end.
+const AT_ONCE: usize = 1_000;
 /// After a push that failed.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -55,6 +58,7 @@ pub(crate) struct Workload {
     record: Arc<Mutex<Record>>,
     stop: CancellationToken,
     producers: JoinSet<anyhow::Result<()>>,
+    is_stream: bool,
 }
 
 /// No push is under way while this is there. It holds where producers find Redis.
@@ -69,6 +73,7 @@ impl Workload {
             record: Arc::new(Mutex::new(Record(vec![Vec::new(); plan.entities]))),
             stop: CancellationToken::new(),
             producers: JoinSet::new(),
+            is_stream: plan.trim.is_some(),
         };
         for index in 0..PRODUCERS {
             let producer = Producer {
@@ -138,6 +143,23 @@ impl Workload {
         Ok(())
     }
 
+    /// Has documents written at once that would else wait for longer than a round. Nobody pushes any more.
+    pub(crate) async fn flush(&self) -> anyhow::Result<()> {
+        let url = self.url.read().await.clone();
+        let mut connection = connect(&url).await?;
+        let waiting: Vec<usize> = {
+            let record = self.record.lock();
+            let all = record.0.iter().enumerate().filter(|(_, events)| !events.is_empty());
+            all.map(|(entity, _)| entity).filter(|entity| Timing::of(*entity).outlasts_a_round()).collect()
+        };
+        for entities in waiting.chunks(AT_ONCE) {
+            let left = |entity: &usize| json!({ "timing": LEFT, "id": document_id(*entity) }).to_string();
+            push_to(&mut connection, &self.queue, self.is_stream, entities.iter().map(left).collect())
+                .await?;
+        }
+        Ok(())
+    }
+
     /// What was pushed.
     pub(crate) fn record(&self) -> Record {
         self.record.lock().clone()
@@ -192,13 +214,7 @@ impl Producer {
             drawn.push((entity, n));
             events.push(event);
         }
-        // All of it or nothing.
-        let pushed = if self.is_stream {
-            add_at_once(&mut connection, &self.queue, events).await
-        } else {
-            push(&mut connection, &self.queue, events).await
-        };
-        if pushed.is_err() {
+        if push_to(&mut connection, &self.queue, self.is_stream, events).await.is_err() {
             return Ok(false);
         }
         let mut record = self.record.lock();
@@ -221,7 +237,12 @@ impl Producer {
         let events = &mut record.0[entity];
         let n = events.len();
         events.push(Pushed { fate: Fate::Unknown, deletes });
-        (entity, n, event(entity, n, deletes))
+        let event = if deletes {
+            json!({ "collection": "documents", "id": document_id(entity), "delete": true }).to_string()
+        } else {
+            event(entity, n, Timing::of_event(entity, n))
+        };
+        (entity, n, event)
     }
 }
 
@@ -230,20 +251,37 @@ pub(crate) fn document_id(entity: usize) -> String {
     format!("e{entity}")
 }
 
-fn event(entity: usize, n: usize, deletes: bool) -> String {
-    let id = document_id(entity);
-    if deletes {
-        return json!({ "collection": "documents", "id": id, "delete": true }).to_string();
+/// Pushes all of it or nothing.
+async fn push_to(
+    connection: &mut MultiplexedConnection,
+    queue: &str,
+    is_stream: bool,
+    events: Vec<String>,
+) -> anyhow::Result<()> {
+    if is_stream {
+        add_at_once(connection, queue, events).await
+    } else {
+        push(connection, queue, events).await
     }
-    let update = json!({ "$push": { "log": n }, "$inc": { "count": 1 }, "$set": { "last": n } });
-    json!({ "collection": "documents", "id": id, "update": update }).to_string()
+}
+
+/// An event that updates: a route's, or a native one. What it does to the document is the same.
+fn event(entity: usize, n: usize, timing: Timing) -> String {
+    let id = document_id(entity);
+    match timing.name() {
+        Some(name) => json!({ "timing": name, "id": id, "n": n }).to_string(),
+        None => {
+            let update = json!({ "$push": { "log": n }, "$inc": { "count": 1 }, "$set": { "last": n } });
+            json!({ "collection": "documents", "id": id, "update": update }).to_string()
+        }
+    }
 }
 
 /// Entity and number of an event that updates. None of another: deletions are not in rounds that ask.
 fn identify(event: &[u8]) -> Option<(usize, usize)> {
     let event: Value = serde_json::from_slice(event).ok()?;
     let entity = event["id"].as_str()?.strip_prefix('e')?.parse().ok()?;
-    let n = event["update"]["$set"]["last"].as_u64()?;
+    let n = event["n"].as_u64().or_else(|| event["update"]["$set"]["last"].as_u64())?;
     Some((entity, usize::try_from(n).ok()?))
 }
 
