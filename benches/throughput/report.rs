@@ -75,9 +75,10 @@ fn text(plan: &Plan, about: &str, results: &Results) -> String {
 fn typed(text: &mut String, typing: &Typing) {
     let _ = write!(
         text,
-        "\n### Typing: {} keys in {:?}, by the `max_delay` of their route\n\n",
+        "\n### Typing: {} keys in {:?}, by the `max_delay` of their route; rounds: {}\n\n",
         number(typing.events as u64),
-        typing.lasts
+        typing.lasts,
+        typing.rounds
     );
     let rows = typing.windows.iter().map(|window| {
         vec![

@@ -32,6 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Typing {
     pub(crate) events: usize,
     pub(crate) lasts: Duration,
+    pub(crate) rounds: usize,
     pub(crate) windows: Vec<Window>,
 }
 
@@ -87,7 +88,8 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
         windows.push(Window { name, expected, rounds: Vec::new() });
     }
     // A round takes minutes on any machine, so one is usual.
-    for round in 1..=plan.rounds_or(1) {
+    let rounds = plan.rounds_or(1);
+    for round in 1..=rounds {
         for window in &mut windows {
             let measured = run(servers, &keys, window.name).await?;
             println!(
@@ -103,7 +105,7 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
             window.rounds.push(measured);
         }
     }
-    Ok(Typing { events: keys.len(), lasts, windows })
+    Ok(Typing { events: keys.len(), lasts, rounds, windows })
 }
 
 fn duration(text: &str) -> anyhow::Result<Duration> {
