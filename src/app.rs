@@ -127,9 +127,6 @@ fn ended(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error
 }
 
 /// Waits until all queues are drained, and answers the first error that no retry can overcome.
-///
-/// # Errors
-/// The end came before everything was flushed.
 async fn until_drained(
     mut queues: JoinSet<Result<(), SourceError>>,
     shared: &Shared,

@@ -8,18 +8,18 @@ use std::collections::VecDeque;
 
 /// The end of a window read: a place where the queue may be trimmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// The offset behind the window's last element.
-    pub end: i64,
+    pub(crate) end: i64,
     /// Events of the window. In a checkpoint that [`Tracker::due`] answers: events of all windows up to there.
-    pub events: u64,
+    pub(crate) events: u64,
     /// SHA-1 of that last element.
-    pub sha1: [u8; 20],
+    pub(crate) sha1: [u8; 20],
 }
 
 /// Tracks what is settled of one queue under one ownership.
 #[derive(Debug)]
-pub struct Tracker {
+pub(crate) struct Tracker {
     lanes: Vec<LaneProgress>,
     checkpoints: VecDeque<Checkpoint>,
     read_to: i64,
@@ -47,7 +47,7 @@ impl LaneProgress {
 impl Tracker {
     /// A tracker of a queue of which nothing is read yet. Reading starts at `from`.
     #[must_use]
-    pub fn new(lanes: usize, from: i64) -> Self {
+    pub(crate) fn new(lanes: usize, from: i64) -> Self {
         Tracker {
             lanes: (0..lanes).map(|_| LaneProgress::default()).collect(),
             checkpoints: VecDeque::new(),
@@ -59,68 +59,68 @@ impl Tracker {
     }
 
     /// Goes on under new numbers, from `from` on. All that was read must be committed.
-    pub fn restart(&mut self, from: i64) {
+    pub(crate) fn restart(&mut self, from: i64) {
         debug_assert!(self.is_drained(), "numbers change only when nothing is under way");
         self.read_to = from;
         self.committed_to = from;
     }
 
     /// Notes that a chunk goes to `lane`, whose first change is at `first`. Call it before [`Tracker::window`].
-    pub fn sent(&mut self, lane: usize, first: i64) {
+    pub(crate) fn sent(&mut self, lane: usize, first: i64) {
         self.lanes[lane].queued.push_back(first);
     }
 
     /// Notes that a window was read, that its chunks go to lanes, and that its dead letters are recorded.
-    pub fn window(&mut self, checkpoint: Checkpoint) {
+    pub(crate) fn window(&mut self, checkpoint: Checkpoint) {
         self.read_to = checkpoint.end;
         self.events += checkpoint.events;
         self.checkpoints.push_back(Checkpoint { events: self.events, ..checkpoint });
     }
 
     /// Notes that `lane` has folded the oldest chunk sent to it, and now holds events from `held` on.
-    pub fn folded(&mut self, lane: usize, held: Option<i64>) {
+    pub(crate) fn folded(&mut self, lane: usize, held: Option<i64>) {
         self.lanes[lane].queued.pop_front();
         self.lanes[lane].held = held;
     }
 
     /// Notes that `lane` has settled something, and now holds events from `held` on.
-    pub fn settled(&mut self, lane: usize, held: Option<i64>) {
+    pub(crate) fn settled(&mut self, lane: usize, held: Option<i64>) {
         self.lanes[lane].held = held;
     }
 
     /// The offset below which every event is settled.
     #[must_use]
-    pub fn settled_to(&self) -> i64 {
+    pub(crate) fn settled_to(&self) -> i64 {
         self.lanes.iter().filter_map(LaneProgress::oldest).min().unwrap_or(self.read_to)
     }
 
     /// Whether all that was read is settled and committed.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.checkpoints.is_empty()
     }
 
     /// The offset below which everything is committed.
     #[must_use]
-    pub fn committed_to(&self) -> i64 {
+    pub(crate) fn committed_to(&self) -> i64 {
         self.committed_to
     }
 
     /// The events of all windows that were committed, since this tracker began.
     #[must_use]
-    pub fn committed_events(&self) -> u64 {
+    pub(crate) fn committed_events(&self) -> u64 {
         self.committed_events
     }
 
     /// Events of all windows that were read and are not committed.
     #[must_use]
-    pub fn uncommitted_events(&self) -> u64 {
+    pub(crate) fn uncommitted_events(&self) -> u64 {
         self.events - self.committed_events
     }
 
     /// The end of the windows that have the first so many of the events which are not committed.
     #[must_use]
-    pub fn end_of(&self, events: u64) -> i64 {
+    pub(crate) fn end_of(&self, events: u64) -> i64 {
         let behind = self.committed_events + events;
         let at = self.checkpoints.partition_point(|checkpoint| checkpoint.events < behind);
         self.checkpoints.get(at).map_or(self.read_to, |checkpoint| checkpoint.end)
@@ -129,7 +129,7 @@ impl Tracker {
     /// The furthest settled checkpoint that is not above `limit`; the first one, if it is settled, whatever the limit.
     /// The answer stays the same until [`Tracker::committed`] is called.
     #[must_use]
-    pub fn due(&self, limit: i64) -> Option<Checkpoint> {
+    pub(crate) fn due(&self, limit: i64) -> Option<Checkpoint> {
         let first = self.checkpoints.front()?.end;
         let settled = self.settled_to().min(limit.max(first));
         let behind = self.checkpoints.partition_point(|checkpoint| checkpoint.end <= settled);
@@ -137,7 +137,7 @@ impl Tracker {
     }
 
     /// Notes that everything below `end` was committed.
-    pub fn committed(&mut self, end: i64) {
+    pub(crate) fn committed(&mut self, end: i64) {
         self.committed_to = end;
         while let Some(checkpoint) = self.checkpoints.pop_front_if(|checkpoint| checkpoint.end <= end) {
             self.committed_events = checkpoint.events;

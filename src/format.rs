@@ -18,13 +18,13 @@ pub fn number(n: u64) -> String {
 
 /// `1 event waits`, `31,204 events wait`
 #[must_use]
-pub fn events(n: u64, one: &str, many: &str) -> String {
+pub(crate) fn events(n: u64, one: &str, many: &str) -> String {
     if n == 1 { format!("1 event {one}") } else { format!("{} events {many}", number(n)) }
 }
 
 /// `60 ms`, `2.5 s`, `12 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`
 #[must_use]
-pub fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     let ms = time.as_millis();
     let seconds = time.as_secs();
     let two = |large: u64, unit: &str, small: u64, smaller: &str| match small {
@@ -43,7 +43,7 @@ pub fn span(time: Duration) -> String {
 
 /// A rate, without digits that mean nothing: `0.4`, `12`, `1,204`
 #[must_use]
-pub fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     if per_second > 0.0 && per_second < 9.95 {
         return format!("{per_second:.1}");
     }
@@ -52,7 +52,7 @@ pub fn rate(per_second: f64) -> String {
 
 /// The first so many bytes of a text, and a sign that there was more.
 #[must_use]
-pub fn cut(text: &str, bytes: usize) -> String {
+pub(crate) fn cut(text: &str, bytes: usize) -> String {
     if text.len() <= bytes {
         return text.to_owned();
     }

@@ -13,21 +13,21 @@ use crate::config::Config;
 #[derive(Debug)]
 pub struct Record {
     /// Its offset.
-    pub offset: i64,
+    pub(crate) offset: i64,
     /// The collection that keeps it.
-    pub into: Arc<str>,
+    pub(crate) into: Arc<str>,
     /// When it was read.
-    pub at: bson::DateTime,
+    pub(crate) at: bson::DateTime,
     /// The event's own time, milliseconds since the Unix epoch.
-    pub ts: Option<i64>,
+    pub(crate) ts: Option<i64>,
     /// The event.
-    pub event: Box<[u8]>,
+    pub(crate) event: Box<[u8]>,
 }
 
 impl Record {
     /// Bytes it takes in memory.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of::<Record>() + self.event.len()
     }
 }
@@ -36,35 +36,35 @@ impl Record {
 #[derive(Debug)]
 pub struct Records {
     /// The document.
-    pub entity: Entity,
+    pub(crate) entity: Entity,
     /// [`EntityRef::hash`](crate::change::EntityRef::hash)
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// Its events.
-    pub records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
     /// Since when they cannot be kept, if so.
-    pub refused_since: Option<Instant>,
+    pub(crate) refused_since: Option<Instant>,
 }
 
 /// Where the events of each route are kept.
 #[derive(Debug, Default)]
-pub struct Histories(Vec<Option<Arc<str>>>);
+pub(crate) struct Histories(Vec<Option<Arc<str>>>);
 
 impl Histories {
     /// What the routes say.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Histories(config.routes.iter().map(|route| route.history.as_deref().map(Arc::from)).collect())
     }
 
     /// The collection that keeps the events of a route, if one does.
     #[must_use]
-    pub fn of(&self, route: Option<usize>) -> Option<&Arc<str>> {
+    pub(crate) fn of(&self, route: Option<usize>) -> Option<&Arc<str>> {
         self.0.get(route?)?.as_ref()
     }
 
     /// For each collection that keeps events, how long it does; for ever without.
     #[must_use]
-    pub fn kept_for(config: &Config) -> BTreeMap<&str, Option<Duration>> {
+    pub(crate) fn kept_for(config: &Config) -> BTreeMap<&str, Option<Duration>> {
         let kept = |route: &'_ crate::config::Route| route.history_ttl;
         config.routes.iter().filter_map(|route| Some((route.history.as_deref()?, kept(route)))).collect()
     }

@@ -19,11 +19,11 @@ macro_rules! labelled {
 
         impl $name {
             /// All that are counted.
-            pub const ALL: [$name; [$($label),*].len()] = [$($name::$variant),*];
+            $vis const ALL: [$name; [$($label),*].len()] = [$($name::$variant),*];
 
             /// The metric's label value.
             #[must_use]
-            pub const fn label(self) -> &'static str {
+            $vis const fn label(self) -> &'static str {
                 match self {
                     $($name::$variant => $label,)*
                     $($($name::$other => $other_label,)*)?

@@ -11,7 +11,7 @@ use crate::mapping::Mapping;
 
 /// What is in effect now, and a way to wait for something else.
 #[derive(Debug)]
-pub struct LiveSettings {
+pub(crate) struct LiveSettings {
     policy: watch::Sender<Policy>,
     mapping: watch::Sender<Arc<Mapping>>,
 }
@@ -19,7 +19,7 @@ pub struct LiveSettings {
 impl LiveSettings {
     /// What the configuration says at the start.
     #[must_use]
-    pub fn new(config: &Config) -> Arc<Self> {
+    pub(crate) fn new(config: &Config) -> Arc<Self> {
         Arc::new(LiveSettings {
             policy: watch::Sender::new(Policy::from(&config.batch)),
             mapping: watch::Sender::new(Arc::new(Mapping::new(config, Collections::new(config)))),
@@ -28,36 +28,36 @@ impl LiveSettings {
 
     /// When a lane sends a batch.
     #[must_use]
-    pub fn policy(&self) -> Policy {
+    pub(crate) fn policy(&self) -> Policy {
         *self.policy.borrow()
     }
 
     /// The same, for whoever has to know of a change at once.
     #[must_use]
-    pub fn watch_policy(&self) -> watch::Receiver<Policy> {
+    pub(crate) fn watch_policy(&self) -> watch::Receiver<Policy> {
         self.policy.subscribe()
     }
 
     /// Other bounds from now on.
-    pub fn set_policy(&self, policy: Policy) {
+    pub(crate) fn set_policy(&self, policy: Policy) {
         self.policy.send_replace(policy);
     }
 
     /// What events mean by the newest routes. A queue takes it on when an ownership begins.
     #[must_use]
-    pub fn mapping(&self) -> Arc<Mapping> {
+    pub(crate) fn mapping(&self) -> Arc<Mapping> {
         Arc::clone(&self.mapping.borrow())
     }
 
     /// Waits until there is another mapping than this.
-    pub async fn mapping_other_than(&self, mapping: &Arc<Mapping>) {
+    pub(crate) async fn mapping_other_than(&self, mapping: &Arc<Mapping>) {
         let mut mappings = self.mapping.subscribe();
         // Ends early only with the sender, which is here.
         let _ = mappings.wait_for(|newest| !Arc::ptr_eq(newest, mapping)).await;
     }
 
     /// Other routes and native collections from now on.
-    pub fn set_mapping(&self, mapping: Mapping) {
+    pub(crate) fn set_mapping(&self, mapping: Mapping) {
         self.mapping.send_replace(Arc::new(mapping));
     }
 }

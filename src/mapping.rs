@@ -12,25 +12,25 @@ use crate::hot_state::HotStates;
 
 /// What events mean: the routes, the native collections, and what follows from them.
 #[derive(Debug)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// How events are decoded.
     rules: Arc<Rules>,
     /// All collections ever named since the start, so that an id means the same to all mappings.
-    pub collections: Collections,
+    pub(crate) collections: Collections,
     /// How many updates Yjs documents may hold.
-    pub compaction: Compaction,
+    pub(crate) compaction: Compaction,
     /// How long changes may wait.
-    pub timings: Timings,
+    pub(crate) timings: Timings,
     /// Where events are kept as they came.
-    pub histories: Histories,
+    pub(crate) histories: Histories,
     /// Which documents are kept fresh in Redis.
-    pub hot_states: HotStates,
+    pub(crate) hot_states: HotStates,
 }
 
 impl Mapping {
     /// What a configuration says; `collections` are those ever named.
     #[must_use]
-    pub fn new(config: &Config, collections: Collections) -> Self {
+    pub(crate) fn new(config: &Config, collections: Collections) -> Self {
         Mapping {
             rules: Rules::new(config, collections.clone()),
             compaction: Compaction::new(config, &collections),
@@ -43,25 +43,25 @@ impl Mapping {
 
     /// What takes this one's place.
     #[must_use]
-    pub fn followed_by(&self, config: &Config) -> Self {
+    pub(crate) fn followed_by(&self, config: &Config) -> Self {
         Mapping::new(config, self.collections.extended(config))
     }
 
     /// A decoder of such events.
     #[must_use]
-    pub fn decoder(&self) -> Decoder {
+    pub(crate) fn decoder(&self) -> Decoder {
         Decoder::of(Arc::clone(&self.rules))
     }
 }
 
 /// How many updates the Yjs documents of each collection and field may hold.
 #[derive(Debug, Default)]
-pub struct Compaction(HashMap<CollectionId, HashMap<Box<str>, u32>>);
+pub(crate) struct Compaction(HashMap<CollectionId, HashMap<Box<str>, u32>>);
 
 impl Compaction {
     /// What the routes say.
     #[must_use]
-    pub fn new(config: &Config, collections: &Collections) -> Self {
+    pub(crate) fn new(config: &Config, collections: &Collections) -> Self {
         let mut all = Compaction::default();
         for route in &config.routes {
             let Some(yjs) = &route.yjs else { continue };
@@ -77,7 +77,7 @@ impl Compaction {
 
     /// How many updates a field of a collection may hold, if there is a limit.
     #[must_use]
-    pub fn limit(&self, collection: CollectionId, field: &str) -> Option<u32> {
+    pub(crate) fn limit(&self, collection: CollectionId, field: &str) -> Option<u32> {
         self.0.get(&collection)?.get(field).copied()
     }
 }

@@ -30,27 +30,24 @@ pub struct ReloadSource {
 }
 
 /// What follows the configuration.
-pub struct Reloader {
+pub(crate) struct Reloader {
     /// Where another configuration comes from.
-    pub source: ReloadSource,
+    pub(crate) source: ReloadSource,
     /// The one in effect.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Batches and routes.
-    pub live: Arc<LiveSettings>,
+    pub(crate) live: Arc<LiveSettings>,
     /// Bounds of memory.
-    pub buffer: Arc<Buffer>,
+    pub(crate) buffer: Arc<Buffer>,
     /// Shows the configuration.
-    pub status: Arc<Status>,
+    pub(crate) status: Arc<Status>,
     /// Have to know of new collections.
-    pub metrics: (Arc<WriteMetrics>, Vec<Arc<QueueMetrics>>),
+    pub(crate) metrics: (Arc<WriteMetrics>, Vec<Arc<QueueMetrics>>),
 }
 
 impl Reloader {
     /// Re-reads the configuration whenever asked.
-    ///
-    /// # Errors
-    /// None: it does not end.
-    pub async fn run(mut self) -> std::io::Result<()> {
+    pub(crate) async fn run(mut self) -> std::io::Result<()> {
         loop {
             match self.source.asked.recv().await {
                 Some(()) => self.reload(),

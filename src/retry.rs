@@ -8,27 +8,27 @@ const MOST: Duration = Duration::from_secs(10);
 /// Waits that grow from 100 ms to 10 s, each drawn evenly from zero to its bound, so that instances that
 /// failed together do not come back together.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
     /// The next wait.
-    pub fn wait(&mut self) -> Duration {
+    pub(crate) fn wait(&mut self) -> Duration {
         let bound = FIRST.saturating_mul(1 << self.tries.min(10)).min(MOST);
         self.tries += 1;
         bound.mul_f64(fastrand::f64())
     }
 
     /// Begins anew, after a success.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
 }
 
 labelled! {
     /// What is to be done about an error.
-    pub enum Class {
+    pub(crate) enum Class {
         /// Network, elections, overload: the same again may well work.
         Transient => "transient",
         /// The command or statement itself is refused, and will be for ever.

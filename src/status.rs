@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::history::{History, Recent};
-pub use self::lane::{HeldBack, LaneStatus};
-pub use self::queue::{Obstacle, Phase, QueueStatus};
+pub(crate) use self::lane::{HeldBack, LaneStatus};
+pub(crate) use self::queue::{Obstacle, Phase, QueueStatus};
 use self::summary::{Facts, Summary};
 #[cfg(test)]
 pub(crate) use self::tests::Lines;
@@ -34,13 +34,13 @@ pub(crate) const HELD_BACK: Duration = Duration::from_secs(5);
 
 /// The state of an instance.
 #[derive(Debug)]
-pub struct Status {
+pub(crate) struct Status {
     /// Redis, MongoDB, and what else fails.
-    pub health: Arc<Health>,
+    pub(crate) health: Arc<Health>,
     /// The queues, in the order of the configuration.
-    pub queues: Vec<Arc<QueueStatus>>,
+    pub(crate) queues: Vec<Arc<QueueStatus>>,
     /// The latest dead letters.
-    pub letters: Arc<RecentDeadLetters>,
+    pub(crate) letters: Arc<RecentDeadLetters>,
     /// Why receipts cannot be published, if they cannot.
     receipts_refused: Mutex<Option<String>>,
     instance: String,
@@ -56,7 +56,7 @@ pub struct Status {
 impl Status {
     /// The state at the start.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         config: &Config,
         instance: &str,
         buffer: Arc<Buffer>,
@@ -79,12 +79,12 @@ impl Status {
     }
 
     /// The instance is about to end.
-    pub fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Redis refuses to publish receipts, or does no more. Caused once each.
-    pub fn receipts_refused(&self, error: Option<String>) {
+    pub(crate) fn receipts_refused(&self, error: Option<String>) {
         let mut known = self.receipts_refused.lock();
         match (&*known, &error) {
             (None, Some(error)) => {
@@ -103,7 +103,7 @@ impl Status {
     /// Whether the instance can do its work, all of it: its dependencies answer, nothing keeps it from draining a queue, nothing
     /// else fails, and it is not ending.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let servers = self.health.redis.is_up() && self.health.mongodb.is_up();
         let is_drained = self.queues.iter().all(|queue| queue.held_back_for() < HELD_BACK);
         servers
@@ -118,7 +118,7 @@ impl Status {
     }
 
     /// Looks at all figures once a second, so that rates can be told. Never ends.
-    pub async fn watch(self: Arc<Self>) -> std::io::Result<()> {
+    pub(crate) async fn watch(self: Arc<Self>) -> std::io::Result<()> {
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -134,12 +134,12 @@ impl Status {
 
     /// What `/config` says: the configuration in effect, with secrets hidden.
     #[must_use]
-    pub fn config_toml(&self) -> String {
+    pub(crate) fn config_toml(&self) -> String {
         self.config.lock().1.clone()
     }
 
     /// The configuration in effect is another one now.
-    pub fn set_config(&self, config: &Config) {
+    pub(crate) fn set_config(&self, config: &Config) {
         *self.config.lock() = shown(config);
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 /// Looks at a queue's tail.
 #[derive(Debug, Default)]
-pub struct TailClock {
+pub(crate) struct TailClock {
     samples: VecDeque<Sample>,
 }
 
@@ -24,7 +24,7 @@ impl TailClock {
     const MOST: usize = 512;
 
     /// The tail was `tail` at `at`. Offsets and time only grow, until [`TailClock::reset`].
-    pub fn sample(&mut self, tail: i64, at: Instant) {
+    pub(crate) fn sample(&mut self, tail: i64, at: Instant) {
         let looks = self.samples.make_contiguous();
         if looks.last().is_some_and(|last| tail < last.tail) {
             return;
@@ -50,7 +50,7 @@ impl TailClock {
     /// When the element at `offset` was pushed, about. Elements that were there before the first look are
     /// as old as that, at least. None for elements that no look has seen.
     #[must_use]
-    pub fn enqueued_at(&self, offset: i64) -> Option<Instant> {
+    pub(crate) fn enqueued_at(&self, offset: i64) -> Option<Instant> {
         // The first look that saw the element, and the one before.
         let after = self.samples.partition_point(|sample| sample.tail <= offset);
         let seen = self.samples.get(after)?;
@@ -60,14 +60,14 @@ impl TailClock {
     }
 
     /// Elements below `offset` will not be asked about any more.
-    pub fn forget_below(&mut self, offset: i64) {
+    pub(crate) fn forget_below(&mut self, offset: i64) {
         while self.samples.len() > 1 && self.samples[1].tail <= offset {
             self.samples.pop_front();
         }
     }
 
     /// Offsets begin anew.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.samples.clear();
     }
 }

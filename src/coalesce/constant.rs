@@ -15,7 +15,7 @@ use crate::raw::{self, Value, ValueRef};
 
 /// A known value.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Constant {
+pub(crate) enum Constant {
     /// There is none.
     Missing,
     /// As it was set.
@@ -28,7 +28,7 @@ pub enum Constant {
 
 /// An object taken apart. A field that was removed keeps its place.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Object {
+pub(crate) struct Object {
     fields: IndexMap<Box<str>, Constant, RandomState>,
     bytes: usize,
 }
@@ -146,7 +146,7 @@ impl Constant {
     }
 
     /// Writes an element, if there is a value.
-    pub fn write(&self, out: &mut Vec<u8>, key: &str) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, key: &str) {
         match self {
             Constant::Missing => {}
             Constant::Value(value) => raw::write(out, key, value.get()),
@@ -164,7 +164,7 @@ impl Constant {
     }
 
     /// Writes the fields of an object, without its beginning and end. False if it is none.
-    pub fn write_fields(&self, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write_fields(&self, out: &mut Vec<u8>) -> bool {
         match self {
             Constant::Object(object) => object.fields.iter().for_each(|(key, field)| field.write(out, key)),
             Constant::Value(value) if value.get().kind == ElementType::EmbeddedDocument => {

@@ -5,7 +5,7 @@ use crate::raw::{self, ValueRef};
 
 /// Array elements, encoded as an array without its end.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ArrayElements {
+pub(crate) struct ArrayElements {
     open: Vec<u8>,
     count: usize,
 }
@@ -49,12 +49,12 @@ impl ArrayElements {
 
     /// How many there are.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count
     }
 
     /// The elements.
-    pub fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ValueRef<'_>> {
         raw::bare_elements(&self.open[size_of::<i32>()..]).map(|(_, value)| value)
     }
 
@@ -64,7 +64,7 @@ impl ArrayElements {
     }
 
     /// Writes the array's value.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.open);
         raw::end_document(out, start);

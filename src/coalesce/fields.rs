@@ -20,7 +20,7 @@ use crate::yjs;
 
 /// What is to become of one field.
 #[derive(Debug, Clone, PartialEq)]
-pub enum FieldUpdate {
+pub(crate) enum FieldUpdate {
     /// `$set`, or `$unset` where nothing is left.
     Constant(Constant),
     /// `$push` with `$each`
@@ -61,7 +61,7 @@ impl FieldUpdate {
 
     /// MongoDB's operator for it; none where another path's says all.
     #[must_use]
-    pub fn operator(&self) -> Option<&'static str> {
+    pub(crate) fn operator(&self) -> Option<&'static str> {
         Some(match self {
             FieldUpdate::Constant(Constant::Missing) => Op::Unset.operator(),
             FieldUpdate::Constant(_) | FieldUpdate::Merge(_) => Op::Set.operator(),
@@ -185,7 +185,7 @@ fn is_top(path: &str) -> bool {
 
 /// Pending operations, by path.
 #[derive(Debug, Default)]
-pub struct Fields {
+pub(crate) struct Fields {
     by_path: ByPath<FieldUpdate>,
     bytes: usize,
     /// The update is written as a pipeline, in which these are.
@@ -197,7 +197,7 @@ const MOST_PIPED: usize = 200;
 
 impl Fields {
     /// Folds in the operations of a later change; none of them, if one is not accepted.
-    pub fn fold(&mut self, ops: FieldOps<'_>) -> bool {
+    pub(crate) fn fold(&mut self, ops: FieldOps<'_>) -> bool {
         if self.piped.is_some() {
             return self.fold_anywhere(ops);
         }
@@ -259,7 +259,7 @@ impl Fields {
     /// Whether an operation can be folded in. The operations of one change do not overlap, so each may be
     /// asked about before any is applied.
     #[must_use]
-    pub fn accepts(&self, op: FieldOp<'_>) -> bool {
+    pub(crate) fn accepts(&self, op: FieldOp<'_>) -> bool {
         // The document is there once anything before it was applied. Steps are apart from all else.
         if matches!(op.op, Op::SetOnInsert | Op::Patch) {
             return true;
@@ -339,7 +339,7 @@ impl Fields {
     }
 
     /// Adds an operation of the change that comes first.
-    pub fn add(&mut self, op: FieldOp<'_>) {
+    pub(crate) fn add(&mut self, op: FieldOp<'_>) {
         if op.op.needs_pipeline() {
             let steps = self.piped.get_or_insert_default();
             if op.op == Op::Patch {
@@ -358,7 +358,7 @@ impl Fields {
     }
 
     /// Folds in an accepted operation of a later change.
-    pub fn apply(&mut self, op: FieldOp<'_>) {
+    pub(crate) fn apply(&mut self, op: FieldOp<'_>) {
         if op.op == Op::SetOnInsert {
             return;
         }
@@ -419,29 +419,29 @@ impl Fields {
     }
 
     /// The paths of Yjs documents.
-    pub fn yjs(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn yjs(&self) -> impl Iterator<Item = &str> {
         self.iter().filter(|(_, update)| matches!(update, FieldUpdate::Yjs(_))).map(|(path, _)| path)
     }
 
     /// The operations, in the order of their paths.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &FieldUpdate)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &FieldUpdate)> {
         self.by_path.iter()
     }
 
     /// Whether they are written as a pipeline.
     #[must_use]
-    pub fn are_piped(&self) -> bool {
+    pub(crate) fn are_piped(&self) -> bool {
         self.piped.is_some()
     }
 
     /// The operations of JSON Patches, in their order, for a pipeline behind all else.
-    pub fn steps(&self) -> impl Iterator<Item = ValueRef<'_>> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = ValueRef<'_>> {
         self.piped.iter().flat_map(|steps| steps.iter())
     }
 
     /// Bytes, about as many as they take in memory.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

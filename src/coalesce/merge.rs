@@ -13,14 +13,14 @@ use crate::raw::{self, ValueRef, begin_document, end_document};
 
 /// A patch that is an object. What it is merged into becomes an object if it is none.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Merge {
+pub(crate) struct Merge {
     fields: IndexMap<Box<str>, Merged, RandomState>,
     bytes: usize,
 }
 
 /// What becomes of a field of an object.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Merged {
+pub(crate) enum Merged {
     /// This, whatever was there; nothing, where it is missing.
     Constant(Constant),
     /// What was there, with this merged into it.
@@ -73,13 +73,13 @@ impl Merge {
     }
 
     /// The fields, in the order in which they came up.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &Merged)> {
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &Merged)> {
         self.fields.iter().map(|(key, field)| (&**key, field))
     }
 
     /// Whether anything below it is set. An object that it is set in is there, then.
     #[must_use]
-    pub fn sets(&self) -> bool {
+    pub(crate) fn sets(&self) -> bool {
         self.fields.values().any(|field| match field {
             Merged::Constant(known) => *known != Constant::Missing,
             Merged::Merge(merge) => merge.sets(),
@@ -92,7 +92,7 @@ impl Merge {
     }
 
     /// Writes what it makes of nothing.
-    pub fn write(&self, out: &mut Vec<u8>, key: &str) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, key: &str) {
         raw::write_key(out, ElementType::EmbeddedDocument, key);
         let start = begin_document(out);
         for (key, field) in self.fields() {

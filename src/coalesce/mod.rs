@@ -22,11 +22,11 @@ mod pipeline;
 
 #[cfg(test)]
 pub(crate) use broken_rules::{Wrong, with_wrong_rule};
-pub use constant::Constant;
-pub use elements::ArrayElements;
-pub use fields::{FieldUpdate, Fields};
+pub(crate) use constant::Constant;
+pub(crate) use elements::ArrayElements;
+pub(crate) use fields::{FieldUpdate, Fields};
 pub(crate) use merge::merge_bytes;
-pub use merge::{Merge, Merged};
+pub(crate) use merge::{Merge, Merged};
 pub(crate) use number::zero;
 pub(crate) use pipeline::{can_be_piped, step_bytes};
 
@@ -38,26 +38,26 @@ use crate::trace::Traces;
 
 /// One write: what the events of an entity from `first` to `last` fold to.
 #[derive(Debug)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// Offset of the first event covered.
-    pub first: i64,
+    pub(crate) first: i64,
     /// Offset of the last event covered; the watermark once written.
-    pub last: i64,
+    pub(crate) last: i64,
     /// Number of events covered.
-    pub events: u64,
+    pub(crate) events: u64,
     /// The earliest time that the events covered give, milliseconds since the Unix epoch.
-    pub ts: Option<i64>,
+    pub(crate) ts: Option<i64>,
     /// The traces that the events covered belong to.
-    pub traces: Traces,
+    pub(crate) traces: Traces,
     /// What to write.
-    pub update: Update,
+    pub(crate) update: Update,
     /// Nothing can be folded in any more: it may have been applied, or has to stay as it is.
-    pub is_closed: bool,
+    pub(crate) is_closed: bool,
 }
 
 /// What a segment writes.
 #[derive(Debug)]
-pub enum Update {
+pub(crate) enum Update {
     /// Operations on fields.
     Fields(Fields),
     /// The whole document, an object.
@@ -98,7 +98,7 @@ impl Segment {
     /// Field operations must not be applied if any of their events was applied already. A replacement or deletion makes
     /// the same of every document. So it is too late only if its last event was applied.
     #[must_use]
-    pub fn guard(&self) -> i64 {
+    pub(crate) fn guard(&self) -> i64 {
         match self.update {
             Update::Fields(_) => self.first,
             Update::Replace(_) | Update::Delete => self.last,
@@ -107,7 +107,7 @@ impl Segment {
 
     /// Bytes, about as many as the write takes.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.update {
             Update::Fields(fields) => fields.bytes(),
             Update::Replace(document) => document.bytes(),
@@ -174,7 +174,7 @@ impl Segment {
 
 /// The pending update of one entity.
 #[derive(Debug)]
-pub struct PendingUpdate {
+pub(crate) struct PendingUpdate {
     first: Option<Segment>,
     /// Mostly none, which takes no allocation.
     rest: VecDeque<Segment>,
@@ -193,19 +193,19 @@ pub enum Folded {
 impl PendingUpdate {
     /// Nothing is pending.
     #[must_use]
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         PendingUpdate { first: None, rest: VecDeque::new(), bytes: 0 }
     }
 
     /// The pending update that one change makes.
     #[must_use]
-    pub fn new(placed: &Placed<'_>) -> Self {
+    pub(crate) fn new(placed: &Placed<'_>) -> Self {
         let segment = Segment::new(placed);
         PendingUpdate { bytes: segment.held(), first: Some(segment), rest: VecDeque::new() }
     }
 
     /// Folds a change in. Updates of more than `max_bytes` are split rather than grown.
-    pub fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> Folded {
+    pub(crate) fn fold(&mut self, placed: &Placed<'_>, max_bytes: usize) -> Folded {
         let Some(last) = self.rest.back_mut().or(self.first.as_mut()) else {
             *self = PendingUpdate::new(placed);
             return Folded::Opened;
@@ -222,7 +222,7 @@ impl PendingUpdate {
     }
 
     /// Takes the first segment to write it. The rest, if any, must wait until it is written.
-    pub fn take_first(&mut self) -> Option<Segment> {
+    pub(crate) fn take_first(&mut self) -> Option<Segment> {
         let mut segment = self.first.take()?;
         self.first = self.rest.pop_front();
         self.bytes -= segment.held();
@@ -234,7 +234,7 @@ impl PendingUpdate {
     }
 
     /// Puts segments back in front of what was folded since.
-    pub fn put_back(&mut self, segments: impl DoubleEndedIterator<Item = Segment>) {
+    pub(crate) fn put_back(&mut self, segments: impl DoubleEndedIterator<Item = Segment>) {
         for segment in segments.rev() {
             self.bytes += segment.held();
             if let Some(second) = self.first.replace(segment) {
@@ -245,7 +245,7 @@ impl PendingUpdate {
 
     /// Splits off what comes behind `offset`.
     #[must_use]
-    pub fn split_off_behind(&mut self, offset: i64) -> Self {
+    pub(crate) fn split_off_behind(&mut self, offset: i64) -> Self {
         let segments: Vec<Segment> = std::mem::replace(self, PendingUpdate::none()).into_segments().into();
         let (before, behind): (Vec<_>, Vec<_>) =
             segments.into_iter().partition(|segment| segment.first <= offset);
@@ -256,49 +256,49 @@ impl PendingUpdate {
     }
 
     /// Closes all segments: what is folded in from now on opens another.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.first.iter_mut().chain(&mut self.rest).for_each(|segment| segment.is_closed = true);
     }
 
     /// The offset of the first event behind `offset`.
     #[must_use]
-    pub fn first_behind(&self, offset: i64) -> Option<i64> {
+    pub(crate) fn first_behind(&self, offset: i64) -> Option<i64> {
         self.first.iter().chain(&self.rest).map(|segment| segment.first).find(|first| *first > offset)
     }
 
     /// The offset of the last event covered.
     #[must_use]
-    pub fn last(&self) -> Option<i64> {
+    pub(crate) fn last(&self) -> Option<i64> {
         self.rest.back().or(self.first.as_ref()).map(|segment| segment.last)
     }
 
     /// All segments, in the order in which they must be written.
     #[must_use]
-    pub fn into_segments(self) -> VecDeque<Segment> {
+    pub(crate) fn into_segments(self) -> VecDeque<Segment> {
         self.first.into_iter().chain(self.rest).collect()
     }
 
     /// The offset of the first event covered.
     #[must_use]
-    pub fn first(&self) -> Option<i64> {
+    pub(crate) fn first(&self) -> Option<i64> {
         self.first.as_ref().map(|segment| segment.first)
     }
 
     /// The earliest time that the events covered by the first segment give.
     #[must_use]
-    pub fn ts(&self) -> Option<i64> {
+    pub(crate) fn ts(&self) -> Option<i64> {
         self.first.as_ref().and_then(|segment| segment.ts)
     }
 
     /// Number of events covered.
     #[must_use]
-    pub fn events(&self) -> u64 {
+    pub(crate) fn events(&self) -> u64 {
         self.first.iter().chain(&self.rest).map(|segment| segment.events).sum()
     }
 
     /// Bytes pending.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

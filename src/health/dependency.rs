@@ -22,7 +22,7 @@ const REASONS: usize = 8;
 const ERROR: usize = 500;
 
 /// Something that an instance cannot do without.
-pub struct Dependency {
+pub(crate) struct Dependency {
     name: &'static str,
     /// Whether `state` says "up": the common question, answered without its lock.
     up: AtomicBool,
@@ -62,7 +62,7 @@ struct Outage {
 
 /// What `/status` says of a dependency.
 #[derive(Debug, Serialize)]
-pub struct DependencyReport {
+pub(crate) struct DependencyReport {
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     for_seconds: Option<u64>,
@@ -89,7 +89,7 @@ enum Availability {
 
 /// How a dependency is now.
 #[derive(Debug, Clone, PartialEq)]
-pub enum DependencyState {
+pub(crate) enum DependencyState {
     /// It was not asked yet.
     Unknown,
     /// It has answered for so long.
@@ -103,7 +103,7 @@ pub enum DependencyState {
 impl Dependency {
     /// Nothing is known of it yet.
     #[must_use]
-    pub fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Dependency {
             name,
             up: AtomicBool::new(false),
@@ -121,7 +121,7 @@ impl Dependency {
     }
 
     /// It answers.
-    pub fn up(&self) {
+    pub(crate) fn up(&self) {
         if self.up.load(Ordering::Relaxed) {
             return;
         }
@@ -155,20 +155,20 @@ impl Dependency {
     }
 
     /// It does not answer, or not well. Of an outage, only the first error is logged.
-    pub fn down(&self, error: &dyn Display) {
+    pub(crate) fn down(&self, error: &dyn Display) {
         self.is_down(&mut self.state.lock(), error, false);
     }
 
     /// It answers, and does not do what `what` asks of it. That is one state until it [takes](Self::takes) all that it
     /// refused, whatever else it does meanwhile.
-    pub fn refuses(&self, what: &str, error: &dyn Display) {
+    pub(crate) fn refuses(&self, what: &str, error: &dyn Display) {
         let mut known = self.state.lock();
         known.refused.insert(what.to_owned(), error.to_string());
         self.is_down(&mut known, error, true);
     }
 
     /// It does what `what` asks of it.
-    pub fn takes(&self, what: &str) {
+    pub(crate) fn takes(&self, what: &str) {
         if self.up.load(Ordering::Relaxed) {
             return;
         }
@@ -198,7 +198,7 @@ impl Dependency {
     }
 
     /// Waits that long, or until it is back after an outage.
-    pub async fn back_or(&self, wait: Duration) {
+    pub(crate) async fn back_or(&self, wait: Duration) {
         // The limit is the one way out that is no news.
         let _ = tokio::time::timeout(wait, self.back.notified()).await;
     }
@@ -216,31 +216,31 @@ impl Dependency {
 
     /// Whether it answered last time.
     #[must_use]
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
     }
 
     /// Whether it is known to be out of reach. What is not sent then need not be sent apart from what comes behind it.
     /// Something must ask, or it stays so.
     #[must_use]
-    pub fn watch_away(&self) -> watch::Receiver<bool> {
+    pub(crate) fn watch_away(&self) -> watch::Receiver<bool> {
         self.away.subscribe()
     }
 
     /// It was asked something, and was out of reach or was not.
-    pub fn was_asked(&self, is_away: bool) {
+    pub(crate) fn was_asked(&self, is_away: bool) {
         self.away.send_if_modified(|was| std::mem::replace(was, is_away) != is_away);
     }
 
     /// It answered something else than a write. That makes it no better while writes fail.
-    pub fn answers(&self) {
+    pub(crate) fn answers(&self) {
         if !self.writes_fail.load(Ordering::Relaxed) {
             self.up();
         }
     }
 
     /// An attempt to write has ended, well or not.
-    pub fn wrote(&self, failure: Option<&dyn Display>) {
+    pub(crate) fn wrote(&self, failure: Option<&dyn Display>) {
         self.writes_fail.store(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(error) => self.down(error),
@@ -249,13 +249,13 @@ impl Dependency {
     }
 
     /// Forgets that the last attempt to write failed, where nobody makes another.
-    pub fn forget_failure(&self) {
+    pub(crate) fn forget_failure(&self) {
         self.writes_fail.store(false, Ordering::Relaxed);
     }
 
     /// How it is now.
     #[must_use]
-    pub fn now(&self) -> DependencyState {
+    pub(crate) fn now(&self) -> DependencyState {
         match &self.state.lock().state {
             Availability::Unknown => DependencyState::Unknown,
             Availability::Up { since } => DependencyState::Up(since.elapsed()),
@@ -270,7 +270,7 @@ impl Dependency {
 
     /// What `/status` says of it.
     #[must_use]
-    pub fn report(&self) -> DependencyReport {
+    pub(crate) fn report(&self) -> DependencyReport {
         let known = self.state.lock();
         let (state, since, error) = match &known.state {
             Availability::Unknown => ("unknown", None, None),

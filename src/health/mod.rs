@@ -9,24 +9,24 @@ use std::time::Instant;
 
 use serde::Serializer;
 
-pub use self::dependency::{Dependency, DependencyReport, DependencyState};
-pub use self::trouble::{Trouble, Troubles};
+pub(crate) use self::dependency::{Dependency, DependencyReport, DependencyState};
+pub(crate) use self::trouble::{Trouble, Troubles};
 
 /// What an instance depends on, and what fails of its own tasks.
 #[derive(Debug)]
-pub struct Health {
+pub(crate) struct Health {
     /// Redis.
-    pub redis: Dependency,
+    pub(crate) redis: Dependency,
     /// MongoDB.
-    pub mongodb: Dependency,
+    pub(crate) mongodb: Dependency,
     /// Tasks that fail while the rest goes on.
-    pub troubles: Troubles,
+    pub(crate) troubles: Troubles,
 }
 
 impl Health {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Health {
             redis: Dependency::new("redis"),
             mongodb: Dependency::new("mongodb"),

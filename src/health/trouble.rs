@@ -16,11 +16,11 @@ const ERROR: usize = 500;
 
 /// The troubles that there are, by the task that fails. Tasks come from the configuration, so that there are few.
 #[derive(Debug, Default)]
-pub struct Troubles(Mutex<BTreeMap<String, Trouble>>);
+pub(crate) struct Troubles(Mutex<BTreeMap<String, Trouble>>);
 
 /// A task that fails, and goes on failing until it works.
 #[derive(Debug, Clone, Serialize)]
-pub struct Trouble {
+pub(crate) struct Trouble {
     task: String,
     error: String,
     #[serde(rename = "for_seconds", serialize_with = "seconds_since")]
@@ -29,7 +29,7 @@ pub struct Trouble {
 
 impl Troubles {
     /// A task failed. Only the first time is logged.
-    pub fn met(&self, task: &str, error: &dyn Display) {
+    pub(crate) fn met(&self, task: &str, error: &dyn Display) {
         let mut all = self.0.lock();
         let error = cut(&error.to_string(), ERROR);
         match all.get_mut(task) {
@@ -42,7 +42,7 @@ impl Troubles {
     }
 
     /// A task is done, or has become needless.
-    pub fn over(&self, task: &str) {
+    pub(crate) fn over(&self, task: &str) {
         if let Some(trouble) = self.0.lock().remove(task) {
             tracing::info!("{task} works after {:.1} s", trouble.since.elapsed().as_secs_f64());
         }
@@ -50,13 +50,13 @@ impl Troubles {
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }
 
     /// How many there are; of the one that is there for longest, the task and what it met.
     #[must_use]
-    pub fn worst(&self) -> Option<(usize, String, String)> {
+    pub(crate) fn worst(&self) -> Option<(usize, String, String)> {
         let all = self.0.lock();
         let worst = all.values().min_by_key(|trouble| trouble.since)?;
         Some((all.len(), worst.task.clone(), worst.error.clone()))
@@ -64,7 +64,7 @@ impl Troubles {
 
     /// What `/status` says of them.
     #[must_use]
-    pub fn all(&self) -> Vec<Trouble> {
+    pub(crate) fn all(&self) -> Vec<Trouble> {
         self.0.lock().values().cloned().collect()
     }
 }

@@ -7,18 +7,18 @@ use crate::raw::{Number, ValueRef};
 
 /// Key names; a contract with gateways.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateKeys {
+pub(crate) struct StateKeys {
     /// The hash.
-    pub state: String,
+    pub(crate) state: String,
     /// The token of whoever is about to fill it.
-    pub fill: String,
+    pub(crate) fill: String,
 }
 
 impl StateKeys {
     /// The keys that belong to a document. No two documents share one: a collection with hot states has no colon in its
     /// name.
     #[must_use]
-    pub fn new(collection: &str, id: ValueRef<'_>) -> Self {
+    pub(crate) fn new(collection: &str, id: ValueRef<'_>) -> Self {
         let id = id_text(id);
         StateKeys {
             state: format!("tidegate:state:{collection}:{id}"),
@@ -29,7 +29,7 @@ impl StateKeys {
 
     /// Bytes of both.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.state.len() + self.fill.len()
     }
 }

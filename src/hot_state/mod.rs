@@ -13,20 +13,20 @@ mod program;
 use std::collections::HashMap;
 use std::time::Duration;
 
-pub use self::key::StateKeys;
-pub use self::program::{Program, is_exact};
+pub(crate) use self::key::StateKeys;
+pub(crate) use self::program::{Program, is_exact};
 use crate::change::CollectionId;
 use crate::change::Collections;
 use crate::config::Config;
 
 /// The collections whose documents have hot states, and how long those live.
 #[derive(Debug, Default)]
-pub struct HotStates(HashMap<CollectionId, Duration>);
+pub(crate) struct HotStates(HashMap<CollectionId, Duration>);
 
 impl HotStates {
     /// What the routes say.
     #[must_use]
-    pub fn new(config: &Config, collections: &Collections) -> Self {
+    pub(crate) fn new(config: &Config, collections: &Collections) -> Self {
         let mut all = HashMap::new();
         for route in &config.routes {
             let Some(hot_state) = &route.hot_state else { continue };
@@ -38,7 +38,7 @@ impl HotStates {
 
     /// How long the hot states of a collection live after they were filled; none if it has none.
     #[must_use]
-    pub fn ttl(&self, collection: CollectionId) -> Option<Duration> {
+    pub(crate) fn ttl(&self, collection: CollectionId) -> Option<Duration> {
         // Mostly there is no collection that has any.
         if self.0.is_empty() { None } else { self.0.get(&collection).copied() }
     }
@@ -46,7 +46,7 @@ impl HotStates {
 
 labelled! {
     /// What became of a hot state.
-    pub enum Refreshed {
+    pub(crate) enum Refreshed {
         /// It has the write.
         Applied => "applied",
         /// It had the write.

@@ -17,7 +17,7 @@ const ARG_OVERHEAD: usize = 16;
 
 /// Whether the update can be applied to hot states at all. Deletions cannot: there is nothing to keep.
 #[must_use]
-pub fn is_exact(update: &Update) -> bool {
+pub(crate) fn is_exact(update: &Update) -> bool {
     match update {
         Update::Delete => false,
         Update::Replace(_) => true,
@@ -46,7 +46,7 @@ pub fn is_exact(update: &Update) -> bool {
 /// | `M` | path: what is there is an object now, an empty one if it was none |
 /// | `R` | number of leaves, and each as above: all of the document |
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Program {
+pub(crate) struct Program {
     args: Vec<String>,
     bytes: usize,
 }
@@ -54,7 +54,7 @@ pub struct Program {
 impl Program {
     /// None if the write cannot be applied exactly, or is too large.
     #[must_use]
-    pub fn new(update: &Update) -> Option<Self> {
+    pub(crate) fn new(update: &Update) -> Option<Self> {
         if !is_exact(update) {
             return None;
         }
@@ -125,13 +125,13 @@ impl Program {
 
     /// The arguments.
     #[must_use]
-    pub fn args(&self) -> &[String] {
+    pub(crate) fn args(&self) -> &[String] {
         &self.args
     }
 
     /// Bytes that all arguments take.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 }

@@ -45,7 +45,7 @@ impl AskedQueue {
 
 /// Answers for all queues of the configuration.
 #[derive(Debug, Clone)]
-pub struct Asked(Arc<Inner>);
+pub(crate) struct Asked(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -59,7 +59,7 @@ struct Inner {
 impl Asked {
     /// Nothing is sent to Redis before somebody asks.
     #[must_use]
-    pub fn new(redis: Redis, config: &Config) -> Self {
+    pub(crate) fn new(redis: Redis, config: &Config) -> Self {
         Asked(Arc::new(Inner {
             statuses: DeliveryStatuses::new(redis),
             queues: config.queues.iter().map(|queue| AskedQueue::new(queue, config)).collect(),

@@ -17,7 +17,7 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-pub use self::durable::Asked;
+pub(crate) use self::durable::Asked;
 use self::limited::{ConnectionLimits, Limited};
 use crate::metrics::Exporter;
 use crate::status::Status;
@@ -30,10 +30,7 @@ struct HttpState {
 }
 
 /// Serves the status page, `/metrics`, `/livez`, `/readyz`, `/status`, `/config` and `/durable` for as long as it is polled.
-///
-/// # Errors
-/// The listener's.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     status: Arc<Status>,
     exporter: Exporter,

@@ -93,9 +93,6 @@ impl<'q> Durable<'q> {
     }
 
     /// Refreshes the hot states of all documents whose writes are held, and settles these.
-    ///
-    /// # Errors
-    /// The ownership has ended.
     pub(super) async fn refresh(&mut self) -> Result<(), SourceError> {
         if self.held.is_empty() {
             return Ok(());

@@ -18,9 +18,6 @@ const CREDIBLE: i64 = 1 << 26;
 
 /// Looks up the watermarks of writes that were held back. Those that prove nothing are told apart, and noted in the
 /// writes.
-///
-/// # Errors
-/// MongoDB's; or this ownership is not the latest, and about to end.
 pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<FoundWatermark>, SinkError> {
     let found = queue.shared.sink.watermarks(writes, queue.guard.as_ref()).await?;
     let judged: Vec<_> = writes.iter().zip(found).map(|(write, found)| judge(queue, write, found)).collect();

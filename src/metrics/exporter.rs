@@ -15,7 +15,7 @@ use super::{QueueMetrics, gauge};
 
 /// Renders all metrics.
 #[derive(Clone)]
-pub struct Exporter {
+pub(crate) struct Exporter {
     handle: PrometheusHandle,
     queues: Arc<RwLock<Vec<Arc<QueueMetrics>>>>,
 }
@@ -51,19 +51,19 @@ impl Exporter {
     ///
     /// # Errors
     /// Something else has done so before.
-    pub fn install() -> anyhow::Result<Self> {
+    pub(crate) fn install() -> anyhow::Result<Self> {
         let (recorder, exporter) = recorder()?;
         metrics::set_global_recorder(recorder).context("metrics are recorded elsewhere")?;
         Ok(exporter)
     }
 
     /// Renders a queue's own histograms, too.
-    pub fn add(&self, queue: Arc<QueueMetrics>) {
+    pub(crate) fn add(&self, queue: Arc<QueueMetrics>) {
         self.queues.write().push(queue);
     }
 
     /// Keeps histograms that nobody scrapes from growing. Never ends.
-    pub async fn upkeep(self) -> std::io::Result<()> {
+    pub(crate) async fn upkeep(self) -> std::io::Result<()> {
         loop {
             tokio::time::sleep(Duration::from_secs(5)).await;
             self.handle.run_upkeep();
@@ -72,7 +72,7 @@ impl Exporter {
 
     /// All metrics in Prometheus' text format.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut out = self.handle.render();
         render_process(&mut out);
         let queues = self.queues.read();

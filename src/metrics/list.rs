@@ -15,8 +15,9 @@ pub enum MetricKind {
 
 impl MetricKind {
     /// Prometheus' word for it.
+    #[cfg(test)]
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Counter => "counter",
             Gauge => "gauge",
@@ -33,9 +34,9 @@ pub struct Spec {
     /// The type.
     pub kind: MetricKind,
     /// The names of its labels.
-    pub labels: &'static [&'static str],
+    pub(crate) labels: &'static [&'static str],
     /// The help text.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
 }
 
 const SECONDS: &[f64] =
@@ -164,7 +165,7 @@ metrics! {
 impl Metric {
     /// The bounds of its buckets; none where it is no histogram.
     #[must_use]
-    pub const fn bounds(self) -> &'static [f64] {
+    pub(crate) const fn bounds(self) -> &'static [f64] {
         match self.spec().kind {
             Histogram(bounds) => bounds,
             Counter | Gauge => &[],

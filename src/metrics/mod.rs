@@ -17,11 +17,11 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Label, Level, Metadata, with_recorder};
 use parking_lot::RwLock;
 
-pub use self::exporter::Exporter;
+pub(crate) use self::exporter::Exporter;
 #[cfg(test)]
 pub(crate) use self::exporter::recorder;
 pub use self::list::{Metric, MetricKind, Spec};
-pub use self::workarounds::Tally;
+pub(crate) use self::workarounds::Tally;
 use self::workarounds::WeightedHistogram;
 use crate::batch::Trigger;
 use crate::change::CollectionId;
@@ -62,14 +62,14 @@ fn histogram(metric: Metric, labels: &[(&'static str, &str)]) -> Histogram {
 macro_rules! handles {
     (
         $(#[$meta:meta])*
-        pub struct $name:ident($($arg:ident: $arg_type:ty),*) of $labels:expr => {
+        $of:vis struct $name:ident($($arg:ident: $arg_type:ty),*) of $labels:expr => {
             $($vis:vis $field:ident: $kind:ident $metric:ident,)*
         } and {
             $($(#[$and_meta:meta])* $and:ident: $and_type:ty = $value:expr,)*
         }
     ) => {
         $(#[$meta])*
-        pub struct $name {
+        $of struct $name {
             $(#[doc = stringify!($metric)] $vis $field: handles!(@ $kind),)*
             $($(#[$and_meta])* $and: $and_type,)*
         }
@@ -84,7 +84,7 @@ macro_rules! handles {
             /// Registers them.
             #[must_use]
             #[allow(clippy::new_without_default, reason = "registering is no default")]
-            pub fn new($($arg: $arg_type),*) -> Self {
+            $of fn new($($arg: $arg_type),*) -> Self {
                 $name { $($field: $kind(Metric::$metric, &$labels),)* $($and: $value,)* }
             }
         }
@@ -98,25 +98,25 @@ macro_rules! handles {
 handles! {
     /// The metrics of one queue, whose events go to `collections`.
     pub struct QueueMetrics(queue: &str, collections: &[String]) of [("queue", queue)] => {
-        pub depth: gauge QueueDepth,
-        pub oldest_age: gauge QueueOldestAge,
-        pub window: gauge QueueWindow,
-        pub dead_letters: gauge DeadLetters,
-        pub held_back: gauge HeldBackDocuments,
-        pub parked: gauge ParkedEvents,
-        pub stream_lag: gauge StreamLag,
-        pub stream_pending: gauge StreamPending,
-        pub lease_held: gauge LeaseHeld,
-        pub epoch: gauge Epoch,
-        pub last_commit: gauge LastCommitTimestamp,
-        pub received: tally EventsReceived,
-        pub coalesced: tally EventsCoalesced,
-        pub deduplicated: tally EventsDeduplicated,
-        pub released: tally EventsReleased,
-        pub skipped: counter EventsSkipped,
-        pub mended: counter EventsMended,
-        pub takeovers: counter Takeovers,
-        pub foreign_pops: tally ForeignPops,
+        pub(crate) depth: gauge QueueDepth,
+        pub(crate) oldest_age: gauge QueueOldestAge,
+        pub(crate) window: gauge QueueWindow,
+        pub(crate) dead_letters: gauge DeadLetters,
+        pub(crate) held_back: gauge HeldBackDocuments,
+        pub(crate) parked: gauge ParkedEvents,
+        pub(crate) stream_lag: gauge StreamLag,
+        pub(crate) stream_pending: gauge StreamPending,
+        pub(crate) lease_held: gauge LeaseHeld,
+        pub(crate) epoch: gauge Epoch,
+        pub(crate) last_commit: gauge LastCommitTimestamp,
+        pub(crate) received: tally EventsReceived,
+        pub(crate) coalesced: tally EventsCoalesced,
+        pub(crate) deduplicated: tally EventsDeduplicated,
+        pub(crate) released: tally EventsReleased,
+        pub(crate) skipped: counter EventsSkipped,
+        pub(crate) mended: counter EventsMended,
+        pub(crate) takeovers: counter Takeovers,
+        pub(crate) foreign_pops: tally ForeignPops,
     } and {
         /// By collection.
         persisted: RwLock<Vec<Tally>> =
@@ -132,52 +132,52 @@ handles! {
 
 impl QueueMetrics {
     /// Registers the metrics of the collections that are new; the others have come in the same order before.
-    pub fn extend(&self, collections: &[String]) {
+    pub(crate) fn extend(&self, collections: &[String]) {
         let mut counters = self.persisted.write();
         let known = counters.len();
         counters.extend(collections.iter().skip(known).map(|name| persisted(&self.queue, name)));
     }
 
     /// Counts durable events of a collection.
-    pub fn persisted(&self, collection: CollectionId, events: u64) {
+    pub(crate) fn persisted(&self, collection: CollectionId, events: u64) {
         if let Some(counter) = self.persisted.read().get(usize::from(collection.0)) {
             counter.increment(events);
         }
     }
 
     /// Counts dead letters.
-    pub fn dead_lettered(&self, reason: Reason, events: u64) {
+    pub(crate) fn dead_lettered(&self, reason: Reason, events: u64) {
         if let Some(tally) = self.dead_lettered.get(reason as usize) {
             tally.increment(events);
         }
     }
 
     /// Tells how long events took to become durable.
-    pub fn persisted_after(&self, latency: Duration, events: u64) {
+    pub(crate) fn persisted_after(&self, latency: Duration, events: u64) {
         self.latency.record(latency.as_secs_f64(), events);
     }
 
     /// Counts an event of a document that came so long after the one before.
-    pub fn event_after(&self, gap: Option<Duration>) {
+    pub(crate) fn event_after(&self, gap: Option<Duration>) {
         self.gaps.record(gap.unwrap_or(Duration::from_secs(60)).as_secs_f64(), 1);
     }
 
     /// Events durable in MongoDB.
     #[must_use]
-    pub fn persisted_total(&self) -> u64 {
+    pub(crate) fn persisted_total(&self) -> u64 {
         self.persisted.read().iter().map(Tally::total).sum()
     }
 
     /// Dead letters.
     #[must_use]
-    pub fn dead_lettered_total(&self) -> u64 {
+    pub(crate) fn dead_lettered_total(&self) -> u64 {
         self.dead_lettered.iter().map(Tally::total).sum()
     }
 
     /// Events durable so far, by how long that took: counts for the buckets of `persist_latency_seconds`, and
     /// for what is beyond them.
     #[must_use]
-    pub fn latencies(&self) -> Vec<u64> {
+    pub(crate) fn latencies(&self) -> Vec<u64> {
         self.latency.counts()
     }
 
@@ -193,7 +193,7 @@ fn persisted(queue: &str, collection: &str) -> Tally {
 
 labelled! {
     /// What a statement does to its document.
-    pub enum WriteOp {
+    pub(crate) enum WriteOp {
         /// A document that is new.
         Insert => "insert",
         /// Operations on fields.
@@ -229,7 +229,7 @@ impl CollectionMetrics {
 
 handles! {
     /// The metrics of writing to `collections`, for all queues together.
-    pub struct WriteMetrics(collections: &[String]) of [] => {
+    pub(crate) struct WriteMetrics(collections: &[String]) of [] => {
         batch_events: histogram BatchSizeEvents,
         batch_bytes: histogram BatchSizeBytes,
         pending_entities: gauge PendingEntities,
@@ -246,9 +246,9 @@ handles! {
 handles! {
     /// What became of receipts.
     #[derive(Clone)]
-    pub struct ReceiptMetrics() of [] => {
-        pub published: counter ReceiptsPublished,
-        pub dropped: counter ReceiptsDropped,
+    pub(crate) struct ReceiptMetrics() of [] => {
+        pub(crate) published: counter ReceiptsPublished,
+        pub(crate) dropped: counter ReceiptsDropped,
     } and {}
 }
 
@@ -258,52 +258,52 @@ fn retries(dependency: &str, class: Class) -> Counter {
 
 impl WriteMetrics {
     /// Registers the metrics of the collections that are new; the others have come in the same order before.
-    pub fn extend(&self, collections: &[String]) {
+    pub(crate) fn extend(&self, collections: &[String]) {
         let mut metrics = self.collections.write();
         let known = metrics.len();
         metrics.extend(collections.iter().skip(known).map(|name| CollectionMetrics::new(name)));
     }
 
     /// Counts statements that MongoDB applied.
-    pub fn writes(&self, collection: CollectionId, op: WriteOp, statements: u64) {
+    pub(crate) fn writes(&self, collection: CollectionId, op: WriteOp, statements: u64) {
         if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
             metrics.writes[op as usize].increment(statements);
         }
     }
 
     /// Counts a write to a document that had a hot state, by what became of that.
-    pub fn hot_state(&self, collection: CollectionId, refreshed: Refreshed) {
+    pub(crate) fn hot_state(&self, collection: CollectionId, refreshed: Refreshed) {
         if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
             metrics.hot_states[refreshed as usize].increment(1);
         }
     }
 
     /// Tells how long a command took.
-    pub fn write_duration(&self, collection: CollectionId, duration: Duration) {
+    pub(crate) fn write_duration(&self, collection: CollectionId, duration: Duration) {
         if let Some(metrics) = self.collections.read().get(usize::from(collection.0)) {
             metrics.duration.record(duration);
         }
     }
 
     /// Counts a batch.
-    pub fn batch(&self, trigger: Trigger, events: u64, bytes: usize) {
+    pub(crate) fn batch(&self, trigger: Trigger, events: u64, bytes: usize) {
         self.batches[trigger as usize].increment(1);
         self.batch_events.record(events as f64);
         self.batch_bytes.record(bytes as f64);
     }
 
     /// Counts an attempt of MongoDB's that failed.
-    pub fn retried_mongodb(&self, class: Class) {
+    pub(crate) fn retried_mongodb(&self, class: Class) {
         self.retries_mongodb[class as usize].increment(1);
     }
 
     /// Counts an attempt of Redis's that failed.
-    pub fn retried_redis(&self) {
+    pub(crate) fn retried_redis(&self) {
         self.retries_redis.increment(1);
     }
 
     /// Counts documents with a pending update: so many more, or fewer.
-    pub fn pending_changed(&self, by: i64) {
+    pub(crate) fn pending_changed(&self, by: i64) {
         self.pending_entities.increment(by as f64);
     }
 }

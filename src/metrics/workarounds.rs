@@ -9,7 +9,7 @@ use metrics_process::collector::{Metrics, collect};
 use parking_lot::Mutex;
 
 /// A counter that can be read: the recorder's handles can only be written to, and the status tells totals, too.
-pub struct Tally {
+pub(crate) struct Tally {
     counter: Counter,
     total: AtomicU64,
 }
@@ -22,14 +22,14 @@ impl From<Counter> for Tally {
 
 impl Tally {
     /// So many more.
-    pub fn increment(&self, by: u64) {
+    pub(crate) fn increment(&self, by: u64) {
         self.counter.increment(by);
         self.total.fetch_add(by, Ordering::Relaxed);
     }
 
     /// How many so far.
     #[must_use]
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 }

@@ -61,9 +61,6 @@ pub(super) struct Queue {
 }
 
 /// Drains a queue whenever this instance owns it, until stopped; then flushes, commits and hands over.
-///
-/// # Errors
-/// What no retry can overcome.
 pub(crate) async fn drain(
     at: usize,
     shared: Arc<Shared>,

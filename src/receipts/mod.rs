@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-pub use self::publish::Publisher;
+pub(crate) use self::publish::Publisher;
 use crate::change::{CollectionId, Entity};
 use crate::config;
 use crate::dead_letter::Dead;
@@ -64,7 +64,7 @@ impl Receipt {
 
 /// The way of receipts to their publisher.
 #[derive(Debug, Clone)]
-pub struct Receipts {
+pub(crate) struct Receipts {
     sender: mpsc::Sender<Receipt>,
     bytes: Arc<AtomicUsize>,
     metrics: ReceiptMetrics,
@@ -73,7 +73,7 @@ pub struct Receipts {
 impl Receipts {
     /// The way, and the publisher at its end; none if receipts are off.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         config: &config::Receipts,
         redis: &Redis,
         live: &Arc<LiveSettings>,
@@ -99,7 +99,7 @@ impl Receipts {
 
     /// The receipts of one queue.
     #[must_use]
-    pub fn of_queue(&self, queue: &str) -> Teller {
+    pub(crate) fn of_queue(&self, queue: &str) -> Teller {
         Teller { receipts: self.clone(), queue: queue.into() }
     }
 
@@ -116,21 +116,21 @@ impl Receipts {
 
 /// Tells of one queue's events.
 #[derive(Debug)]
-pub struct Teller {
+pub(crate) struct Teller {
     receipts: Receipts,
     queue: Arc<str>,
 }
 
 impl Teller {
     /// Sends that an entity is durable up to `offset`: `events` more than before, the oldest of which took `latency`.
-    pub fn durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
+    pub(crate) fn durable(&self, entity: Entity, offset: i64, events: u64, latency: Option<Duration>) {
         let ms = latency.map(|latency| u64::try_from(latency.as_millis()).unwrap_or(u64::MAX));
         self.send(Some(entity), offset, News::Durable { events, ms });
     }
 
     /// Sends that events are dead letters. What MongoDB says of them is left out: it quotes values, not only the
     /// event's.
-    pub fn dead(&self, letters: &[Dead<'_>]) {
+    pub(crate) fn dead(&self, letters: &[Dead<'_>]) {
         for Dead { offset, rejection, entity, .. } in letters {
             let refusal = PublishRefusal {
                 reason: rejection.without_values().to_owned(),
@@ -142,7 +142,7 @@ impl Teller {
     }
 
     /// An event was made a dead letter by a former owner, who perhaps could not tell.
-    pub fn dead_before(&self, entity: Option<Entity>, offset: i64) {
+    pub(crate) fn dead_before(&self, entity: Option<Entity>, offset: i64) {
         let reason = "it was made a dead letter before; the letter has the reason".to_owned();
         self.send(entity, offset, News::Dead(PublishRefusal { reason, class: None, code: None }.into()));
     }

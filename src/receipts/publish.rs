@@ -20,7 +20,7 @@ use crate::status::Status;
 const BATCH: usize = 512;
 
 /// Publishes the receipts that [`Receipts`](super::Receipts) sends.
-pub struct Publisher {
+pub(crate) struct Publisher {
     pub(super) receiver: mpsc::Receiver<Receipt>,
     pub(super) bytes: Arc<AtomicUsize>,
     pub(super) redis: Redis,
@@ -32,7 +32,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes until `end`, and then what is left, unless Redis is away.
-    pub async fn run(mut self, end: CancellationToken) {
+    pub(crate) async fn run(mut self, end: CancellationToken) {
         let mut connection = None;
         let mut backoff = Backoff::default();
         let mut batch = Vec::with_capacity(BATCH);

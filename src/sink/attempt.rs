@@ -19,13 +19,13 @@ use crate::retry::Class;
 impl Sink {
     /// Whether anything was written to a collection since then.
     #[must_use]
-    pub fn has_written_since(&self, collection: CollectionId, since: Instant) -> bool {
+    pub(crate) fn has_written_since(&self, collection: CollectionId, since: Instant) -> bool {
         self.written.lock().get(&collection).is_some_and(|written| *written > since)
     }
 
     /// Tries once to apply `writes`, each to another entity; or, `ordered`, one after another up to the
     /// first that is not applied, all of them of one kind. Answers a verdict for each.
-    pub async fn write(&self, writes: &[Write], guard: Option<&Guard>, ordered: bool) -> Vec<Verdict> {
+    pub(crate) async fn write(&self, writes: &[Write], guard: Option<&Guard>, ordered: bool) -> Vec<Verdict> {
         let mapping = self.live.mapping();
         let encoder = Encoder {
             collections: &mapping.collections,

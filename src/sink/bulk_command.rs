@@ -15,7 +15,7 @@ pub struct CommandLimits {
 
 /// The kinds of command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatementKind {
+pub(crate) enum StatementKind {
     /// `insert`
     Insert,
     /// `update`

@@ -42,7 +42,7 @@ impl Guard {
     /// The same for the n-th stream in the queue's place: the numbers of the former ones are not its own. No key has such an
     /// ending, since a percent sign in it is encoded.
     #[must_use]
-    pub fn in_generation(self, generation: i64) -> Self {
+    pub(crate) fn in_generation(self, generation: i64) -> Self {
         if generation <= 1 {
             return self;
         }
@@ -52,13 +52,13 @@ impl Guard {
 
     /// The field's path: `_tidegate.<queue id>`.
     #[must_use]
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
     /// The queue's id within the watermark field.
     #[must_use]
-    pub fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.id
     }
 }
@@ -67,11 +67,11 @@ impl Guard {
 #[derive(Debug)]
 pub struct Command {
     /// The collection.
-    pub collection: CollectionId,
+    pub(crate) collection: CollectionId,
     /// Its kind.
-    pub kind: StatementKind,
+    pub(crate) kind: StatementKind,
     /// The places, among the writes, of its statements.
-    pub writes: Vec<usize>,
+    pub(crate) writes: Vec<usize>,
     /// The encoded command.
     pub body: Vec<u8>,
 }
@@ -112,7 +112,7 @@ impl Encoder<'_> {
 
     /// The commands that insert the documents that `writes` make where there are none; those of which that is not known
     /// are left out.
-    pub fn inserts<'w>(
+    pub(crate) fn inserts<'w>(
         &'w self,
         writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
     ) -> impl Iterator<Item = Command> + 'w {
@@ -156,7 +156,7 @@ impl Encoder<'_> {
 
     /// The command for one segment alone.
     #[must_use]
-    pub fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
+    pub(crate) fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
         let mut statement = Vec::new();
         self.statement(&mut statement, entity, segment, None);
         let mut open = self.open(entity.collection, self.kind(entity.collection, segment));

@@ -19,7 +19,7 @@ use crate::yjs;
 
 /// A Yjs document that has grown and is to be looked at.
 #[derive(Debug)]
-pub struct Grown {
+pub(crate) struct Grown {
     entity: Entity,
     field: Box<str>,
 }
@@ -30,7 +30,7 @@ const ROOM: usize = 64 * 1024;
 impl Sink {
     /// The Yjs documents of a write that it is time to look at. Looking costs a read, so only one of several
     /// writes leads to it; how many depends on how long the array may become.
-    pub fn grown(&self, write: &Write) -> Vec<Grown> {
+    pub(crate) fn grown(&self, write: &Write) -> Vec<Grown> {
         let Update::Fields(fields) = &write.segment.update else { return Vec::new() };
         let mut yjs = fields.yjs().peekable();
         if yjs.peek().is_none() {
@@ -47,7 +47,7 @@ impl Sink {
 
     /// Merges the updates of those documents that have too many. A failure is not one of any event: there
     /// will be another occasion.
-    pub async fn compact(&self, grown: Vec<Grown>) {
+    pub(crate) async fn compact(&self, grown: Vec<Grown>) {
         let mut by_field: HashMap<(CollectionId, Box<str>), Vec<Entity>> = HashMap::new();
         for Grown { entity, field } in grown {
             by_field.entry((entity.get().collection, field)).or_default().push(entity);

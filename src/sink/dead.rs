@@ -18,7 +18,7 @@ impl Sink {
     ///
     /// # Errors
     /// MongoDB's: it is not on record.
-    pub async fn record_dead(&self, queue: &str, dead: &Dead<'_>) -> Result<(), SinkError> {
+    pub(crate) async fn record_dead(&self, queue: &str, dead: &Dead<'_>) -> Result<(), SinkError> {
         let Dead { offset, rejection, traceparent, .. } = dead;
         let mut record = doc! {
             "reason": &rejection.text,
@@ -41,10 +41,7 @@ impl Sink {
     }
 
     /// The dead letters on record among the events of a queue from `first` to `last`.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn recorded_dead(
+    pub(crate) async fn recorded_dead(
         &self,
         queue: &str,
         first: i64,

@@ -22,10 +22,7 @@ fn concern() -> Document {
 impl Sink {
     /// Takes a new epoch of a queue, above its last and above `least`. None where the queue of that id is in another
     /// Redis. What is new has the say: it is taken for the one that is to be drained from now on.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn next_epoch(
+    pub(crate) async fn next_epoch(
         &self,
         queue: &str,
         least: i64,
@@ -72,10 +69,7 @@ impl Sink {
 
     /// Puts on record that an ownership has begun. Answers whether it has: none of a higher epoch, or of another Redis,
     /// is on record. Only then may it write.
-    ///
-    /// # Errors
-    /// MongoDB's: nobody knows.
-    pub async fn claim(
+    pub(crate) async fn claim(
         &self,
         queue: &str,
         epoch: i64,
@@ -94,10 +88,7 @@ impl Sink {
 
     /// Answers whether an ownership is the latest, as a majority of nodes knows it. If it is, no epoch up to `above` is
     /// given out any more.
-    ///
-    /// # Errors
-    /// MongoDB's: nobody knows.
-    pub async fn confirm(
+    pub(crate) async fn confirm(
         &self,
         queue: &str,
         epoch: i64,
@@ -111,10 +102,10 @@ impl Sink {
 
     /// Whose a queue is, by its identity and the epoch of its latest ownership, if it has them; None where nothing is
     /// known of the queue.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn claimed(&self, queue: &str) -> Result<Option<(Option<String>, Option<i64>)>, SinkError> {
+    pub(crate) async fn claimed(
+        &self,
+        queue: &str,
+    ) -> Result<Option<(Option<String>, Option<i64>)>, SinkError> {
         let find = doc! {
             "find": EPOCHS,
             "filter": {"_id": queue},
@@ -132,10 +123,7 @@ impl Sink {
     }
 
     /// Gives a queue's id up: the queue has another now, and one in another Redis may have this.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn give_id_up(&self, queue: &str, identity: &Identity) -> Result<(), SinkError> {
+    pub(crate) async fn give_id_up(&self, queue: &str, identity: &Identity) -> Result<(), SinkError> {
         let query = doc! {"_id": queue, "identity": &identity.name};
         self.change_epoch(query, doc! {"$unset": {"identity": ""}}).await.map(drop)
     }

@@ -11,7 +11,7 @@ use crate::retry::Class;
 /// An error of MongoDB.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{told}")]
-pub struct SinkError {
+pub(crate) struct SinkError {
     class: Class,
     #[source]
     told: Caused,
@@ -21,7 +21,7 @@ pub struct SinkError {
 impl SinkError {
     /// An error that the same again may well not meet.
     #[must_use]
-    pub fn transient(told: impl Into<Caused>) -> Self {
+    pub(crate) fn transient(told: impl Into<Caused>) -> Self {
         SinkError { class: Class::Transient, told: told.into(), code: None }
     }
 
@@ -39,49 +39,49 @@ impl SinkError {
 
     /// An error that no start can overcome.
     #[must_use]
-    pub fn fatal(told: impl Into<Caused>) -> Self {
+    pub(crate) fn fatal(told: impl Into<Caused>) -> Self {
         SinkError { class: Class::Fatal, told: told.into(), code: None }
     }
 
     /// What is to be done about it.
     #[must_use]
-    pub fn class(&self) -> Class {
+    pub(crate) fn class(&self) -> Class {
         self.class
     }
 
     /// MongoDB's code of it.
     #[must_use]
-    pub fn code(&self) -> Option<i32> {
+    pub(crate) fn code(&self) -> Option<i32> {
         self.code
     }
 
     /// Whether the server did not answer at all.
     #[must_use]
-    pub fn is_outage(&self) -> bool {
+    pub(crate) fn is_outage(&self) -> bool {
         self.class == Class::Transient && self.code.is_none()
     }
 
     /// Whether the server answered, and is there, but refuses.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         self.code.is_some_and(|code| !is_away(code))
     }
 
     /// Whether nobody knows what its code speaks of.
     #[must_use]
-    pub fn is_unknown(&self) -> bool {
+    pub(crate) fn is_unknown(&self) -> bool {
         self.code.is_some_and(|code| blame(code) == Blame::Unknown)
     }
 
     /// Whether its code speaks of the server, its load or its rights.
     #[must_use]
-    pub fn is_of_server(&self) -> bool {
+    pub(crate) fn is_of_server(&self) -> bool {
         self.code.is_some_and(|code| blame(code) == Blame::Server)
     }
 
     /// The refusal of a statement, in a dead letter's words.
     #[must_use]
-    pub fn rejection(&self) -> Rejection {
+    pub(crate) fn rejection(&self) -> Rejection {
         self.code.and_then(|code| rejection(code, self.told.text())).unwrap_or_else(|| Rejection {
             reason: Reason::Refused,
             text: format!("MongoDB refused the update: {}", self.told),

@@ -70,7 +70,7 @@ impl Expiry {
 
 impl Sink {
     /// Makes the indexes that a configuration asks for, each as soon as nothing is in the way. Ends when all are there.
-    pub async fn make_indexes(&self, config: &Config) {
+    pub(crate) async fn make_indexes(&self, config: &Config) {
         let mut wanted = Expiry::wanted(config);
         let mut backoff = Backoff::default();
         let mut first = true;

@@ -20,7 +20,7 @@ impl Sink {
     ///
     /// # Errors
     /// MongoDB's; data, if it will never take one of them, and the others may not be there either.
-    pub async fn append_history(
+    pub(crate) async fn append_history(
         &self,
         queue: &str,
         kept: &[Records],
@@ -48,10 +48,7 @@ impl Sink {
     }
 
     /// Whether a history has an event of a queue.
-    ///
-    /// # Errors
-    /// MongoDB does not answer, or refuses.
-    pub async fn has_record(&self, queue: &str, offset: i64, into: &str) -> Result<bool, SinkError> {
+    pub(crate) async fn has_record(&self, queue: &str, offset: i64, into: &str) -> Result<bool, SinkError> {
         let find = doc! {
             "find": into,
             "filter": {"_id": {"queue": queue, "offset": offset}},

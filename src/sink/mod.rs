@@ -38,16 +38,16 @@ use mongodb::error::ErrorKind;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
-pub use self::bulk_command::{CommandLimits, StatementKind};
+pub use self::bulk_command::CommandLimits;
 use self::cause::cause;
 pub use self::command::{Command, Encoder, Guard};
-pub use self::compact::Grown;
-pub use self::error::SinkError;
+pub(crate) use self::compact::Grown;
+pub(crate) use self::error::SinkError;
 use self::insert_rate::InsertRate;
-pub use self::preview::preview;
-pub use self::reply::{Refusal, Verdict};
+pub(crate) use self::preview::preview;
+pub(crate) use self::reply::{Refusal, Verdict};
 pub use self::tombstone::Tombstones;
-pub use self::watermark::{FoundWatermark, Strange};
+pub(crate) use self::watermark::{FoundWatermark, Strange};
 pub use self::write::Write;
 use crate::caused::Caused;
 use crate::change::CollectionId;
@@ -66,7 +66,7 @@ const MIN_WIRE_VERSION: i32 = 13;
 
 /// MongoDB, as a place to write to.
 #[derive(Debug)]
-pub struct Sink {
+pub(crate) struct Sink {
     database: Database,
     live: Arc<LiveSettings>,
     limits: CommandLimits,
@@ -89,7 +89,7 @@ pub struct Sink {
 /// # Errors
 /// The connection string cannot be used; or the names cannot be looked up now, which is no more fatal than a server that
 /// does not answer.
-pub async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
+pub(crate) async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
     let unusable = |error: mongodb::error::Error| {
         SinkError::fatal(Caused::of(format!("mongodb.uri cannot be used: {}", cause(&error.kind)), error))
     };
@@ -120,10 +120,7 @@ pub async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
 impl Sink {
     /// Asks the server what it is and accepts. Whoever asked tells of a failure: else one that comes after a good answer
     /// would be another outage each time.
-    ///
-    /// # Errors
-    /// It cannot be reached, or is too old.
-    pub async fn connect(
+    pub(crate) async fn connect(
         database: Database,
         config: &config::Config,
         live: Arc<LiveSettings>,
@@ -186,14 +183,14 @@ impl Sink {
     }
 
     /// Ends the client's connections and sessions, which it else does in the background while the runtime ends.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let closing = self.database.client().clone().shutdown().immediate(true);
         // Whether the server heard of it matters little.
         let _ = timeout(Duration::from_secs(1), closing).await;
     }
 
     /// Whether the server answers. Tells the status.
-    pub async fn ping(&self) {
+    pub(crate) async fn ping(&self) {
         // The outcome is the status's.
         let _ = self.run(bson::serialize_to_vec(&doc! {"ping": 1}).unwrap_or_default()).await;
     }

@@ -12,7 +12,7 @@ use crate::config::Config;
 
 /// What is sent for a change if it is alone in its batch. The bytes are the sink's, decoded.
 #[must_use]
-pub fn preview(
+pub(crate) fn preview(
     placed: &Placed<'_>,
     collections: &Collections,
     config: &Config,

@@ -13,16 +13,16 @@ use crate::retry::Class;
 
 /// MongoDB's refusal of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Why.
-    pub rejection: Rejection,
+    pub(crate) rejection: Rejection,
     /// Whether it cannot be a race. A duplicate key that does not say of which index may be one of `_id`.
-    pub is_certain: bool,
+    pub(crate) is_certain: bool,
 }
 
 /// What became of one write.
 #[derive(Debug, Clone)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Durable.
     Applied,
     /// The guard held it back, or may have: the document's watermark tells.

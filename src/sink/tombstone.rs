@@ -21,7 +21,7 @@ pub struct Tombstones {
 impl Tombstones {
     /// What the routes say.
     #[must_use]
-    pub fn new(config: &Config, collections: &Collections) -> Self {
+    pub(crate) fn new(config: &Config, collections: &Collections) -> Self {
         Tombstones {
             collections: Self::names(config).into_iter().filter_map(|name| collections.find(name)).collect(),
         }
@@ -29,7 +29,7 @@ impl Tombstones {
 
     /// The names of the collections that the routes give tombstones.
     #[must_use]
-    pub fn names(config: &Config) -> BTreeSet<&str> {
+    pub(crate) fn names(config: &Config) -> BTreeSet<&str> {
         let routes = config.routes.iter().filter(|route| route.deletes == Deletes::Tombstone);
         routes
             .flat_map(|route| route.collection.iter().chain(&route.collections))
@@ -39,7 +39,7 @@ impl Tombstones {
 
     /// Whether deletions from a collection leave them.
     #[must_use]
-    pub fn are_in(&self, collection: CollectionId) -> bool {
+    pub(crate) fn are_in(&self, collection: CollectionId) -> bool {
         self.collections.contains(&collection)
     }
 }

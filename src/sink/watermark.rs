@@ -14,7 +14,7 @@ use crate::sink::Write;
 
 /// What is known of an entity's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FoundWatermark {
+pub(crate) enum FoundWatermark {
     /// There is none.
     Nothing,
     /// It has no watermark of the queue.
@@ -30,7 +30,7 @@ pub enum FoundWatermark {
 /// What is in the place of a watermark, and is none. It proves nothing, but some of it keeps the guard from matching: an
 /// array, for one, is as large as its largest element.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Strange {
+pub(crate) enum Strange {
     /// A value of the queue's field.
     Value(Bson),
     /// What holds the fields of all queues is an array.
@@ -40,7 +40,7 @@ pub enum Strange {
 impl Strange {
     /// The number, if it is one.
     #[must_use]
-    pub fn as_watermark(&self) -> Option<i64> {
+    pub(crate) fn as_watermark(&self) -> Option<i64> {
         match self {
             Strange::Value(value) => whole(value),
             Strange::Array => None,
@@ -65,10 +65,7 @@ const IDS: usize = 1000;
 impl Sink {
     /// Looks up the documents' watermarks of a queue, in the order of `writes`, each as it is stored. Without a guard there
     /// are none.
-    ///
-    /// # Errors
-    /// MongoDB's.
-    pub async fn watermarks(
+    pub(crate) async fn watermarks(
         &self,
         writes: &[&Write],
         guard: Option<&Guard>,

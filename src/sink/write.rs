@@ -15,26 +15,26 @@ const DOUBTFUL_REFUSALS: u8 = 3;
 #[derive(Debug)]
 pub struct Write {
     /// The document.
-    pub entity: Entity,
+    pub(crate) entity: Entity,
     /// [`EntityRef::hash`](crate::change::EntityRef::hash)
-    pub hash: u64,
+    pub(crate) hash: u64,
     /// What to write.
-    pub segment: Segment,
+    pub(crate) segment: Segment,
     /// The duty to settle the events that the segment covers.
-    pub unsettled: Unsettled,
+    pub(crate) unsettled: Unsettled,
     /// Since when MongoDB refuses it for something else than its content, if it does.
-    pub refused_since: Option<Instant>,
+    pub(crate) refused_since: Option<Instant>,
     /// How often it was refused in doubt.
-    pub doubtful_refusals: u8,
+    pub(crate) doubtful_refusals: u8,
     /// What the document has for a watermark, where that proves nothing: the write is made where it is exactly this, and
     /// puts its own in its place. So of two such writes one is made.
-    pub instead_of: Mutex<Option<Box<Strange>>>,
+    pub(crate) instead_of: Mutex<Option<Box<Strange>>>,
 }
 
 impl Write {
     /// A segment that was never sent; MongoDB has refused its document since then, if it has.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         entity: Entity,
         hash: u64,
         segment: Segment,
@@ -46,7 +46,7 @@ impl Write {
     }
 
     /// Takes note of a refusal: one that leaves open whether a race is behind it becomes certain when it comes again.
-    pub fn refused(&mut self, refusal: Refusal) -> Refusal {
+    pub(crate) fn refused(&mut self, refusal: Refusal) -> Refusal {
         self.doubtful_refusals = self.doubtful_refusals.saturating_add(u8::from(!refusal.is_certain));
         let is_certain = refusal.is_certain || self.doubtful_refusals >= DOUBTFUL_REFUSALS;
         Refusal { is_certain, ..refusal }

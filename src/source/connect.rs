@@ -18,7 +18,7 @@ const DELETES_AT_ONCE: (u32, u32) = (8, 2);
 
 /// Where Redis is. Connections never reconnect by themselves: whoever loses one takes over again.
 #[derive(Debug, Clone)]
-pub struct Redis {
+pub(crate) struct Redis {
     info: ConnectionInfo,
     sentinels: Option<Sentinels>,
     timeout: Duration,
@@ -60,9 +60,6 @@ impl Redis {
 
     /// Opens a connection for commands that block up to `block` on the server. A response timeout that
     /// were shorter would end them from this side while the server still serves them.
-    ///
-    /// # Errors
-    /// As [`Redis::connect`].
     pub(crate) async fn connect_blocking(
         &self,
         block: Duration,
@@ -72,9 +69,6 @@ impl Redis {
 
     /// Opens a connection for large replies, which has the same time for its answers. Whether the server is the one that
     /// other connections found, it does not ask: whoever reads has the owner checked.
-    ///
-    /// # Errors
-    /// As [`Redis::connect`].
     pub(crate) async fn wire(&self) -> Result<Wire, SourceError> {
         Wire::open(&*self.address().await?, self.timeout).await
     }
@@ -115,9 +109,6 @@ pub(super) fn deletes_at_once(found: (u32, u32)) -> bool {
 }
 
 /// Whether Redis has what a kind of queue needs.
-///
-/// # Errors
-/// Fatal: it is too old.
 pub(crate) fn check_version(kind: QueueKind, found: (u32, u32)) -> Result<(), SourceError> {
     let (least, text) = of_kind!(kind, Queue => Queue::LEAST_REDIS);
     if found >= least {

@@ -29,7 +29,7 @@ return { redis.call('GET', KEYS[2]) or '', redis.call('ZRANGE', KEYS[1], 0, -1) 
 
 /// Who drains a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Instances {
+pub(crate) struct Instances {
     /// The instance that owns it, if one was heard of.
     pub(crate) holder: Option<String>,
     /// All instances that could.

@@ -107,9 +107,6 @@ impl List {
     }
 
     /// Takes a queue over.
-    ///
-    /// # Errors
-    /// Fenced if somebody was faster; Redis's.
     pub(super) async fn take(request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
         let wire = request.redis.wire().await?;
         let previous = request.previous();
@@ -156,9 +153,6 @@ impl List {
 
     /// Reads `count` elements from `cursor` on, which are known to be there, or fewer where they are large; `raise` where they
     /// are read for the first time. With no count, only looks how much there is.
-    ///
-    /// # Errors
-    /// Fenced, foreign pop, or Redis's.
     pub(super) async fn read(
         &self,
         cursor: i64,
@@ -208,9 +202,6 @@ impl List {
     }
 
     /// Trims everything below `checkpoint` and moves the dead letters among it to their list.
-    ///
-    /// # Errors
-    /// Fenced, foreign pop, or Redis's.
     pub(super) async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;

@@ -2,7 +2,7 @@
 
 /// What another client has done to a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interference {
+pub(crate) enum Interference {
     /// So many elements are in front of what was the head.
     PushedInFront(u64),
     /// The head is where it was, but what is behind it is not.

@@ -97,9 +97,6 @@ enum Kind {
 
 impl Source {
     /// Opens a list to be popped, which nobody has to take over. A server that cannot be reached is an error only here.
-    ///
-    /// # Errors
-    /// Lost, or fatal.
     pub(crate) async fn pop(
         redis: Redis,
         keys: Keys,

@@ -202,9 +202,6 @@ impl Pop {
     }
 
     /// Whether Redis can be reached and accepts us; the one moment at which it may be fatal that it does not.
-    ///
-    /// # Errors
-    /// Lost, or fatal.
     pub(super) async fn reach(&self) -> Result<(), SourceError> {
         let mut lengths = redis::pipe();
         lengths.cmd("LLEN").arg(&self.keys.queue).cmd("LLEN").arg(&self.keys.dead_list);

@@ -82,9 +82,6 @@ fn at(configured: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
 }
 
 /// Checks that a server is the primary: for a while, sentinels may name one that was.
-///
-/// # Errors
-/// Lost: it is none.
 pub(super) async fn check_primary(connection: &mut MultiplexedConnection) -> Result<(), SourceError> {
     let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(connection).await?;
     let role: String =

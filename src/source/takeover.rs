@@ -59,9 +59,6 @@ pub(crate) struct Taken {
 
 impl Source {
     /// Takes a queue over under a new epoch, if its state and what is known of it are still the same.
-    ///
-    /// # Errors
-    /// Fenced if somebody was faster; Redis's.
     pub(crate) async fn take(request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
         of_kind!(request.queue.kind, Queue => Queue::take(request).await)
     }

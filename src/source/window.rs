@@ -140,7 +140,7 @@ impl Window {
 
 /// How much is in a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Depth {
+pub(crate) struct Depth {
     /// Events that are not committed: of a list, its elements.
     pub(crate) elements: u64,
     /// A number that grows by one with each event that arrives: of a list, the offset that the next one will have.

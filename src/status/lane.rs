@@ -8,22 +8,22 @@ use serde::{Serialize, Serializer};
 
 /// Documents of a collection that wait, since MongoDB refuses to write them for something else than their content.
 #[derive(Debug, Clone)]
-pub struct HeldBack {
+pub(crate) struct HeldBack {
     /// The collection.
-    pub collection: Arc<str>,
+    pub(crate) collection: Arc<str>,
     /// How many documents.
-    pub documents: usize,
+    pub(crate) documents: usize,
     /// Their events.
-    pub events: u64,
+    pub(crate) events: u64,
     /// Since when.
-    pub since: Instant,
+    pub(crate) since: Instant,
     /// What MongoDB said last.
-    pub error: String,
+    pub(crate) error: String,
 }
 
 /// A lane's state, for people.
 #[derive(Debug, Default)]
-pub struct LaneStatus {
+pub(crate) struct LaneStatus {
     lane: Mutex<LaneReport>,
     /// What waits for MongoDB to take it.
     held_back: Mutex<Vec<HeldBack>>,
@@ -74,14 +74,14 @@ impl LaneReport {
 
 impl LaneStatus {
     /// No batch is on its way, and so many documents are pending.
-    pub fn holds(&self, pending: usize) {
+    pub(crate) fn holds(&self, pending: usize) {
         let mut lane = self.lane.lock();
         lane.set(if pending == 0 { Doing::Idle } else { Doing::Gathering });
         (lane.pending_documents, lane.writing_events) = (pending, 0);
     }
 
     /// A batch is on its way. `began`: it is another one than before.
-    pub fn writes(&self, events: u64, pending: usize, began: bool) {
+    pub(crate) fn writes(&self, events: u64, pending: usize, began: bool) {
         let mut lane = self.lane.lock();
         if began {
             lane.doing = Doing::Writing;
@@ -91,12 +91,12 @@ impl LaneStatus {
     }
 
     /// An attempt at the batch failed, or went well after others had failed.
-    pub fn attempted(&self, failed: bool) {
+    pub(crate) fn attempted(&self, failed: bool) {
         self.lane.lock().set(if failed { Doing::Retrying } else { Doing::Writing });
     }
 
     /// Documents of these collections wait for MongoDB to take them.
-    pub fn holds_back(&self, held_back: Vec<HeldBack>) {
+    pub(crate) fn holds_back(&self, held_back: Vec<HeldBack>) {
         *self.held_back.lock() = held_back;
     }
 

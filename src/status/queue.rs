@@ -18,7 +18,7 @@ use crate::source::{Depth, Instances, Interference};
 /// What an instance does with a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// It has no connection, or waits to try again.
     Connecting,
     /// Another instance owns the queue.
@@ -35,11 +35,11 @@ pub enum Phase {
 
 /// What keeps a queue from being drained until somebody decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
+pub(crate) struct Obstacle {
     /// What is the case.
-    pub text: String,
+    pub(crate) text: String,
     /// What is to be done.
-    pub advice: &'static str,
+    pub(crate) advice: &'static str,
 }
 
 /// What other clients were found to do to a queue.
@@ -55,9 +55,9 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// The state of a queue.
 #[derive(Debug)]
-pub struct QueueStatus {
+pub(crate) struct QueueStatus {
     /// Its lanes.
-    pub lanes: Vec<LaneStatus>,
+    pub(crate) lanes: Vec<LaneStatus>,
     pub(super) key: String,
     pub(super) kind: QueueKind,
     pub(super) delivery: Delivery,
@@ -109,7 +109,7 @@ impl QueueStatus {
     }
 
     /// What the instance does with the queue now.
-    pub fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: Phase) {
         let mut known = self.phase.lock();
         if known.0 != phase {
             *known = (phase, Instant::now());
@@ -119,7 +119,7 @@ impl QueueStatus {
     }
 
     /// What keeps the queue from being drained, if anything does. Answers whether that is news.
-    pub fn set_obstacle(&self, obstacle: Option<Obstacle>) -> bool {
+    pub(crate) fn set_obstacle(&self, obstacle: Option<Obstacle>) -> bool {
         let mut known = self.obstacle.lock();
         let news = *known != obstacle;
         *known = obstacle;
@@ -133,13 +133,13 @@ impl QueueStatus {
 
     /// Whether this instance owns the queue.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         matches!(self.phase().0, Phase::Recovering | Phase::Active | Phase::Draining)
     }
 
     /// Another client was found to meddle with the queue. Answers how often since it was told last, if it is to be told now:
     /// while it goes on, once a minute is enough.
-    pub fn meddled(&self, meddling: Interference) -> Option<u64> {
+    pub(crate) fn meddled(&self, meddling: Interference) -> Option<u64> {
         let mut known = self.meddling.lock();
         let is_news = known.last.replace(meddling).map(|last| std::mem::discriminant(&last))
             != Some(std::mem::discriminant(&meddling));
@@ -152,7 +152,7 @@ impl QueueStatus {
     }
 
     /// Who drains the queue, and who owns it.
-    pub fn set_members(&self, members: Instances) {
+    pub(crate) fn set_members(&self, members: Instances) {
         *self.members.lock() = members;
     }
 
@@ -163,19 +163,19 @@ impl QueueStatus {
     }
 
     /// The number of the ownership.
-    pub fn set_epoch(&self, epoch: i64) {
+    pub(crate) fn set_epoch(&self, epoch: i64) {
         self.epoch.store(epoch, Ordering::Relaxed);
         self.metrics.epoch.set(epoch as f64);
     }
 
     /// Elements in the queue.
-    pub fn set_depth(&self, elements: u64) {
+    pub(crate) fn set_depth(&self, elements: u64) {
         self.depth.store(elements, Ordering::Relaxed);
         self.metrics.depth.set(elements as f64);
     }
 
     /// The queue as its owner sees it: how much is there, and how far its numbers go.
-    pub fn saw(&self, depth: Depth) {
+    pub(crate) fn saw(&self, depth: Depth) {
         self.set_depth(depth.elements);
         // Of some streams it is not known for a while.
         if depth.tail < 0 {
@@ -190,12 +190,12 @@ impl QueueStatus {
     }
 
     /// What is in the queue gets other numbers from now on. It did not arrive just now.
-    pub fn renumbered(&self) {
+    pub(crate) fn renumbered(&self) {
         *self.tail.lock() = None;
     }
 
     /// Everything below this offset was committed just now.
-    pub fn set_committed(&self, offset: i64) {
+    pub(crate) fn set_committed(&self, offset: i64) {
         self.committed.store(offset, Ordering::Relaxed);
         *self.last_commit.lock() = Some(Instant::now());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -203,13 +203,13 @@ impl QueueStatus {
     }
 
     /// Dead letters in their list.
-    pub fn set_dead_letters(&self, letters: u64) {
+    pub(crate) fn set_dead_letters(&self, letters: u64) {
         self.dead_letters.store(letters, Ordering::Relaxed);
         self.metrics.dead_letters.set(letters as f64);
     }
 
     /// What a lane holds back, since MongoDB refuses to write it for something else than its content.
-    pub fn holds_back(&self, lane: usize, held_back: Vec<HeldBack>) {
+    pub(crate) fn holds_back(&self, lane: usize, held_back: Vec<HeldBack>) {
         self.lanes[lane].holds_back(held_back);
         self.metrics.held_back.set(self.held_back().map(|held| held.documents).sum::<usize>() as f64);
     }
@@ -220,7 +220,7 @@ impl QueueStatus {
 
     /// Documents that are held back.
     #[must_use]
-    pub fn held_back_documents(&self) -> usize {
+    pub(crate) fn held_back_documents(&self) -> usize {
         self.held_back().map(|held| held.documents).sum()
     }
 
@@ -247,7 +247,7 @@ impl QueueStatus {
     }
 
     /// Age of the oldest event that is not settled.
-    pub fn set_oldest_age(&self, age: Duration) {
+    pub(crate) fn set_oldest_age(&self, age: Duration) {
         *self.oldest_age.lock() = age;
         self.metrics.oldest_age.set(age.as_secs_f64());
     }
@@ -258,7 +258,7 @@ impl QueueStatus {
     }
 
     /// The longest that a change may wait for company.
-    pub fn set_window(&self, window: Duration) {
+    pub(crate) fn set_window(&self, window: Duration) {
         *self.window.lock() = window;
         self.metrics.window.set(window.as_secs_f64());
     }

@@ -14,10 +14,10 @@ use yrs::{IdSet, Update};
 use self::survey::{UpdateSurvey, survey};
 
 /// The array of updates, below the field of a Yjs document.
-pub const UPDATES: &str = "updates";
+pub(crate) const UPDATES: &str = "updates";
 
 /// The length of the array.
-pub const COUNT: &str = "count";
+pub(crate) const COUNT: &str = "count";
 
 /// Updates merged at once. Merging compares each with all others, so more are merged in rounds.
 const AT_ONCE: usize = 64;
@@ -26,7 +26,7 @@ const AT_ONCE: usize = 64;
 ///
 /// # Errors
 /// It is none in lib0 v1 encoding: says why.
-pub fn check(update: &[u8]) -> Result<(), String> {
+pub(crate) fn check(update: &[u8]) -> Result<(), String> {
     match survey(update) {
         Ok(UpdateSurvey::Mergeable) => decode(update).map(drop),
         Ok(UpdateSurvey::Opaque) => Ok(()),
@@ -36,7 +36,7 @@ pub fn check(update: &[u8]) -> Result<(), String> {
 
 /// Merges updates that were checked. What cannot be merged without a change is left as it is.
 #[must_use]
-pub fn merge(updates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub(crate) fn merge(updates: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     let (mut mergeable, mut merged): (Vec<_>, Vec<_>) =
         updates.into_iter().partition(|update| survey(update) == Ok(UpdateSurvey::Mergeable));
     while mergeable.len() > 1 {

@@ -87,9 +87,6 @@ impl TakeReply {
 
 impl Stream {
     /// Takes a queue over, and claims what is pending.
-    ///
-    /// # Errors
-    /// Fenced if somebody was faster; Redis's.
     pub(in crate::source) async fn take(mut request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
         let wire = request.redis.wire().await?;
         let reply = ask(&mut request).await?;

@@ -66,9 +66,6 @@ impl Wire {
 
     /// The same, where the first reply may be larger than there is memory for: what of it begins beyond `limit` bytes is passed
     /// over.
-    ///
-    /// # Errors
-    /// Those of `ask`.
     pub(super) async fn ask_for(
         &mut self,
         commands: &Pipeline,

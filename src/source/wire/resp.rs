@@ -171,9 +171,6 @@ impl<'a> ReplyWalk<'a> {
     }
 
     /// The next part.
-    ///
-    /// # Errors
-    /// There is none.
     pub(in crate::source) fn next(&mut self) -> Result<ReplyPart, SourceError> {
         let (part, end) =
             part(self.bytes, self.at)?.filter(|(_, end)| *end <= self.bytes.len()).ok_or_else(unexpected)?;
@@ -182,9 +179,6 @@ impl<'a> ReplyWalk<'a> {
     }
 
     /// The values of the array that comes next; none of nothing.
-    ///
-    /// # Errors
-    /// It is no array.
     pub(in crate::source) fn array(&mut self) -> Result<Option<usize>, SourceError> {
         match self.next()? {
             ReplyPart::Array(values) => Ok(Some(values)),
@@ -194,9 +188,6 @@ impl<'a> ReplyWalk<'a> {
     }
 
     /// Where the string that comes next is.
-    ///
-    /// # Errors
-    /// It is no string.
     pub(in crate::source) fn bulk(&mut self) -> Result<Range<usize>, SourceError> {
         match self.next()? {
             ReplyPart::Bulk(range) => Ok(range),
