@@ -11,7 +11,7 @@ use tracing::Level;
 
 use crate::batch::Policy;
 use crate::buffer::Buffer;
-use crate::config::{Config, ConfigError, LIVE, Log};
+use crate::config::{Config, ConfigError, Log};
 use crate::history::Histories;
 use crate::live_settings::LiveSettings;
 use crate::log::Filter;
@@ -66,7 +66,7 @@ impl Reloader {
                 return;
             }
         };
-        let plan = ReloadPlan::new(&self.config, new);
+        let plan = ReloadPlan::new(&self.config, &new);
         let line = plan.line(self.source.filter.is_from_environment());
         let refused = !plan.restart.is_empty();
         let is_heard =
@@ -92,7 +92,7 @@ impl Reloader {
         }
         self.live.set_policy(Policy::from(&config.batch));
         self.buffer.set_bounds(&config.buffer);
-        if changed.iter().any(|key| matches!(*key, "routes" | "native.collections")) {
+        if changed.iter().any(|key| is_of_mapping(key)) {
             let mapping = self.live.mapping().followed_by(&config);
             // Before any event goes there.
             let names = mapping.collections.names();
@@ -103,6 +103,11 @@ impl Reloader {
         self.status.set_config(&config);
         self.config = config;
     }
+}
+
+/// Whether the mapping is made of a key.
+fn is_of_mapping(key: &str) -> bool {
+    matches!(key, "routes" | "native.collections")
 }
 
 /// What is to become of a new configuration.
@@ -116,17 +121,14 @@ struct ReloadPlan {
 }
 
 impl ReloadPlan {
-    fn new(old: &Config, new: Config) -> Self {
-        let (mut changed, restart): (Vec<_>, Vec<_>) =
-            old.changes(&new).into_iter().partition(|key| LIVE.contains(key));
-        let mut restart: Vec<String> = restart.into_iter().map(str::to_owned).collect();
-        let (before, after) = (Tombstones::names(old), Tombstones::names(&new));
+    fn new(old: &Config, new: &Config) -> Self {
+        let (before, after) = (Tombstones::names(old), Tombstones::names(new));
         let differ: Vec<_> = before.symmetric_difference(&after).map(|name| format!("{name:?}")).collect();
         let mut whys = Vec::new();
         if !differ.is_empty() {
             whys.push(format!("deletes = \"tombstone\" begins or ends for {}", differ.join(", ")));
         }
-        let (before, after) = (Histories::kept_for(old), Histories::kept_for(&new));
+        let (before, after) = (Histories::kept_for(old), Histories::kept_for(new));
         let changes =
             |name: &&&str| before.get(*name).copied().flatten() != after.get(*name).copied().flatten();
         let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
@@ -134,32 +136,27 @@ impl ReloadPlan {
         if !differ.is_empty() {
             whys.push(format!("history_ttl changes for {}", differ.join(", ")));
         }
-        let mut config = Config {
+        // All who write to a collection have to agree on tombstones, and MongoDB needs indexes.
+        // Routes and native collections are checked together, so they stay together.
+        let mapping = if whys.is_empty() { new } else { old };
+        // What a running instance follows; the rest needs a restart.
+        let config = Config {
             log: Log { level: new.log.level.clone(), ..old.log.clone() },
             batch: new.batch.clone(),
             buffer: new.buffer.clone(),
+            routes: mapping.routes.clone(),
+            native: mapping.native.clone(),
             ..old.clone()
         };
-        if whys.is_empty() {
-            config.routes = new.routes;
-            config.native = new.native;
-        } else {
-            // All who write to a collection have to agree on tombstones, and MongoDB needs indexes.
-            // Routes and native collections are checked together, so they stay together.
-            changed.retain(|key| {
-                let stays = matches!(*key, "routes" | "native.collections");
-                if stays {
-                    let why = if *key == "routes" {
-                        format!(" ({})", whys.join("; "))
-                    } else {
-                        " (as long as routes do)".to_owned()
-                    };
-                    restart.push(format!("{key}{why}"));
-                }
-                !stays
-            });
-        }
-        ReloadPlan { config, changed, restart }
+        let mut restart = config.changes(new);
+        restart.sort_by_key(|key| is_of_mapping(key));
+        let restart = restart.into_iter().map(|key| match key {
+            "routes" => format!("{key} ({})", whys.join("; ")),
+            "native.collections" => format!("{key} (as long as routes do)"),
+            key => key.to_owned(),
+        });
+        let restart = restart.collect();
+        ReloadPlan { changed: old.changes(&config), restart, config }
     }
 
     fn line(&self, filter_is_fixed: bool) -> String {
@@ -203,13 +200,13 @@ mod tests {
         new.routes = vec![deletion("a", Deletes::Hard)];
         new.redis.url = SecretUrl::new("redis://:hunter2@elsewhere");
         new.lanes.count = 9;
-        let plan = ReloadPlan::new(&old, new.clone());
+        let plan = ReloadPlan::new(&old, &new);
         let line = "configuration re-read: batch.max_delay, routes, log.level; needs a restart: redis.url, lanes.count";
         assert_eq!(plan.line(false), line);
         assert!(plan.line(true).contains("log.level (RUST_LOG wins)"));
         assert_eq!(plan.config.changes(&new), ["redis.url", "lanes.count"]);
         assert_eq!(
-            ReloadPlan::new(&plan.config, plan.config.clone()).line(false),
+            ReloadPlan::new(&plan.config, &plan.config).line(false),
             "configuration re-read: nothing changed"
         );
     }
@@ -218,7 +215,7 @@ mod tests {
     fn tombstones_begin_and_end_with_a_restart() {
         let with = |deletes| Config { routes: vec![deletion("a", deletes)], ..Config::default() };
         for (old, new) in [(Deletes::Hard, Deletes::Tombstone), (Deletes::Tombstone, Deletes::Hard)] {
-            let plan = ReloadPlan::new(&with(old), with(new));
+            let plan = ReloadPlan::new(&with(old), &with(new));
             assert_eq!(plan.config, with(old));
             let why = "routes (deletes = \"tombstone\" begins or ends for \"a\")";
             assert_eq!(
@@ -229,7 +226,7 @@ mod tests {
         // What leaves the tombstones as they are is free to change.
         let mut more = with(Deletes::Tombstone);
         more.routes.push(deletion("b", Deletes::Hard));
-        assert_eq!(ReloadPlan::new(&with(Deletes::Tombstone), more.clone()).config, more);
+        assert_eq!(ReloadPlan::new(&with(Deletes::Tombstone), &more).config, more);
     }
 
     #[test]
@@ -241,13 +238,13 @@ mod tests {
             Config { routes: vec![route], ..Config::default() }
         };
         for (old, new) in [(Some(1), Some(2)), (None, Some(2)), (Some(1), None)] {
-            let plan = ReloadPlan::new(&with(Some("h"), old), with(Some("h"), new));
+            let plan = ReloadPlan::new(&with(Some("h"), old), &with(Some("h"), new));
             assert_eq!(plan.config, with(Some("h"), old));
             let why = "needs a restart: routes (history_ttl changes for \"h\")";
             assert_eq!(plan.line(false), format!("configuration re-read: nothing changed; {why}"));
         }
         // One without needs no index.
         let new = with(Some("h"), None);
-        assert_eq!(ReloadPlan::new(&with(None, None), new.clone()).config, new);
+        assert_eq!(ReloadPlan::new(&with(None, None), &new).config, new);
     }
 }

@@ -39,7 +39,6 @@ use bytesize::ByteSize;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use changes::LIVE;
 pub use check::{CheckLiteral, DEAD, EPOCHS};
 pub use error::{ConfigError, KeyPath, Problem};
 pub use hot_state::HotState;
