@@ -15,6 +15,7 @@ mod broken_rules;
 mod by_path;
 mod constant;
 mod elements;
+mod field_update;
 mod fields;
 mod merge;
 mod number;
@@ -24,7 +25,8 @@ mod pipeline;
 pub(crate) use broken_rules::{Wrong, with_wrong_rule};
 pub(crate) use constant::Constant;
 pub(crate) use elements::ArrayElements;
-pub(crate) use fields::{FieldUpdate, Fields};
+pub(crate) use field_update::FieldUpdate;
+pub(crate) use fields::Fields;
 pub(crate) use merge::merge_bytes;
 pub(crate) use merge::{Merge, Merged};
 pub(crate) use number::zero;
@@ -303,5 +305,7 @@ impl PendingUpdate {
     }
 }
 
+#[cfg(test)]
+mod docs_tests;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@
 
 use bson::spec::ElementType;
 
-use super::fields::FieldUpdate;
+use super::field_update::FieldUpdate;
 use crate::change::pointer;
 use crate::change::{FieldOp, Op};
 use crate::raw::{self, Value, ValueRef};

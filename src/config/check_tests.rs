@@ -1,17 +1,7 @@
 //! Breaks each rule across keys, and reads what is said of it.
 
-use super::super::Route;
+use super::super::{Route, violations};
 use super::*;
-
-fn violations(toml: &str) -> String {
-    let config: Config = toml::from_str(toml).unwrap();
-    config
-        .violations(crate::decode::check_literal)
-        .iter()
-        .map(Problem::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
-}
 
 #[test]
 fn the_default_needs_a_queue_and_something_to_accept() {

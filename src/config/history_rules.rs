@@ -48,12 +48,11 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Problem;
-    use super::*;
+    use super::super::violations;
 
     #[test]
     fn a_history_is_a_collection_of_its_own() {
-        let config: Config = toml::from_str(
+        let found = violations(
             r#"
             queues = [{ key = "q", delivery = "at-most-once" }]
             native.collections = ["notes"]
@@ -82,14 +81,7 @@ mod tests {
             delete = true
             history_ttl = "30d"
             "#,
-        )
-        .unwrap();
-        let found = config
-            .violations(crate::decode::check_literal)
-            .iter()
-            .map(Problem::to_string)
-            .collect::<Vec<_>>()
-            .join("\n");
+        );
         insta::assert_snapshot!(found, @r#"
         `routes[0].history`: is a collection that events write to; a history needs one of its own
         `routes[0].history`: queue "q" is at-most-once: its events have no offsets to tell them apart by

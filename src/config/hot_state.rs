@@ -54,12 +54,12 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Problem;
+    use super::super::violations;
     use super::*;
 
     #[test]
     fn all_that_write_to_a_collection_agree_on_its_hot_states() {
-        let config: Config = toml::from_str(
+        let found = violations(
             r#"
             queues = [{ key = "p" }, { key = "q", delivery = "at-least-once" }]
             [[routes]]
@@ -82,14 +82,7 @@ mod tests {
             shard_key = { s = "s" }
             hot_state = { ttl = "10ms" }
             "#,
-        )
-        .unwrap();
-        let found = config
-            .violations(crate::decode::check_literal)
-            .iter()
-            .map(Problem::to_string)
-            .collect::<Vec<_>>()
-            .join("\n");
+        );
         insta::assert_snapshot!(found, @r#"
         `routes[0].hot_state`: queue "q" is not exactly-once: without watermarks nothing tells what a hot state has
         `routes[1].hot_state`: differs from that of `routes[0]` for the same collection

@@ -27,6 +27,8 @@ mod timing_rules;
 mod yjs;
 
 #[cfg(test)]
+mod load_error_tests;
+#[cfg(test)]
 mod load_tests;
 #[cfg(test)]
 mod shipped_file_tests;
@@ -50,6 +52,9 @@ pub use secret::SecretUrl;
 pub use source::{Amount, Id, Source};
 pub use source_table::{Conversion, SourceTable};
 pub use yjs::{Yjs, YjsEncoding};
+
+#[cfg(test)]
+use load_tests::violations;
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -154,19 +154,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, Problem};
     use super::*;
 
     fn violations(queue: &str) -> String {
-        let config: Config =
-            toml::from_str(&format!("native.collections = [\"a\"]\n[[queues]]\nkey = \"q\"\n{queue}"))
-                .unwrap();
-        config
-            .violations(crate::decode::check_literal)
-            .iter()
-            .map(Problem::to_string)
-            .collect::<Vec<_>>()
-            .join("\n")
+        super::super::violations(&format!("native.collections = [\"a\"]\n[[queues]]\nkey = \"q\"\n{queue}"))
     }
 
     fn trim(value: &str) -> Result<Trim, String> {

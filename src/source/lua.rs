@@ -204,7 +204,7 @@ mod tests {
 
     const SOURCES: [&str; 5] = [
         include_str!("script.rs"),
-        include_str!("stream/script.rs"),
+        concat!(include_str!("stream/helpers.rs"), include_str!("stream/script.rs")),
         include_str!("hot_state.rs"),
         include_str!("instances.rs"),
         include_str!("identity.rs"),

@@ -19,7 +19,10 @@ type Outcome = anyhow::Result<()>;
 const WORKERS: usize = 6;
 
 const SHARED: &str = include_str!("../../src/source/script.rs");
-const STREAM: &str = include_str!("../../src/source/stream/script.rs");
+const STREAM: &str = concat!(
+    include_str!("../../src/source/stream/helpers.rs"),
+    include_str!("../../src/source/stream/script.rs")
+);
 const INSTANCES: &str = include_str!("../../src/source/instances.rs");
 const IDENTITY: &str = include_str!("../../src/source/identity.rs");
 const OWNED: [&str; 2] = ["const OWNED:", include_str!("../../src/source/rights.rs")];

@@ -3,6 +3,7 @@
 //! settled.
 
 mod entry;
+mod helpers;
 mod id;
 mod pending;
 mod reread;
@@ -34,7 +35,8 @@ use crate::config::{self, Keys, Trim};
 use crate::metrics::QueueMetrics;
 
 /// The calls of the scripts that are a stream's alone.
-static CALLS: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("script.rs")));
+static CALLS: LazyLock<Calls> =
+    LazyLock::new(|| calls(concat!(include_str!("helpers.rs"), include_str!("script.rs"))));
 
 /// A stream that this instance owns.
 #[derive(Debug)]
