@@ -1,4 +1,4 @@
-//! What an event costs on its way, without servers: decode, route, fold, encode. `make microbench`
+//! Measures what an event costs on its way, without servers: decode, route, fold, encode. `make microbench`
 //!
 //! Throughput is in events, so the time of one event is the time shown divided by the events of an iteration:
 //! criterion's "thrpt" says it in events a second.

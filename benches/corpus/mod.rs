@@ -1,4 +1,4 @@
-//! Events and what they come to on their way, for whoever measures that without servers.
+//! Makes events, and what they come to on their way, for whoever measures that without servers.
 
 use std::hint::black_box;
 use std::sync::Arc;

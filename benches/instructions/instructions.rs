@@ -1,4 +1,4 @@
-//! One phase of an event's way, to have its instructions counted: `make instructions`.
+//! Runs one phase of an event's way, to have its instructions counted: `make instructions`.
 //!
 //! Time depends on the machine and on what else it does; how many instructions it takes does hardly. Without servers,
 //! and small: callgrind is some fifty times slower than the machine.

@@ -1,4 +1,4 @@
-//! Whether events cost more when many wait.
+//! Measures whether events cost more when many wait.
 
 use tidegate::format::number;
 

@@ -1,4 +1,4 @@
-//! The limits: what the servers alone allow, with a loop that does nothing else.
+//! Measures the limits: what the servers alone allow, with a loop that does nothing else.
 
 use std::hint::black_box;
 use std::time::Instant;

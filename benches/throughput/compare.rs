@@ -1,4 +1,4 @@
-//! Everybody who can drain a workload, in turn, round after round.
+//! Has everybody who can drain a workload do so, in turn, round after round.
 
 use tidegate::format::number;
 

@@ -1,4 +1,4 @@
-//! Processor time of processes, from `/proc`.
+//! Reads the processor time of processes from `/proc`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tidegate: the real binary, as users run it.
+//! Starts tidegate for a measurement: the real binary, as users run it.
 
 use super::kind::Kind;
 use super::servers::{QUEUE, Servers};

@@ -1,4 +1,4 @@
-//! What is to be reached.
+//! Holds the figures to the goals.
 
 use tidegate::format::number;
 

@@ -1,4 +1,4 @@
-//! Kinds of queue, as far as it matters to who measures them.
+//! Lists the kinds of queue, as far as they matter to who measures them.
 
 use redis::Cmd;
 

@@ -1,4 +1,4 @@
-//! How long an event takes to become durable: from when it is due to be pushed until Redis says that it is committed.
+//! Measures how long an event takes to be durable: from when it is due until Redis says that it is committed.
 //!
 //! Seen from outside, by asking Redis every tenth of a millisecond how far the queue's base has come. The base moves
 //! after MongoDB has confirmed, so it tells a little more than the truth, never less. And the clock starts when an event

@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! Says what the figures were measured on.
 
 /// Processor, memory and system, in a line.
 pub(crate) fn describe() -> String {

@@ -1,4 +1,4 @@
-//! How fast it is, against what the servers alone allow and against what people run today: `make bench`.
+//! Measures how fast it is, against what the servers alone allow and what people run today: `make bench`.
 //!
 //! Everything happens on this machine, in one run and in turn, so that what the machine does meanwhile concerns all
 //! alike: ratios hold where figures do not. `QUICK=1` takes less than two minutes, `ONLY=hot,latency` some of the steps,

@@ -1,4 +1,4 @@
-//! How much memory it takes while MongoDB does not answer and a million events wait.
+//! Measures how much memory it takes while MongoDB does not answer and a million events wait.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What people run today: workers of other makes, each as its own documentation shows it, in `benches/peers`.
+//! Runs what people run today: workers of other makes, each as its own documentation shows it, in `benches/peers`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! How much is measured: all of it, or in a hurry.
+//! Says how much is measured: all of it, or in a hurry.
 
 use anyhow::ensure;
 

@@ -1,4 +1,4 @@
-//! The report's pictures.
+//! Draws the report's pictures.
 
 use std::path::Path;
 

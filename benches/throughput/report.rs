@@ -1,4 +1,4 @@
-//! The report: what the terminal shows and `report.md` says.
+//! Writes the report: what the terminal shows and `report.md` says.
 
 use std::fmt::Write;
 use std::path::Path;

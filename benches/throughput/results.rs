@@ -1,4 +1,4 @@
-//! All that was measured in a run.
+//! Holds all that was measured in a run.
 
 use super::backlog::Backlog;
 use super::compare::{Comparison, TIDEGATE, TIDEGATE_BEST, TIDEGATE_LIST, TIDEGATE_LIST_BEST};

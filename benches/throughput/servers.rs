@@ -1,4 +1,4 @@
-//! The servers that everything is measured with, and the events in them.
+//! Runs the servers that everything is measured with, and fills them with events.
 
 use std::time::{Duration, Instant};
 

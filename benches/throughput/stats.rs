@@ -1,4 +1,4 @@
-//! Medians.
+//! Computes medians.
 
 use std::time::Duration;
 

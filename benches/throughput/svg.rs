@@ -1,5 +1,5 @@
-//! Bar charts as SVG. All that is wanted is a title and bars with their figures, which is less than a crate would ask
-//! to be told.
+//! Draws bar charts as SVG. All that is wanted is a title and bars with their figures. A crate would ask
+//! to be told more.
 
 use std::fmt::Write;
 

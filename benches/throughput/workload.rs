@@ -1,4 +1,4 @@
-//! The events that are measured.
+//! Makes the events that are measured.
 
 use std::fmt::Write;
 

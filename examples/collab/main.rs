@@ -1,4 +1,4 @@
-//! A page that many people edit at once, and tidegate behind it: see the README.md beside this file.
+//! Serves a page that many people edit at once, with tidegate behind it: see the README.md beside this file.
 
 mod gateway;
 

@@ -1,8 +1,8 @@
-//! Tidegate at work: `make demo`.
+//! Shows tidegate at work: `make demo`.
 //!
 //! Starts a Redis and a MongoDB server with their data in temporary folders, and tidegate with the shipped
-//! `config.toml`; lets many users type into a few thousand documents; and shows what has become of it. Beside that, it
-//! serves the page of `examples/collab`, which people can type into.
+//! `config.toml`. It lets many users type into a few thousand documents, and shows what has become of it. Beside that,
+//! it serves the page of `examples/collab`, which people can type into.
 //!
 //! It runs until Ctrl-C, or for `DEMO_SECONDS`. Everything that it starts ends with it.
 

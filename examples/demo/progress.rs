@@ -1,4 +1,4 @@
-//! What is shown while it runs: one line that changes on a terminal, plain lines elsewhere.
+//! Shows progress: one line that changes on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;

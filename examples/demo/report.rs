@@ -1,4 +1,4 @@
-//! What has become of it: the numbers, one document, and whether everything is there exactly once.
+//! Tells what has become of it: the numbers, one document, and whether everything is there exactly once.
 
 use std::fmt;
 use std::net::SocketAddr;

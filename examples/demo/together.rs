@@ -1,4 +1,4 @@
-//! The page of `examples/collab`, on the demo's servers: somebody can type along with the others.
+//! Opens the page of `examples/collab` on the demo's servers, so that somebody can type along with the others.
 
 #[path = "../collab/gateway/mod.rs"]
 mod gateway;

@@ -1,4 +1,4 @@
-//! Users who type into documents: what they send, and what should have become of it.
+//! Plays users who type into documents: what they send, and what should have become of it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! An event's way without servers, see there. An input is events, one on each line.
+//! Feeds an event's way without servers; see there. An input is events, one on each line.
 #![no_main]
 
 #[path = "../../tests/suite/hostile/pipeline.rs"]

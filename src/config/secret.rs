@@ -14,8 +14,8 @@ const SECRET_PARAMETERS: [&str; 6] =
 
 /// A URL that may hold a password: shown everywhere with secrets replaced by `***`.
 ///
-/// Hiding does not depend on the URL being well formed: where it is ambiguous what belongs to the
-/// password (an `@` or `/` that should have been percent-encoded), more is hidden rather than less.
+/// Hiding does not depend on the URL being well formed. An `@` or `/` that should have been percent-encoded makes it
+/// ambiguous what belongs to the password. Then more is hidden rather than less.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct SecretUrl(String);

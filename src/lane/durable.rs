@@ -1,7 +1,7 @@
 //! Holds writes that are durable until the hot states of their documents are fresh; then it settles them.
 //!
-//! In this order nothing is lost: who settles and dies before a state is refreshed would leave it as it is for ever; who
-//! refreshes and dies before settling has a successor who finds the write in MongoDB, and refreshes again.
+//! In this order nothing is lost. Who settles first, and dies before a state is refreshed, would leave it stale for ever.
+//! Who refreshes first, and dies before settling, has a successor who finds the write in MongoDB and refreshes again.
 
 use crate::change::{CollectionId, Entity, EntityRef};
 use crate::coalesce::Segment;

@@ -246,7 +246,7 @@ impl Encoder<'_> {
 
     /// `{$set: {...}, $unset: {...}, $inc: {...}, $push: {...}}`, with the watermark in `$set`. If the document is a
     /// tombstone, it is none afterwards. Any document may be: another instance, or one before, may leave tombstones
-    /// where this one knows of none, and MongoDB would remove the live document with what is left of them.
+    /// where this one knows of none. With what is left of one, MongoDB would remove the live document.
     fn update(&self, out: &mut Vec<u8>, fields: &Fields, watermark: i64) {
         let start = begin_document(out);
         raw::write_key(out, ElementType::EmbeddedDocument, "$set");

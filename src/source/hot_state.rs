@@ -40,8 +40,8 @@ return found";
 ///
 /// A watermark from `beyond` on is of another numbering, and does not say what the hash has.
 ///
-/// KEYS owner hash... · ARGV epoch ttl-ms watermark-field beyond, and for each hash: the offsets that it must not and must have
-/// reached, its ttl in ms, the number of arguments, and those: see `Program`
+/// KEYS owner hash... · ARGV epoch ttl-ms watermark-field beyond. And for each hash: the offsets that it must not and must have
+/// reached, its ttl in ms, the number of arguments, and those; see `Program`.
 const APPLY: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return { -1 } end
 local own, beyond = ARGV[3], ARGV[4]

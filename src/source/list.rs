@@ -237,8 +237,8 @@ impl List {
         Ok(first)
     }
 
-    /// Looks at the number of elements, and of dead letters in their list: over the wire, which else would be idle for as long
-    /// as there is no room to read.
+    /// Looks at the number of elements, and of dead letters in their list. It goes over the wire, which else would be idle
+    /// for as long as there is no room to read.
     pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
@@ -264,9 +264,9 @@ impl List {
     }
 }
 
-/// Which elements are looked at before they are asked for, so that a window of large ones is not asked for in the
-/// size that was right for small ones: every `stride`th, and the last. A run of large elements longer than the stride is always
-/// seen, and so is one that does not end.
+/// Which elements are looked at before they are asked for: every `stride`th, and the last. Else a window of large ones
+/// would be asked for in the size that was right for small ones. A run of large elements longer than the stride is
+/// always seen, and so is one that does not end.
 struct Samples {
     stride: i64,
     first: i64,

@@ -1,5 +1,5 @@
-//! A page's hot state: what MongoDB has of it, kept in Redis. The gateway fills it when it loads a page that has none, and
-//! from then on tidegate keeps it fresh; see `docs/hot-state.md`. So a page that was open lately needs no MongoDB.
+//! Keeps a page's hot state: what MongoDB has of it, kept in Redis. The gateway makes it when it loads a page that has
+//! none. From then on tidegate keeps it fresh; see `docs/hot-state.md`. So a page that was open lately needs no MongoDB.
 
 use std::collections::HashMap;
 use std::time::Duration;

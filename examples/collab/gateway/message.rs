@@ -1,4 +1,4 @@
-//! What is said: by a browser, on Redis' channels, and to a browser. All of it JSON.
+//! Defines what is said: by a browser, on Redis' channels, and to a browser. All of it is JSON.
 
 use std::collections::BTreeMap;
 

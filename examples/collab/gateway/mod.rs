@@ -1,8 +1,8 @@
-//! The gateway: browsers on one side, Redis and MongoDB on the other.
+//! Connects browsers on one side with Redis and MongoDB on the other.
 //!
-//! An edit takes one way only: browser → WebSocket → Redis, where it is queued for tidegate and published to all gateways
+//! An edit takes one way only: browser → WebSocket → Redis. There it is queued for tidegate and published to all gateways
 //! in one step, so that both have the same order. Whoever shows the page, the one who typed too, applies what was
-//! published, in that order; so all see in the end what the last edit of each paragraph says, and so does MongoDB.
+//! published, in that order. So all see in the end what the last edit of each paragraph says, and so does MongoDB.
 //!
 //! - [`page`] serves the page, [`socket`] talks with one browser that has it open, [`message`] is what they say.
 //! - [`room`] is one page that somebody has open: its paragraphs, and how far MongoDB has them. It does no I/O.

@@ -1,4 +1,4 @@
-//! The page: files that are compiled in. It loads nothing else.
+//! Serves the page: files that are compiled in. It loads nothing else.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};

@@ -1,4 +1,4 @@
-//! A page that somebody has open: its paragraphs, who has it open, and how far MongoDB is. No I/O.
+//! Holds a page that somebody has open: its paragraphs, who has it open, and how far MongoDB is. No I/O.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! All open pages, and what keeps them up to date.
+//! Holds all open pages, and keeps them up to date.
 
 use std::collections::HashMap;
 use std::sync::Arc;

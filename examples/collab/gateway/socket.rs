@@ -1,4 +1,4 @@
-//! One browser that has a page open.
+//! Serves one browser that has a page open.
 
 use std::time::Duration;
 

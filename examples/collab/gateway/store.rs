@@ -1,4 +1,4 @@
-//! What is asked of Redis and MongoDB.
+//! Asks Redis and MongoDB for pages.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
