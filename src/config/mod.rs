@@ -23,6 +23,7 @@ mod secret;
 mod show;
 mod source;
 mod source_table;
+mod target_rules;
 mod timing_rules;
 mod yjs;
 
