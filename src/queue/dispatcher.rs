@@ -183,6 +183,10 @@ impl<'w> DecodedWindow<'w> {
                 decoder.decode_routed(event)
             };
             match decoded {
+                // The routes have changed since it was parked, and nothing is written for it any more.
+                Ok((change, _)) if kept == EventPlace::Parked && change.effect.is_nothing() => {
+                    self.buried.push(offset);
+                }
                 Ok((change, route)) => {
                     let traceparent = change.traceparent.filter(|_| keeps_traces);
                     self.place(queue, (offset, event), Change { traceparent, ..change }, route);
