@@ -184,8 +184,9 @@ impl Pop {
         for letter in letters {
             push.cmd("RPUSH").arg(&self.keys.dead_list).arg(&letter.json).ignore();
         }
-        let attempt = || async { self.other(&self.keys.dead_list, &push).await.ok() };
-        Ok(self.health.redis.until(attempt).await)
+        let attempt = || async { self.other::<()>(&self.keys.dead_list, &push).await.ok() };
+        self.health.redis.until(attempt).await;
+        Ok(())
     }
 
     pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
