@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::recent::Recent;
+use super::last_times::LastTimes;
 
 /// Events that are further apart are not one after another.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -16,12 +16,12 @@ const MOST: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Gaps {
     one_in: u64,
-    seen: Recent,
+    seen: LastTimes,
 }
 
 impl Default for Gaps {
     fn default() -> Self {
-        Gaps { one_in: 1, seen: Recent::new(LONGEST) }
+        Gaps { one_in: 1, seen: LastTimes::new(LONGEST) }
     }
 }
 

@@ -8,11 +8,11 @@ mod gaps;
 mod held_back;
 mod history;
 mod isolate;
+mod last_times;
 mod parking;
 pub mod pending;
 mod proof;
 mod quarantine;
-mod recent;
 mod reread;
 mod resolve;
 mod schedule;
@@ -28,9 +28,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use self::gaps::Gaps;
+use self::last_times::LastTimes;
 use self::pending::{Deadline, Pending};
 use self::quarantine::{Quarantine, Unparked, Withheld};
-use self::recent::Recent;
 use self::settle_batch::settle_batch;
 use crate::batch::{Policy, Timing, Trigger};
 use crate::buffer::Reserved;
@@ -99,7 +99,7 @@ pub struct Lane {
     behind: bool,
     pending: Pending,
     /// When documents were written last, if any route paces its writes.
-    written: Option<Recent>,
+    written: Option<LastTimes>,
     gaps: Gaps,
     /// Documents that MongoDB does not take now.
     quarantine: Quarantine,
@@ -137,7 +137,7 @@ impl Lane {
     pub fn new(index: usize, queue: Arc<Owned>, input: mpsc::Receiver<Input>) -> Self {
         let policy = queue.shared.live.watch_policy();
         let pending = Pending::with_deadlines(&queue.ledger, policy.borrow().max_delay);
-        let written = queue.mapping.timings.longest_pace().map(Recent::new);
+        let written = queue.mapping.timings.longest_pace().map(LastTimes::new);
         let memory = Reserved::new(&queue.shared.buffer, 0);
         Lane {
             index,

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     /// By place.
-    slots: Vec<Option<Slot>>,
+    slots: Vec<Option<Scheduled>>,
     /// The oldest first, with places that are free again, or another's, in between.
     by_age: VecDeque<Ticket>,
     /// The earliest first, with what is out of date in between: of those that wait long, and of the prompt ones.
-    by_deadline: [BinaryHeap<Reverse<(Deadline, Ticket)>>; 2],
+    by_deadline: [BinaryHeap<Reverse<(Due, Ticket)>>; 2],
     live: usize,
     /// The tickets given out.
     tickets: u64,
@@ -21,16 +21,16 @@ pub(super) struct Schedule {
 
 /// When something is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Deadline {
+pub(super) struct Due {
     pub(super) at: Instant,
     /// Whether it waits no longer than what has no timing of its own.
     pub(super) is_prompt: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct Scheduled {
     ticket: Ticket,
-    due: Option<Deadline>,
+    due: Option<Due>,
 }
 
 /// Who has a place, and since when.
@@ -45,27 +45,27 @@ const STALE: usize = 64;
 
 impl Schedule {
     /// Puts what has just come at a free place. Without `due` it has no deadline.
-    pub(super) fn insert(&mut self, place: usize, due: Option<Deadline>) {
+    pub(super) fn insert(&mut self, place: usize, due: Option<Due>) {
         let ticket = Ticket { number: self.tickets, place };
         self.tickets += 1;
         if self.slots.len() <= place {
             self.slots.resize(place + 1, None);
         }
         debug_assert!(self.slots[place].is_none(), "a place is one's own");
-        self.slots[place] = Some(Slot { ticket, due });
+        self.slots[place] = Some(Scheduled { ticket, due });
         self.live += 1;
         self.by_age.push_back(ticket);
         self.push(due, ticket);
     }
 
-    fn push(&mut self, due: Option<Deadline>, ticket: Ticket) {
+    fn push(&mut self, due: Option<Due>, ticket: Ticket) {
         if let Some(due) = due {
             self.by_deadline[usize::from(due.is_prompt)].push(Reverse((due, ticket)));
         }
     }
 
     /// Gives what is at a place another deadline.
-    pub(super) fn set_deadline(&mut self, place: usize, due: Option<Deadline>) {
+    pub(super) fn set_deadline(&mut self, place: usize, due: Option<Due>) {
         if let Some(slot) = self.slots.get_mut(place).and_then(Option::as_mut)
             && slot.due != due
         {
@@ -90,7 +90,7 @@ impl Schedule {
     }
 
     /// The place of what is due first, and when that is.
-    pub(super) fn first_due(&self) -> Option<(usize, Deadline)> {
+    pub(super) fn first_due(&self) -> Option<(usize, Due)> {
         [false, true]
             .into_iter()
             .filter_map(|is_prompt| self.first_due_of(is_prompt))
@@ -98,7 +98,7 @@ impl Schedule {
     }
 
     /// The same, of prompt ones or of the others.
-    pub(super) fn first_due_of(&self, is_prompt: bool) -> Option<(usize, Deadline)> {
+    pub(super) fn first_due_of(&self, is_prompt: bool) -> Option<(usize, Due)> {
         let first = self.by_deadline[usize::from(is_prompt)].peek();
         first.map(|Reverse((due, ticket))| (ticket.place, *due))
     }
@@ -141,11 +141,11 @@ impl Schedule {
     }
 }
 
-fn is_live(slots: &[Option<Slot>], ticket: Ticket) -> bool {
+fn is_live(slots: &[Option<Scheduled>], ticket: Ticket) -> bool {
     slots[ticket.place].is_some_and(|slot| slot.ticket == ticket)
 }
 
-fn is_due(slots: &[Option<Slot>], due: Deadline, ticket: Ticket) -> bool {
+fn is_due(slots: &[Option<Scheduled>], due: Due, ticket: Ticket) -> bool {
     slots[ticket.place].is_some_and(|slot| slot.ticket == ticket && slot.due == Some(due))
 }
 
@@ -165,9 +165,9 @@ mod tests {
             ),
         ) {
             let start = Instant::now();
-            let at = |(ms, is_prompt)| Deadline { at: start + Duration::from_millis(ms), is_prompt };
+            let at = |(ms, is_prompt)| Due { at: start + Duration::from_millis(ms), is_prompt };
             let mut schedule = Schedule::default();
-            let mut listed: Vec<(usize, Option<Deadline>)> = Vec::new();
+            let mut listed: Vec<(usize, Option<Due>)> = Vec::new();
             for (step, place, due) in steps {
                 let due = due.map(at);
                 match (step, listed.iter().position(|(other, _)| *other == place)) {

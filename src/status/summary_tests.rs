@@ -71,6 +71,13 @@ fn all_is_well() {
     1 event is on the way.
     No events arrive. There is nothing to do.
     ");
+    let typed =
+        QueueFacts { held: 40, window: Duration::from_secs(60), durable_within: Some(58.0), ..busy.clone() };
+    insta::assert_snapshot!(told(&facts(typed)), @r"
+    Ok, fine
+    What is due is durable within 58 s; 40 events wait for company, up to 1 min.
+    1,204 events arrive a second, 1,198 are settled. There is nothing to do.
+    ");
     let after = QueueFacts { durable_within: Some(30.0), ..busy.clone() };
     insta::assert_snapshot!(told(&facts(after)), @r"
     Ok, fine

@@ -71,9 +71,9 @@ impl PendingEntity {
     }
 
     /// When it is due, if changes without a timing of their own wait so long.
-    pub(super) fn due(&self, max_delay: Duration) -> Option<schedule::Deadline> {
+    pub(super) fn due(&self, max_delay: Duration) -> Option<schedule::Due> {
         let at = self.default_since.map(|since| since + max_delay).into_iter().chain(self.due_by).min()?;
-        Some(schedule::Deadline { at, is_prompt: at <= self.since + max_delay })
+        Some(schedule::Due { at, is_prompt: at <= self.since + max_delay })
     }
 
     pub(super) fn is(&self, entity: EntityRef<'_>) -> bool {

@@ -72,10 +72,10 @@ impl Stream {
         Ok(())
     }
 
-    fn letters<'e>(&self, entries: &'e Entries, why: impl Fn(EntryId) -> Rejection) -> Refused<'e> {
+    fn letters<'e>(&self, entries: &'e Entries, why: impl Fn(EntryId) -> Rejection) -> RefusedEntries<'e> {
         let now = bson::DateTime::now();
         let entries = entries.iter().map(|(entry, event)| (entry.id, event, why(entry.id))).collect();
-        let mut refused = Refused { texts: Vec::new(), entries };
+        let mut refused = RefusedEntries { texts: Vec::new(), entries };
         refused.texts =
             refused.dead().iter().map(|dead| render(dead, &self.lease.keys().queue, now)).collect();
         refused
@@ -139,12 +139,12 @@ impl Stream {
 }
 
 /// Entries that never take effect, each with the reason, and their dead letters.
-struct Refused<'e> {
+struct RefusedEntries<'e> {
     texts: Vec<String>,
     entries: Vec<(EntryId, &'e [u8], Rejection)>,
 }
 
-impl Refused<'_> {
+impl RefusedEntries<'_> {
     fn dead(&self) -> Vec<Dead<'_>> {
         let mut dead = Vec::with_capacity(self.entries.len());
         for (id, event, rejection) in &self.entries {

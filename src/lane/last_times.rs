@@ -11,7 +11,7 @@ const MOST: usize = 32 * 1024;
 /// When something last happened to documents, by the hashes of their entities. It is remembered for at least so long, unless it
 /// happens to very many.
 #[derive(Debug)]
-pub(super) struct Recent {
+pub(super) struct LastTimes {
     at_least: Duration,
     latest: HashMap<u64, Instant>,
     /// Those before. They are forgotten all at once.
@@ -20,9 +20,9 @@ pub(super) struct Recent {
     began: Option<Instant>,
 }
 
-impl Recent {
+impl LastTimes {
     pub(super) fn new(at_least: Duration) -> Self {
-        Recent { at_least, latest: HashMap::new(), former: HashMap::new(), began: None }
+        LastTimes { at_least, latest: HashMap::new(), former: HashMap::new(), began: None }
     }
 
     /// Notes that it happens to these.
@@ -60,7 +60,7 @@ mod tests {
     fn a_write_is_remembered_for_the_at_least_and_not_for_ever() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut recent = Recent::new(Duration::from_millis(100));
+        let mut recent = LastTimes::new(Duration::from_millis(100));
         recent.note([1].into_iter(), at(0));
         for ms in (10..=100).step_by(10) {
             recent.note([2].into_iter(), at(ms));
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn memory_is_bounded() {
         let start = Instant::now();
-        let mut recent = Recent::new(Duration::from_secs(3600));
+        let mut recent = LastTimes::new(Duration::from_secs(3600));
         for hash in 0..10 * MOST as u64 {
             recent.note([hash].into_iter(), start);
         }
