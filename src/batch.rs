@@ -33,11 +33,14 @@ pub enum Timing {
     Paced(Duration),
     /// Not at all. Nor may anything else that waits for its document.
     Flush,
+    /// The same, of an event that writes nothing itself.
+    FlushOnly,
 }
 
 impl Timing {
     fn of(route: &config::Route) -> Self {
         match (route.max_delay, route.pace) {
+            _ if route.only_flushes() => Timing::FlushOnly,
             _ if route.flush => Timing::Flush,
             (Some(max_delay), _) => Timing::Within(max_delay),
             (None, Some(pace)) => Timing::Paced(pace),
@@ -76,6 +79,12 @@ impl Timings {
         route.and_then(|route| self.by_route.get(route)).copied().unwrap_or_default()
     }
 
+    /// Whether a route's events write nothing, and have written what waits.
+    #[must_use]
+    pub fn only_flush(&self, route: Option<usize>) -> bool {
+        self.get(self.of(route)) == Timing::FlushOnly
+    }
+
     /// What stands behind an id.
     #[must_use]
     pub fn get(&self, id: TimingId) -> Timing {
@@ -86,7 +95,7 @@ impl Timings {
     #[must_use]
     pub fn longest(&self, max_delay: Duration) -> Duration {
         let of_timing = |timing: &Timing| match timing {
-            Timing::Default | Timing::Flush => max_delay,
+            Timing::Default | Timing::Flush | Timing::FlushOnly => max_delay,
             Timing::Within(window) | Timing::Paced(window) => *window,
         };
         self.all.iter().map(of_timing).max().unwrap_or(max_delay)
@@ -97,7 +106,7 @@ impl Timings {
     pub fn shortest(&self, max_delay: Duration) -> Duration {
         let windows = self.all.iter().filter_map(|timing| match timing {
             Timing::Within(window) => Some(*window),
-            Timing::Default | Timing::Paced(_) | Timing::Flush => None,
+            Timing::Default | Timing::Paced(_) | Timing::Flush | Timing::FlushOnly => None,
         });
         windows.fold(max_delay, Duration::min)
     }
@@ -273,6 +282,7 @@ mod tests {
             max_delay: max_delay.map(Duration::from_secs),
             pace: pace.map(Duration::from_secs),
             flush,
+            delete: true,
             ..config::Route::default()
         };
         let routes = [

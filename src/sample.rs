@@ -12,7 +12,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::change::Collections;
 use crate::change::Placed;
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, Route};
 use crate::dead_letter::Reason;
 use crate::decode::Decoder;
 use crate::raw::{self, begin_document, end_document};
@@ -93,7 +93,8 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
                 if let Some(trace) = change.traceparent {
                     writeln!(out, "  traceparent {}", Traceparent::from(trace))?;
                 }
-                if change.effect.is_nothing() {
+                let taken_by = route.and_then(|route| config.routes.get(route));
+                if taken_by.is_some_and(Route::only_flushes) {
                     writeln!(out, "  nothing is written; what waits for the document is written at once")?;
                     continue;
                 }

@@ -105,12 +105,6 @@ impl Effect<'_> {
         self.parts().1.len()
     }
 
-    /// Whether nothing is to be written: the event has what waits for its document written.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
-        matches!(self, Effect::Update(ops) if ops.bytes().is_empty())
-    }
-
     /// Whether there are none, as a deletion has.
     #[must_use]
     pub fn is_empty(&self) -> bool {

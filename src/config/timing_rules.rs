@@ -34,7 +34,8 @@ impl Route {
     }
 
     /// Whether it writes nothing by itself.
-    pub(super) fn only_flushes(&self) -> bool {
+    #[must_use]
+    pub fn only_flushes(&self) -> bool {
         self.flush && !self.has_effect()
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Route {
     pub(super) ts: Option<At>,
     pub(super) traceparent: Option<Slot>,
     pub(super) effect: RouteEffect,
-    /// Its events need not write anything.
+    /// Its events write nothing.
     pub(super) flushes: bool,
     /// All that it reads.
     reads: Vec<(Slot, KeyRule)>,
@@ -115,7 +115,7 @@ impl Route {
             ts: route.ts.as_ref().map(|path| At::new(paths, path, KeyRule::Data)),
             traceparent: route.traceparent.as_ref().map(|path| paths.add_trace(path)),
             effect,
-            flushes: route.flush,
+            flushes: route.only_flushes(),
             reads: std::mem::take(&mut paths.reads),
         })
     }

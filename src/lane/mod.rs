@@ -235,7 +235,7 @@ impl Lane {
             {
                 self.queue.metrics.event_after(gap);
             }
-            if placed.change.effect.is_nothing() {
+            if self.queue.mapping.timings.get(timing) == Timing::FlushOnly {
                 // It is settled by itself. `base` passes it with what waits for its document, so who asks learns of both.
                 self.pending.flush(&placed, since);
                 self.pending.give_up(1).settle(Outcome::Skipped);
@@ -270,7 +270,7 @@ impl Lane {
         match self.queue.mapping.timings.get(timing) {
             Timing::Default => Deadline::Default,
             Timing::Within(delay) => Deadline::At(since + delay),
-            Timing::Flush => Deadline::At(since),
+            Timing::Flush | Timing::FlushOnly => Deadline::At(since),
             Timing::Paced(pace) => {
                 let next =
                     self.written.as_ref().and_then(|written| written.last(hash)).map(|last| last + pace);

@@ -96,8 +96,8 @@ impl<'q> Reread<'q> {
             if buried.contains(&offset) {
                 continue;
             }
-            let Ok(decoded) = self.decoder.decode(event) else { continue };
-            if decoded.effect.is_nothing() {
+            let Ok((decoded, route)) = self.decoder.decode_routed(event) else { continue };
+            if self.queue.mapping.timings.only_flush(route) {
                 continue;
             }
             let hash = decoded.entity.hash(&self.queue.shared.seed);

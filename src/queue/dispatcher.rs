@@ -184,7 +184,7 @@ impl<'w> DecodedWindow<'w> {
             };
             match decoded {
                 // The routes have changed since it was parked, and nothing is written for it any more.
-                Ok((change, _)) if kept == EventPlace::Parked && change.effect.is_nothing() => {
+                Ok((_, route)) if kept == EventPlace::Parked && queue.mapping.timings.only_flush(route) => {
                     self.buried.push(offset);
                 }
                 Ok((change, route)) => {
