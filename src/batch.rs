@@ -150,6 +150,8 @@ pub struct Backlog {
     pub first_due: Option<FirstDue>,
     /// Whether something is held that has to go because so much is held.
     pub is_pressed: bool,
+    /// Events to be read, about, that will be for what is held.
+    pub to_come: u64,
 }
 
 /// The entity that is due first.
@@ -183,10 +185,11 @@ impl Policy {
             None
         } else if held.is_pressed {
             Some(Trigger::Pressure)
+        } else if behind && !is_due {
+            // The buffer bounds what gathers meanwhile.
+            None
         } else if held.prompt_bytes >= self.max_bytes {
             Some(Trigger::Bytes)
-        } else if behind && !is_due {
-            None
         } else if held.prompt_ops >= self.max_ops {
             Some(Trigger::Ops)
         } else if is_due {
@@ -200,9 +203,10 @@ impl Policy {
     #[must_use]
     pub fn patience(&self, held: &Backlog, behind: bool) -> Option<Duration> {
         let FirstDue { due_in, waited, .. } = held.first_due?;
-        // What comes next out of a backlog will be for the same documents, if what came was. Whether it was, shows
-        // only after a while.
-        let folds = held.events >= 2 * held.ops as u64;
+        // What comes next out of a backlog will be for the same documents, if what came was: if two events were for each, or
+        // one will be.
+        let ops = held.ops as u64;
+        let folds = held.events >= 2 * ops || held.to_come >= ops;
         Some(if behind && folds { due_in.max(self.backlog_delay.saturating_sub(waited)) } else { due_in })
     }
 }
@@ -229,8 +233,9 @@ mod tests {
         let waited = Duration::from_millis(ms);
         let due_in = policy.max_delay.saturating_sub(waited);
         let first_due = Some(FirstDue { due_in, waited, is_prompt: true });
+        let (prompt_ops, prompt_bytes) = (ops, bytes);
         let held =
-            Backlog { ops, events, prompt_ops: ops, prompt_bytes: bytes, first_due, is_pressed: false };
+            Backlog { ops, events, prompt_ops, prompt_bytes, first_due, is_pressed: false, to_come: 0 };
         policy.due(&held, behind)
     }
 
@@ -253,9 +258,28 @@ mod tests {
         assert_eq!(folded(10, 20, 499), None);
         assert_eq!(folded(10, 20, 500), Some(Trigger::Ops));
         assert_eq!(folded(1, 20, 500), Some(Trigger::Delay));
-        assert_eq!(due(POLICY, (1, 20), 1000, 0, true), Some(Trigger::Bytes));
+        // A batch has so many bytes, but more may gather.
+        assert_eq!(due(POLICY, (1, 20), 1000, 499, true), None);
+        assert_eq!(due(POLICY, (1, 20), 1000, 500, true), Some(Trigger::Bytes));
         let impatient = Policy { backlog_delay: Duration::ZERO, ..POLICY };
         assert_eq!(due(impatient, (10, 20), 1, 50, true), Some(Trigger::Ops));
+    }
+
+    #[test]
+    fn a_backlog_whose_rest_will_fold_is_worth_waiting_for() {
+        let waited = POLICY.max_delay;
+        let held = |to_come| Backlog {
+            ops: 10,
+            events: 11,
+            prompt_ops: 10,
+            prompt_bytes: 1,
+            first_due: Some(FirstDue { due_in: Duration::ZERO, waited, is_prompt: true }),
+            is_pressed: false,
+            to_come,
+        };
+        assert_eq!(POLICY.due(&held(9), true), Some(Trigger::Ops));
+        assert_eq!(POLICY.due(&held(10), true), None);
+        assert_eq!(POLICY.due(&held(10), false), Some(Trigger::Ops));
     }
 
     #[test]
@@ -269,6 +293,7 @@ mod tests {
             prompt_bytes: 0,
             first_due,
             is_pressed,
+            to_come: 0,
         };
         for behind in [false, true] {
             assert_eq!(POLICY.due(&held(false), behind), None);

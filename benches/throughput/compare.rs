@@ -12,6 +12,11 @@ use super::stats::{Run, Series};
 use super::workload::{Spread, Workload};
 
 pub(crate) const BARE_DRAIN: &str = "bare drain";
+pub(crate) const SOCKET_DRAIN: &str = "bare drain, plain socket";
+/// One write of each document that the events leave.
+const BARE_WRITES: &str = "bare writes";
+/// The bare drain, and then the bare writes.
+pub(crate) const SERIAL_IDEAL: &str = "serial ideal";
 pub(crate) const BARE_UPSERTS: &str = "bare upserts";
 pub(crate) const TIDEGATE: &str = "tidegate";
 pub(crate) const TIDEGATE_BEST: &str = "tidegate, best";
@@ -48,6 +53,8 @@ impl Comparison {
 
 enum Contender<'a> {
     BareDrain,
+    SocketDrain,
+    BareWrites,
     BareUpserts,
     Tidegate(&'static str, daemon::Settings<'static>),
     /// The same events in a list.
@@ -59,6 +66,8 @@ impl Contender<'_> {
     fn name(&self) -> &str {
         match self {
             Self::BareDrain => BARE_DRAIN,
+            Self::SocketDrain => SOCKET_DRAIN,
+            Self::BareWrites => BARE_WRITES,
             Self::BareUpserts => BARE_UPSERTS,
             Self::Tidegate(name, _) | Self::OfList(name, _) => name,
             Self::Peer(peer) => peer.name,
@@ -68,6 +77,8 @@ impl Contender<'_> {
     async fn run(&self, servers: &mut Servers, workload: &Workload) -> anyhow::Result<Run> {
         match self {
             Self::BareDrain => bare::drain(servers, workload).await,
+            Self::SocketDrain => bare::drain_by_socket(servers, workload).await,
+            Self::BareWrites => bare::writes(servers, workload).await,
             Self::BareUpserts => bare::upserts(servers, workload).await,
             Self::Tidegate(_, settings) => daemon::drain(servers, workload, settings).await,
             Self::OfList(_, settings) => {
@@ -88,6 +99,9 @@ pub(crate) async fn measure(
     println!("\n{}: {} events of {}", workload.name, number(workload.events), workload.says);
     servers.keep(&workload, workload.events).await?;
     let mut contenders = vec![Contender::BareDrain];
+    if workload.kind == Kind::List {
+        contenders.extend([Contender::SocketDrain, Contender::BareWrites]);
+    }
     if let Spread::Distinct = workload.spread {
         contenders.push(Contender::BareUpserts);
     }
@@ -121,5 +135,14 @@ pub(crate) async fn measure(
             series.runs.push(run);
         }
     }
+    series.extend(serial_ideal(&series));
     Ok(Comparison { workload, series, skipped })
+}
+
+/// What the bare drain and the bare writes take one after the other, round by round.
+fn serial_ideal(series: &[Series]) -> Option<Series> {
+    let find = |name: &str| series.iter().find(|series| series.name == name);
+    let (drain, writes) = (find(BARE_DRAIN)?, find(BARE_WRITES)?);
+    let runs = drain.runs.iter().zip(&writes.runs).map(|(drain, writes)| drain.then(*writes));
+    Some(Series { name: SERIAL_IDEAL.to_owned(), runs: runs.collect() })
 }

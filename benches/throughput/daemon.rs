@@ -70,6 +70,7 @@ pub(crate) async fn drain(
     let began = servers.release(workload.kind).await?;
     servers.drained(workload.kind).await?;
     let run = servers.run(workload.events, began, before, tidegate.id())?;
+    let run = Run { peak: Some(tidegate.peak_resident_bytes()?), ..run };
     // With the first one.
     servers.check(&database, workload.events + 1).await?;
     let exited = tidegate.terminate().await?;

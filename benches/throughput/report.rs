@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tidegate::format::number;
 
-use super::compare::Comparison;
+use super::compare::{Comparison, SERIAL_IDEAL};
 use super::goals::goals;
 use super::latency::Latency;
 use super::plan::Plan;
@@ -101,6 +101,13 @@ fn typed(text: &mut String, typing: &Typing) {
         "p99, ms",
     ];
     table(text, &heads, rows);
+    let _ = write!(
+        text,
+        "\nClicks of the same queue, whose route has the default window, take {:.0} ms at the 99th percentile, and {:.0} ms \
+         without the keys.\n",
+        typing.clicks.beside(),
+        typing.clicks.alone()
+    );
 }
 
 fn latency(text: &mut String, latencies: &[Latency]) {
@@ -118,22 +125,34 @@ fn throughput(text: &mut String, comparison: &Comparison) {
     let _ =
         write!(text, "\n### {}: {} events, {}\n\n", workload.name, number(workload.events), workload.says);
     let limit = comparison.limit();
-    let against = comparison.series(limit);
+    let (limits, ideal) = (comparison.series(limit), comparison.series(SERIAL_IDEAL));
     let rows = comparison.series.iter().map(|series| {
         let (low, high) = series.range();
-        let ratio = against.map_or_else(String::new, |against| ratio(series.against(against)));
+        let against = |other: Option<&Series>| other.map_or_else(String::new, |o| ratio(series.against(o)));
         vec![
             series.name.clone(),
             rate(series.rate()),
             format!("{} to {}", rate(low), rate(high)),
-            ratio,
+            against(limits),
+            against(ideal),
             micros(series, |cpu| cpu.worker),
             micros(series, |cpu| cpu.redis),
             micros(series, |cpu| cpu.mongodb),
+            series.peak().map_or_else(String::new, |peak| format!("{peak:.0}")),
         ]
     });
     let against = format!("Against {limit}");
-    let heads = ["", "Events/s", "Lowest to highest", &against, "CPU µs an event", "Redis'", "MongoDB's"];
+    let heads = [
+        "",
+        "Events/s",
+        "Lowest to highest",
+        &against,
+        "Against serial ideal",
+        "CPU µs an event",
+        "Redis'",
+        "MongoDB's",
+        "Peak MiB",
+    ];
     table(text, &heads, rows);
     for line in &comparison.skipped {
         let _ = write!(text, "\n{line}\n");

@@ -208,6 +208,6 @@ impl Servers {
             redis: after.redis - before.redis,
             mongodb: after.mongodb - before.mongodb,
         };
-        Ok(Run { events, elapsed, cpu })
+        Ok(Run { events, elapsed, cpu, peak: None })
     }
 }

@@ -9,6 +9,8 @@ pub(crate) struct Run {
     pub(crate) elapsed: Duration,
     /// Processor time of the measured process, and of both servers.
     pub(crate) cpu: Cpu,
+    /// The most memory that was resident in the measured process, if it is tidegate.
+    pub(crate) peak: Option<u64>,
 }
 
 /// Processor time.
@@ -24,6 +26,17 @@ impl Run {
     /// Events a second.
     pub(crate) fn rate(&self) -> f64 {
         self.events as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// This run and another of the same events, as one.
+    pub(crate) fn then(self, next: Self) -> Self {
+        let (own, other) = (self.cpu, next.cpu);
+        let cpu = Cpu {
+            worker: own.worker + other.worker,
+            redis: own.redis + other.redis,
+            mongodb: own.mongodb + other.mongodb,
+        };
+        Self { events: self.events, elapsed: self.elapsed + next.elapsed, cpu, peak: None }
     }
 
     /// Microseconds an event.
@@ -53,6 +66,12 @@ impl Series {
     /// Microseconds of processor time an event, of whom `of` picks.
     pub(crate) fn cpu(&self, of: impl Fn(&Cpu) -> Duration) -> f64 {
         median(self.runs.iter().map(|run| run.per_event(of(&run.cpu))))
+    }
+
+    /// The most MiB that were resident in a run, if that was looked at.
+    pub(crate) fn peak(&self) -> Option<f64> {
+        let most = self.runs.iter().filter_map(|run| run.peak).max()?;
+        Some(most as f64 / f64::from(1 << 20))
     }
 
     /// How much faster it is than `other`: the median of the rounds' ratios. What the machine did during a round

@@ -19,6 +19,9 @@ use super::traces::{self, Key};
 
 /// Each is typed into by one person.
 const DOCUMENTS: usize = 300;
+/// Documents from there on are clicked on, whose route has the default window: each so long after the one before.
+const CLICKS: usize = 1_000;
+const CLICK_EVERY: Duration = Duration::from_millis(10);
 /// `max_delay` of the route.
 const WINDOWS: [&str; 8] = ["50ms", "250ms", "500ms", "1s", "2s", "5s", "10s", "60s"];
 const QUICK: [&str; 2] = ["50ms", SHIPPED];
@@ -34,6 +37,25 @@ pub(crate) struct Typing {
     pub(crate) lasts: Duration,
     pub(crate) rounds: usize,
     pub(crate) windows: Vec<Window>,
+    pub(crate) clicks: Clicks,
+}
+
+/// How long clicks took in the queue of the keys, and how long without them: milliseconds of each round, at the 99th
+/// percentile.
+#[derive(Debug, Default)]
+pub(crate) struct Clicks {
+    alone: Vec<f64>,
+    beside: Vec<f64>,
+}
+
+impl Clicks {
+    pub(crate) fn alone(&self) -> f64 {
+        median(self.alone.iter().copied())
+    }
+
+    pub(crate) fn beside(&self) -> f64 {
+        median(self.beside.iter().copied())
+    }
 }
 
 /// What came of a window.
@@ -52,6 +74,8 @@ pub(crate) struct Round {
     /// Milliseconds from push to durable.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    /// Of what was clicked; NaN if nothing was.
+    clicks_p99: f64,
 }
 
 impl Round {
@@ -89,7 +113,17 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
     }
     // A round takes minutes on any machine, so one is usual.
     let rounds = plan.rounds_or(1);
+    let clicks: Arc<[Key]> = clicks(lasts).collect();
+    let mut both: Vec<Key> = keys.iter().chain(clicks.iter()).copied().collect();
+    both.sort_unstable();
+    let both: Arc<[Key]> = both.into();
+    let mut clicked = Clicks::default();
     for round in 1..=rounds {
+        let alone = run(servers, &clicks, SHIPPED).await?.p99;
+        let beside = run(servers, &both, SHIPPED).await?.clicks_p99;
+        println!("  round {round}  clicks {alone:>8.1} ms alone, {beside:.1} beside the keys (p99)");
+        clicked.alone.push(alone);
+        clicked.beside.push(beside);
         for window in &mut windows {
             let measured = run(servers, &keys, window.name).await?;
             println!(
@@ -105,7 +139,12 @@ pub(crate) async fn measure(plan: &Plan, servers: &mut Servers) -> anyhow::Resul
             window.rounds.push(measured);
         }
     }
-    Ok(Typing { events: keys.len(), lasts, rounds, windows })
+    Ok(Typing { events: keys.len(), lasts, rounds, windows, clicks: clicked })
+}
+
+fn clicks(lasts: Duration) -> impl Iterator<Item = Key> {
+    let clicks = (0..).map(|n| Key { at: CLICK_EVERY * n, document: DOCUMENTS + n as usize % CLICKS });
+    clicks.take_while(move |key| key.at < lasts)
 }
 
 fn duration(text: &str) -> anyhow::Result<Duration> {
@@ -123,6 +162,9 @@ fn routes(window: &str) -> String {
 
 fn event(key: Key, n: usize) -> String {
     let document = key.document;
+    if document >= DOCUMENTS {
+        return format!(r#"{{"type":"CLICK","payload":{{"docId":"doc-{document}"}}}}"#);
+    }
     format!(
         r#"{{"type":"UPDATE_CONTENT","payload":{{"docId":"doc-{document}","userId":"u{document}","text":"what is in the document after the key that is number {n}"}}}}"#
     )
@@ -148,8 +190,9 @@ async fn run(servers: &mut Servers, keys: &Arc<[Key]>, window: &str) -> anyhow::
     tidegate.terminate().await?;
     database.drop().await?;
     let took = latencies(keys, began, first, &receipts)?;
-    let [p50, p99] = [0.5, 0.99].map(|at| quantile(took.iter().copied(), at));
-    Ok(Round { run, writes, p50, p99 })
+    let [p50, p99] = [0.5, 0.99].map(|at| quantile(took.iter().map(|(_, ms)| *ms), at));
+    let clicks = took.iter().filter(|(document, _)| *document >= DOCUMENTS).map(|(_, ms)| *ms);
+    Ok(Round { run, writes, p50, p99, clicks_p99: quantile(clicks, 0.99) })
 }
 
 /// What says that a document is durable up to an offset.
@@ -224,9 +267,14 @@ fn listen(url: &str, events: u64, lasts: Duration, ready: &mpsc::Sender<()>) -> 
     Ok(receipts)
 }
 
-/// How long each event took, in milliseconds, where the first has the offset `first`.
-fn latencies(keys: &[Key], began: Instant, first: i64, receipts: &[Receipt]) -> anyhow::Result<Vec<f64>> {
-    let mut waiting: Vec<Vec<(i64, Instant)>> = vec![Vec::new(); DOCUMENTS];
+/// Each event's document, and how long it took, in milliseconds. The first has the offset `first`.
+fn latencies(
+    keys: &[Key],
+    began: Instant,
+    first: i64,
+    receipts: &[Receipt],
+) -> anyhow::Result<Vec<(usize, f64)>> {
+    let mut waiting: Vec<Vec<(i64, Instant)>> = vec![Vec::new(); DOCUMENTS + CLICKS];
     // The last one in front.
     for (offset, key) in (first..).zip(keys).collect::<Vec<_>>().into_iter().rev() {
         waiting[key.document].push((offset, began + key.at));
@@ -235,7 +283,7 @@ fn latencies(keys: &[Key], began: Instant, first: i64, receipts: &[Receipt]) -> 
     for Receipt { at, document, offset } in receipts {
         let waiting = waiting.get_mut(*document).context("a receipt of another document")?;
         while let Some((_, due)) = waiting.pop_if(|(waits, _)| *waits <= *offset) {
-            took.push(at.saturating_duration_since(due).as_secs_f64() * 1e3);
+            took.push((*document, at.saturating_duration_since(due).as_secs_f64() * 1e3));
         }
     }
     ensure!(took.len() == keys.len(), "{} of {} events have a receipt", took.len(), keys.len());

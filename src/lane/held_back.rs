@@ -41,6 +41,9 @@ impl Lane {
         match settled {
             Settled::Parked(parked) => self.quarantine.parked(parked),
             Settled::Batch(mut withheld) => {
+                if let Some(batch) = &in_flight {
+                    self.size.took(batch.documents, batch.began.elapsed());
+                }
                 let tried = in_flight.and_then(|batch| batch.tried);
                 if !withheld.is_empty() {
                     self.pending.give_way(&mut withheld);
@@ -74,7 +77,7 @@ impl Lane {
         if !unparked.is_empty() {
             let queue = Arc::clone(&self.queue);
             let settling = Box::pin(async move { park(&queue, unparked).await.map(Settled::Parked) });
-            self.in_flight = Some(InFlight { first: None, tried: None, ts: None, events: 0, settling });
+            self.in_flight = Some(InFlight::new(settling));
             return true;
         }
         let due = self.quarantine.take_due(Instant::now(), policy.max_ops, policy.max_bytes);

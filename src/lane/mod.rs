@@ -3,6 +3,7 @@
 //! It folds the changes sent to it into pending updates and, when the batch policy says so, has a batch of
 //! them settled. One batch is in flight at a time; meanwhile the lane goes on folding.
 
+mod batch_size;
 mod durable;
 mod gaps;
 mod held_back;
@@ -22,17 +23,19 @@ mod settle_batch;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::batch_size::BatchSize;
 use self::gaps::Gaps;
 use self::last_times::LastTimes;
 use self::pending::{Deadline, Pending};
 use self::quarantine::{Quarantine, Unparked, Withheld};
 use self::settle_batch::settle_batch;
-use crate::batch::{Policy, Timing, Trigger};
+use crate::batch::{Backlog, Policy, Timing, Trigger};
 use crate::buffer::Reserved;
 use crate::change::{Chunk, TimingId};
 use crate::coalesce::Folded;
@@ -100,6 +103,9 @@ pub struct Lane {
     pending: Pending,
     /// When documents were written last, if any route paces its writes.
     written: Option<LastTimes>,
+    /// The share of the last events that were for what was held.
+    folding: f64,
+    size: BatchSize,
     gaps: Gaps,
     /// Documents that MongoDB does not take now.
     quarantine: Quarantine,
@@ -128,7 +134,17 @@ struct InFlight {
     tried: Option<(Arc<str>, usize)>,
     ts: Option<i64>,
     events: u64,
+    documents: usize,
+    began: Instant,
     settling: Settling,
+}
+
+impl InFlight {
+    /// What holds no event of the queue, and has just begun.
+    fn new(settling: Settling) -> Self {
+        let began = Instant::now();
+        InFlight { first: None, tried: None, ts: None, events: 0, documents: 0, began, settling }
+    }
 }
 
 impl Lane {
@@ -146,6 +162,8 @@ impl Lane {
             to_go: queue.pressure.watch(),
             behind: false,
             written,
+            folding: 0.0,
+            size: BatchSize::default(),
             gaps: Gaps::default(),
             quarantine: Quarantine::new(&queue.ledger),
             was_quarantine: false,
@@ -184,7 +202,7 @@ impl Lane {
             }
             self.tell(false);
             let now = Instant::now();
-            let patience = policy.patience(&self.pending.held(to_go, now + TICK), self.behind);
+            let patience = policy.patience(&self.backlog(to_go, now + TICK), self.behind);
             let due = patience.map(|patience| now + patience).into_iter().chain(self.quarantine_due()).min();
             let can_send = can_send && self.in_flight.is_none();
             tokio::select! {
@@ -259,10 +277,18 @@ impl Lane {
             }
         }
         self.queue.metrics.coalesced.increment(coalesced);
+        self.folding = (self.folding + coalesced as f64 / chunk.len().max(1) as f64) / 2.0;
         self.account();
         drop(memory);
         self.tell_time();
         self.queue.tracker.lock().folded(self.index, self.held());
+    }
+
+    /// What the batch policy goes by.
+    fn backlog(&self, to_go: i64, now: Instant) -> Backlog {
+        // Lanes have about as many events each.
+        let unread = self.queue.unread.load(Ordering::Relaxed) as f64 / self.queue.status.lanes.len() as f64;
+        Backlog { to_come: (self.folding * unread) as u64, ..self.pending.held(to_go, now) }
     }
 
     /// Until when a change may wait that has waited `since` then.
@@ -323,13 +349,13 @@ impl Lane {
             return;
         }
         let now = Instant::now() + TICK;
-        let held = self.pending.held(to_go, now);
+        let held = self.backlog(to_go, now);
         let trigger = match policy.due(&held, self.behind) {
             None if self.flushing && held.ops > 0 => Trigger::Drain,
             None => return,
             Some(trigger) => trigger,
         };
-        let (max_ops, max_bytes) = (policy.max_ops, policy.max_bytes);
+        let (max_ops, max_bytes) = (self.size.of(policy.max_ops), policy.max_bytes);
         let batch = match trigger {
             Trigger::Drain => self.pending.split_off(max_ops, max_bytes),
             Trigger::Pressure => self.pending.split_off_below(to_go, max_ops, max_bytes),
@@ -351,6 +377,7 @@ impl Lane {
     fn send(&mut self, batch: Pending, tried: Option<(Arc<str>, usize)>) {
         let first = batch.first_of_all();
         let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
+        let documents = batch.entities();
         let memory = Reserved::new(&self.queue.shared.buffer, bytes);
         let queue = Arc::clone(&self.queue);
         let lane = self.index;
@@ -358,7 +385,7 @@ impl Lane {
             let _memory = memory;
             settle_batch(&queue, &queue.status.lanes[lane], batch).await.map(Settled::Batch)
         });
-        self.in_flight = Some(InFlight { first, tried, ts, events, settling });
+        self.in_flight = Some(InFlight { first, tried, ts, events, documents, ..InFlight::new(settling) });
         self.account();
         self.tell(true);
     }

@@ -314,7 +314,7 @@ impl Pending {
         self.unsettled.events()
     }
 
-    /// What the batch policy goes by. What waits long and is below an offset has to go.
+    /// What the batch policy goes by, if nothing is known of what is to come. What waits long and is below an offset has to go.
     #[must_use]
     pub fn held(&self, to_go: i64, now: Instant) -> Backlog {
         let first_due = self.schedule.first_due().and_then(|(at, due)| {
@@ -333,6 +333,7 @@ impl Pending {
             is_pressed: self.oldest().is_some_and(|oldest| {
                 !oldest.is_prompt && oldest.update.first().is_some_and(|first| first < to_go)
             }),
+            to_come: 0,
         }
     }
 

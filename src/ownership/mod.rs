@@ -9,7 +9,7 @@ mod window_size;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -101,6 +101,8 @@ pub struct Owned {
     pub(crate) buried: Mutex<BTreeSet<i64>>,
     /// What has to be written though it might wait.
     pub(crate) pressure: Pressure,
+    /// Events that wait to be read, as Redis said last.
+    pub(crate) unread: AtomicU64,
     /// Events that wait for MongoDB beside the queue.
     pub(crate) parked: Parked,
     /// Whether something was committed, or nothing was left to be.

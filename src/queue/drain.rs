@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -259,6 +259,7 @@ impl Queue {
             got_on: AtomicBool::new(false),
             buried: parking_lot::Mutex::new(buried),
             pressure: Pressure::default(),
+            unread: AtomicU64::new(0),
             parked: Parked::new(parked),
             clock: parking_lot::Mutex::new(TailClock::default()),
             held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),

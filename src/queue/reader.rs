@@ -1,6 +1,7 @@
 //! Reads windows: the next is on its way while the one before is decoded and shared out to the lanes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,8 +16,8 @@ use crate::ownership::WindowSize;
 use crate::source::{MAX_WINDOW, SourceError, Waiter, Window};
 use crate::status::Phase;
 
-/// More events than these to be read are a backlog.
-const BACKLOG: u64 = MAX_WINDOW as u64;
+/// More windows than these to be read are a backlog, and so is the largest window.
+const BACKLOG: usize = 4;
 
 /// Reads windows, and has them shared out.
 pub(super) struct Reader {
@@ -108,7 +109,10 @@ impl Reader {
             let read = self.read - committed + window.len() as u64;
             // To its very end: what is left of it is for the same documents. What cannot be read any more, as Redis counts
             // in streams, is none of it.
-            let more = if self.behind { known > 0 } else { depth.elements.saturating_sub(read) > BACKLOG };
+            let unread = depth.elements.saturating_sub(read);
+            queue.unread.store(unread, Ordering::Relaxed);
+            let backlog = (BACKLOG * size.events()).min(MAX_WINDOW) as u64;
+            let more = if self.behind { known > 0 } else { unread > backlog };
             self.behind = !popping && more;
             if !window.is_empty() {
                 cursor = window.end();

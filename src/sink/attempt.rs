@@ -46,6 +46,10 @@ impl Sink {
             attempt.insert(&mut all).await;
         }
         attempt.update(0..writes.len(), &mut all).await;
+        let is_there = |(write, verdict): &(&Write, &Verdict)| {
+            matches!(verdict, Verdict::Applied) && !matches!(write.segment.update, Update::Delete)
+        };
+        self.insert_rate.wrote(writes.iter().zip(&all).filter(is_there).map(|(write, _)| write));
         let failure = all.iter().find_map(|verdict| match verdict {
             Verdict::Failed(error) => Some(error),
             _ => None,
@@ -69,9 +73,8 @@ impl Attempt<'_> {
     /// Inserts documents that are likely to be new. What is refused is as good as untried: the guarded update decides.
     async fn insert(&self, all: &mut [Verdict]) {
         let insert_rate = &self.sink.insert_rate;
-        let likely: Vec<_> = untried(all, 0..all.len())
-            .filter(|at| insert_rate.is_likely(self.writes[*at].entity.get().collection))
-            .collect();
+        let likely: Vec<_> =
+            untried(all, 0..all.len()).filter(|at| insert_rate.makes(&self.writes[*at])).collect();
         for command in self.encoder.inserts(likely.into_iter().map(|at| (at, &self.writes[at]))) {
             let (collection, places) = (command.collection, command.writes.clone());
             let verdicts = match self.send(command).await {
@@ -161,7 +164,8 @@ impl Attempt<'_> {
             Ok(reply) => {
                 // What was tried to be inserted before is known not to be new.
                 if command.kind == StatementKind::Update && !sink.insert_rate.is_likely(command.collection) {
-                    sink.insert_rate.learn(command.collection, made(&reply), command.writes.len());
+                    let firsts = sink.insert_rate.firsts(command.writes.iter().map(|at| &self.writes[*at]));
+                    sink.insert_rate.learn(command.collection, made(&reply).min(firsts), firsts);
                 }
                 verdicts(&command, encoder.ordered, encoder.guard.is_some(), &reply)
             }

@@ -1,9 +1,12 @@
-//! Learns how many of a collection's documents are new. Where nearly all are, inserting them first pays.
+//! Learns how many of a collection's documents are new, of those not written lately. Where nearly all are, inserting
+//! them first pays.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
+use super::Write;
+use super::recent_writes::RecentWrites;
 use crate::change::CollectionId;
 
 /// Writes that are enough to go by.
@@ -15,11 +18,15 @@ pub(super) const SAMPLE: usize = 2 * ENOUGH;
 /// Of ten documents, so many must be new: servers try a batch of inserts one by one once one of them is refused.
 const OF_TEN: usize = 9;
 
-/// What is known of collections.
+/// What is known of collections, and of documents.
 #[derive(Debug, Default)]
-pub(super) struct InsertRate(Mutex<HashMap<CollectionId, InsertShare>>);
+pub(super) struct InsertRate {
+    shares: Mutex<HashMap<CollectionId, InsertShare>>,
+    /// These are there: their writes tell nothing of others.
+    written: Mutex<RecentWrites>,
+}
 
-/// The last writes to a collection, and how many of them made their documents.
+/// The last writes to a collection of documents not written lately, and how many of them made their documents.
 #[derive(Debug, Default, Clone, Copy)]
 struct InsertShare {
     made: usize,
@@ -27,7 +34,24 @@ struct InsertShare {
 }
 
 impl InsertRate {
-    /// Whether documents of the collection are likely to be new.
+    /// Whether a write is likely to make its document.
+    pub(super) fn makes(&self, write: &Write) -> bool {
+        self.is_likely(write.entity.get().collection) && !self.written.lock().contains(write.hash)
+    }
+
+    /// Those are there now.
+    pub(super) fn wrote<'w>(&self, writes: impl Iterator<Item = &'w Write>) {
+        let mut written = self.written.lock();
+        writes.for_each(|write| written.add(write.hash));
+    }
+
+    /// How many of these were not written lately.
+    pub(super) fn firsts<'w>(&self, writes: impl Iterator<Item = &'w Write>) -> usize {
+        let written = self.written.lock();
+        writes.filter(|write| !written.contains(write.hash)).count()
+    }
+
+    /// Whether documents of the collection that were not written lately are likely to be new.
     pub(super) fn is_likely(&self, collection: CollectionId) -> bool {
         let InsertShare { made, of } = self.share(collection);
         of >= ENOUGH && made * 10 >= of * OF_TEN
@@ -40,9 +64,9 @@ impl InsertRate {
         if is_worth_it { SAMPLE } else { 0 }
     }
 
-    /// Learns from writes, some of which made their documents.
+    /// Learns from writes of documents not written lately: some made their documents.
     pub(super) fn learn(&self, collection: CollectionId, made: usize, of: usize) {
-        let mut shares = self.0.lock();
+        let mut shares = self.shares.lock();
         let share = shares.entry(collection).or_default();
         share.made += made;
         share.of += of;
@@ -53,7 +77,7 @@ impl InsertRate {
     }
 
     fn share(&self, collection: CollectionId) -> InsertShare {
-        self.0.lock().get(&collection).copied().unwrap_or_default()
+        self.shares.lock().get(&collection).copied().unwrap_or_default()
     }
 }
 

@@ -20,6 +20,7 @@ mod law;
 mod operator;
 mod pipeline;
 mod preview;
+mod recent_writes;
 mod reply;
 mod tombstone;
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::json;
 
-use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged, update};
+use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged, number, update};
 use crate::support::{Metrics, documents};
 
 type Outcome = anyhow::Result<()>;
@@ -112,6 +112,53 @@ async fn a_backlog_costs_few_writes() -> Outcome {
     assert_eq!(found.len(), DOCUMENTS);
     found.values().for_each(|document| assert_exact(Some(document), EVENTS / DOCUMENTS));
     Ok(())
+}
+
+/// Drains large events under the default bounds. Little is resident besides the buffer, and what is pending of the documents
+/// is folded although it is more than a batch may have.
+async fn large_events(events: usize, of: usize, bytes: usize, writes: usize) -> Outcome {
+    let besides = 48 * MIB;
+    let stage = stage("batch.backlog_delay = \"60s\"\n").await?;
+    let (text, mut random) = ("x".repeat(bytes), fastrand::Rng::with_seed(5));
+    let mut expected = vec![0; of];
+    // Few at a time: the test holds them, too.
+    let some = (8 * MIB as usize / bytes).max(1);
+    for first in (0..events).step_by(some) {
+        let some = (first..events.min(first + some)).map(|n| {
+            let document = random.usize(..of);
+            expected[document] += 1;
+            let fields = json!({"text": text, "n": n});
+            update(&format!("doc{document}"), json!({"$set": fields, "$inc": {"count": 1}}))
+        });
+        stage.push(some).await?;
+    }
+    let tidegate = stage.start().await?;
+    let metrics = stage.settled(&tidegate).await?;
+    let (written, peak) = (metrics.sum("tidegate_writes_total", &[]), tidegate.peak_resident_bytes()?);
+    println!("{events} events of {bytes}, {written} writes, at most {} MiB resident", peak / MIB);
+    assert!(peak < 64 * MIB + besides, "{peak} bytes were resident");
+    assert!(written <= writes as f64, "{written} writes");
+    let found = documents(&stage.database, "documents").await?;
+    for (document, count) in expected.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let found = found.get(&format!("doc{document}")).context("a document is missing")?;
+        assert_eq!(number(&found["count"]), *count, "doc{document}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_8_kib_cost_few_writes_and_little_memory() -> Outcome {
+    large_events(20_000, 2_000, 8 << 10, 8_000).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_256_kib_cost_little_memory() -> Outcome {
+    large_events(1_000, 100, 256 << 10, 1_000).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_4_mib_cost_little_memory() -> Outcome {
+    large_events(60, 20, 4 << 20, 60).await
 }
 
 /// A window sized for small events would be hundreds of MiB of the large ones behind them. `push` appends events, the

@@ -62,7 +62,8 @@ pub(crate) async fn length(connection: &mut MultiplexedConnection, queue: &str) 
         return Ok(connection.llen(queue).await?);
     }
     match group(connection, queue).await {
-        Ok(group) => Ok(group.lag + group.pending),
+        // A lag that Redis does not know is the largest number.
+        Ok(group) => Ok(group.lag.saturating_add(group.pending)),
         // Nobody has read it yet.
         Err(_) => Ok(redis::cmd("XLEN").arg(queue).query_async(connection).await?),
     }
