@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
+use crate::sink::NamedDocument;
 use crate::source::RecordedOwnership;
 
 /// For so long an answer of MongoDB serves all who ask.
@@ -51,6 +52,19 @@ impl Confirmations {
             }
         }
         owners.get(id).map(|(_, owner)| is_no_other(owner.as_ref(), seen))
+    }
+
+    /// Whether the events of the queue `id` for a document are applied up to an offset, and its hot state has them, if it has
+    /// any. None: nobody knows.
+    pub(crate) async fn has_applied(&self, id: &str, document: &NamedDocument, offset: i64) -> Option<bool> {
+        let mapping = self.shared.live.mapping();
+        let collection = mapping.collections.find(&document.collection)?;
+        if mapping.hot_states.ttl(collection).is_some() {
+            // Its document may be ahead of it.
+            return Some(false);
+        }
+        let asked = timeout(PATIENCE, self.shared.sink.has_applied(id, document, offset));
+        asked.await.ok()?.ok()
     }
 }
 

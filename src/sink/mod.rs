@@ -1,5 +1,6 @@
 //! Writes to MongoDB, one attempt at a time. Who asks decides what an error means for its events.
 
+mod applied;
 mod attempt;
 mod bulk_command;
 mod cause;
@@ -39,6 +40,7 @@ use mongodb::error::ErrorKind;
 use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::applied::NamedDocument;
 pub use self::bulk_command::CommandLimits;
 use self::cause::cause;
 pub use self::command::{Command, Encoder, Guard};

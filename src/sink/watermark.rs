@@ -158,7 +158,7 @@ fn among<'a>(ids: impl Iterator<Item = ValueRef<'a>>) -> Vec<u8> {
     out
 }
 
-fn watermark(document: &Document, guard: Option<&Guard>) -> (FoundWatermark, Option<Strange>) {
+pub(super) fn watermark(document: &Document, guard: Option<&Guard>) -> (FoundWatermark, Option<Strange>) {
     let Some(guard) = guard else { return (FoundWatermark::Unmarked, None) };
     let watermarks = match document.get(WATERMARK_FIELD) {
         Some(Bson::Document(watermarks)) => watermarks,

@@ -27,8 +27,8 @@ pub(crate) enum DeliveryStatus {
     Dead,
     /// One of the two, too many dead letters ago to tell which.
     Settled,
-    /// It is in the queue.
-    Pending,
+    /// It is in the queue, under this number by now.
+    Pending(i64),
     /// The number means nothing any more, or not yet.
     Unknown,
 }
@@ -61,20 +61,35 @@ impl DeliveryStatuses {
         keys: &Keys,
         offset: i64,
     ) -> Result<(DeliveryStatus, RecordedOwnership), SourceError> {
+        self.asked(async |mut connection| ask(&mut connection, keys, offset).await).await
+    }
+
+    /// Whether an event that is not settled is going to be a dead letter.
+    pub(crate) async fn is_buried(&self, keys: &Keys, offset: i64) -> Result<bool, SourceError> {
+        self.asked(async |mut connection| {
+            Ok(redis::cmd("HEXISTS").arg(&keys.dead).arg(offset).query_async(&mut connection).await?)
+        })
+        .await
+    }
+
+    async fn asked<T>(
+        &self,
+        ask: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
         let mut open = self.connection.lock().await;
-        let mut connection = match open.take() {
+        let connection = match open.take() {
             Some(connection) => connection,
             None => self.redis.connect().await?,
         };
         *open = Some(connection.clone());
         drop(open);
-        let asked = timeout(PATIENCE, ask(&mut connection, keys, offset)).await;
-        let status =
+        let asked = timeout(PATIENCE, ask(connection)).await;
+        let answer =
             asked.unwrap_or_else(|_| Err(SourceError::Lost(format!("no reply within {PATIENCE:?}").into())));
-        if status.is_err() {
+        if answer.is_err() {
             *self.connection.lock().await = None;
         }
-        status
+        answer
     }
 }
 
@@ -108,20 +123,21 @@ async fn look_up(
         base = number(found.as_deref());
         renumberings = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
     }
-    let settled = match place(offset, base, &renumberings) {
-        NumberedPlace::Settled(offset) => padded(offset),
-        NumberedPlace::Pending => return Ok(DeliveryStatus::Pending),
+    let offset = match place(offset, base, &renumberings) {
+        NumberedPlace::Settled(offset) => offset,
+        NumberedPlace::Pending(offset) => return Ok(DeliveryStatus::Pending(offset)),
         NumberedPlace::Unknown => return Ok(DeliveryStatus::Unknown),
     };
+    let settled = padded(offset);
     let mut dead = redis::pipe();
     dead.atomic().cmd("ZSCORE").arg(&keys.refused).arg(&settled);
     // What is parked is committed, and not settled.
-    dead.cmd("HEXISTS").arg(&keys.parked).arg(settled.trim_start_matches('0'));
+    dead.cmd("HEXISTS").arg(&keys.parked).arg(offset);
     dead.cmd("ZRANGE").arg(&keys.refused).arg(0).arg(0).cmd("ZCARD").arg(&keys.refused);
     let (score, is_parked, first, count): (Option<f64>, bool, Vec<String>, usize) =
         dead.query_async(connection).await?;
     Ok(match score {
-        _ if is_parked => DeliveryStatus::Pending,
+        _ if is_parked => DeliveryStatus::Pending(offset),
         Some(_) => DeliveryStatus::Dead,
         // Earlier ones have been forgotten.
         None if count >= REFUSED_KEPT && first.first().is_some_and(|first| settled < *first) => {
@@ -162,7 +178,8 @@ impl Renumbering {
 enum NumberedPlace {
     /// Settled under this number.
     Settled(i64),
-    Pending,
+    /// Not settled, under this number.
+    Pending(i64),
     Unknown,
 }
 
@@ -183,7 +200,7 @@ fn place(mut offset: i64, base: i64, renumberings: &[Renumbering]) -> NumberedPl
     } else if offset < base {
         NumberedPlace::Settled(offset)
     } else {
-        NumberedPlace::Pending
+        NumberedPlace::Pending(offset)
     }
 }
 
@@ -204,10 +221,10 @@ mod tests {
         let all: Vec<_> = entries.iter().filter_map(|entry| Renumbering::read(entry)).collect();
         // Pushed before anybody owned the queue, as its seventh and its eleventh element.
         assert_eq!(place(4, at(3, 0), &all[..2]), NumberedPlace::Settled(at(1, 4)));
-        assert_eq!(place(10, at(3, 2), &all[..2]), NumberedPlace::Pending);
+        assert_eq!(place(10, at(3, 2), &all[..2]), NumberedPlace::Pending(at(3, 5)));
         assert_eq!(place(10, at(3, 6), &all[..2]), NumberedPlace::Settled(at(3, 5)));
         // Nine were renumbered; this Redis never had the next.
-        assert_eq!(place(at(1, 13), at(3, 0), &all[..2]), NumberedPlace::Pending);
+        assert_eq!(place(at(1, 13), at(3, 0), &all[..2]), NumberedPlace::Pending(at(3, 8)));
         assert_eq!(place(at(1, 14), at(3, 40), &all[..2]), NumberedPlace::Unknown);
         // Then somebody else took elements: what was not settled is anywhere.
         assert_eq!(place(8, at(7, 2), &all), NumberedPlace::Settled(at(3, 3)));

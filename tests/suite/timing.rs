@@ -211,3 +211,56 @@ async fn whatever_ends_a_window_nothing_is_lost_or_doubled() -> Outcome {
     empty(&stage.redis, &stage.queue).await?;
     are_exact(&stage, "pages", 10, 40).await
 }
+
+/// Commits are in order, so all else waits for what is first in the queue. Who names the document need not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_names_the_document_is_told_when_that_is_durable() -> Outcome {
+    let stage = Setting::new().with(ROUTES).stage().await?;
+    let tidegate = stage.start().await?;
+    let mut listener = Listener::new(&stage).await?;
+    let mut producer = stage.producer().await?;
+    let mut push = async |event: String| push_numbered(&mut producer, &stage.queue, &event).await;
+    let typed = push(event("TYPED", "p", 0)).await?;
+    let clicked = push(event("CLICKED", "c", 0)).await?;
+    // A dead letter before a click of the same document.
+    let refused = push(json!({"type": "CLICKED", "id": "d", "n": 1}).to_string().replace('1', "01")).await?;
+    let after = push(event("CLICKED", "d", 0)).await?;
+    let numbered = push(json!({"type": "CLICKED", "id": 7}).to_string()).await?;
+    listener
+        .until("the receipts of three clicks", |heard| {
+            heard.iter().filter(|(channel, _)| channel == "tidegate:durable:clicks").count() == 3
+        })
+        .await?;
+    for (offset, query, state) in [
+        (clicked, "", "pending"),
+        (clicked, "?collection=clicks&id=c", "durable"),
+        (clicked, "?collection=clicks&id=%22c%22&wait=1s", "durable"),
+        (after, "?collection=clicks&id=d", "durable"),
+        (numbered, "?collection=clicks&id=7", "durable"),
+        (numbered, "?collection=clicks&id=%227%22", "pending"),
+        (clicked, "?collection=clicks&id=nobody", "pending"),
+        (clicked, "?collection=elsewhere&id=c", "pending"),
+        (typed, "?collection=pages&id=p", "pending"),
+        (refused, "?collection=clicks&id=d", "pending"),
+    ] {
+        let told = fate(&tidegate, &stage.queue, offset, query).await?;
+        assert_eq!(told, state, "{offset}{query}");
+    }
+    for query in ["?collection=clicks", "?id=c", "?collection=clicks&id=%7B%22$oid%22:1%7D", "?wait=soon"] {
+        let (status, told) = tidegate.get_json(&format!("/durable/{}/{clicked}{query}", stage.queue)).await?;
+        ensure!(status == 400 && told["error"].is_string(), "{query}: {status} {told}");
+    }
+    // A successor settles what was read before it does anything else.
+    tidegate.kill9()?;
+    let tidegate = stage.start().await?;
+    for (offset, query) in [(typed, "?collection=pages&id=p"), (clicked, "?collection=clicks&id=c")] {
+        try_eventually(PATIENCE, "the event to be durable", async || {
+            let told = fate(&tidegate, &stage.queue, offset, query).await?;
+            ensure!(told == "durable", "{told}");
+            Ok(())
+        })
+        .await?;
+    }
+    assert_eq!(fate(&tidegate, &stage.queue, refused, "?collection=clicks&id=d").await?, "dead");
+    Ok(())
+}
