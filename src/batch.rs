@@ -49,6 +49,9 @@ impl Timing {
     }
 }
 
+/// What flushes is read so soon, while other events are held.
+const FLUSHED_WITHIN: Duration = Duration::from_millis(20);
+
 /// The timings that routes name.
 #[derive(Debug)]
 pub struct Timings {
@@ -101,12 +104,14 @@ impl Timings {
         self.all.iter().map(of_timing).max().unwrap_or(max_delay)
     }
 
-    /// The shortest that a change waits, if one without a timing of its own waits so long. What flushes is not counted.
+    /// The shortest that a change waits, if one without a timing of its own waits so long. What flushes counts as if it
+    /// waited a little, so that it is not read much later.
     #[must_use]
     pub fn shortest(&self, max_delay: Duration) -> Duration {
         let windows = self.all.iter().filter_map(|timing| match timing {
             Timing::Within(window) => Some(*window),
-            Timing::Default | Timing::Paced(_) | Timing::Flush | Timing::FlushOnly => None,
+            Timing::Flush | Timing::FlushOnly => Some(FLUSHED_WITHIN),
+            Timing::Default | Timing::Paced(_) => None,
         });
         windows.fold(max_delay, Duration::min)
     }
@@ -325,6 +330,9 @@ mod tests {
         assert_eq!((of(Some(2)), of(Some(4))), (Timing::Paced(3 * second), Timing::Flush));
         assert_eq!((timings.all.len(), timings.longest_pace()), (4, Some(3 * second)));
         assert_eq!((timings.longest(second), timings.longest(9 * second)), (3 * second, 9 * second));
-        assert_eq!((timings.shortest(second), timings.shortest(9 * second)), (second, 2 * second));
+        let without_flush = Timings::new(&routes[..4]);
+        let shortest = |timings: &Timings| (timings.shortest(second), timings.shortest(9 * second));
+        assert_eq!(shortest(&without_flush), (second, 2 * second));
+        assert_eq!(shortest(&timings), (FLUSHED_WITHIN, FLUSHED_WITHIN));
     }
 }

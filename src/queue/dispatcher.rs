@@ -120,7 +120,10 @@ async fn decode(
     }
     tracker.window(checkpoint);
     drop(tracker);
-    queue.progress.notify_one();
+    // Else it is not settled before a lane says so.
+    if inputs.is_empty() {
+        queue.progress.notify_one();
+    }
     Ok(inputs)
 }
 

@@ -200,7 +200,7 @@ impl Reader {
         self.read += events;
         let unsettled = self.queue.ledger.receive(events);
         let memory = Reserved::new(&self.queue.shared.buffer, window.bytes());
-        let since = if events > 0 { self.pause.end() } else { Instant::now() };
+        let since = if events > 0 { self.pause.end(events) } else { Instant::now() };
         self.held = Some(HeldWindow { window, unsettled, _memory: memory, behind: self.behind, since });
     }
 

@@ -8,6 +8,7 @@ mod codes;
 mod collab;
 mod command_line;
 mod connections;
+mod cost;
 mod crash_loop;
 mod dashboards;
 mod deaths;
