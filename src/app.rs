@@ -9,13 +9,14 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::beat;
 use crate::buffer::Buffer;
 use crate::config::{Config, Delivery, Keys, Queue};
 use crate::health::Health;
 use crate::http::{Asked, serve};
 use crate::live_settings::LiveSettings;
 use crate::metrics::{Exporter, QueueMetrics, ReceiptMetrics, WriteMetrics};
-use crate::ownership::Shared;
+use crate::ownership::{Claims, Shared};
 use crate::peers::Peers;
 use crate::queue::drain;
 use crate::receipts::Receipts;
@@ -81,12 +82,14 @@ pub async fn run(
         status,
         peers,
         receipts,
+        claims: Claims::default(),
         config,
     });
     asked.reaches_mongodb(Arc::clone(&shared));
     let gathering = tokio::spawn(gather(Arc::clone(&shared), stop.clone()));
     background.spawn(check_health(Arc::clone(&shared)));
     background.spawn(make_indexes(Arc::clone(&shared)));
+    background.spawn(watch_claims(Arc::clone(&shared)));
     let fatal = until_drained(drain_all(&shared, queue_metrics, &stop), &shared, &stop).await?;
     told.cancel();
     if let Some(publishing) = publishing {
@@ -247,6 +250,12 @@ async fn make_indexes(shared: Arc<Shared>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Notices ownerships that another followed.
+async fn watch_claims(shared: Arc<Shared>) -> std::io::Result<()> {
+    shared.claims.watch(&shared.sink, shared.config.lease.look_every()).await;
+    Ok(())
+}
+
 /// Notices an outage of MongoDB that no write meets, and the end of any.
 async fn check_health(shared: Arc<Shared>) -> std::io::Result<()> {
     const SELDOM: Duration = Duration::from_secs(2);
@@ -259,7 +268,7 @@ async fn check_health(shared: Arc<Shared>) -> std::io::Result<()> {
             tokio::time::sleep(OFTEN).await;
         } else {
             // The time passes, or a write finds an outage.
-            let _ = tokio::time::timeout(SELDOM, away.changed()).await;
+            let _ = tokio::time::timeout_at(beat::next(SELDOM), away.changed()).await;
         }
     }
 }

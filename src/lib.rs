@@ -35,6 +35,7 @@ mod labelled;
 
 pub mod app;
 pub mod batch;
+mod beat;
 pub mod buffer;
 pub mod caused;
 pub mod change;

@@ -23,6 +23,7 @@ pub(crate) use self::queue::{Obstacle, Phase, QueueStatus};
 use self::summary::{Facts, Summary};
 #[cfg(test)]
 pub(crate) use self::tests::Lines;
+use crate::beat;
 use crate::buffer::Buffer;
 use crate::config::Config;
 use crate::dead_letter::RecentDeadLetters;
@@ -119,11 +120,9 @@ impl Status {
 
     /// Looks at all figures once a second, so that rates can be told. Never ends.
     pub(crate) async fn watch(self: Arc<Self>) -> std::io::Result<()> {
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            second.tick().await;
             self.look();
+            tokio::time::sleep_until(beat::next(Duration::from_secs(1))).await;
         }
     }
 

@@ -211,6 +211,14 @@ pub struct Lease {
     pub ttl: Duration,
 }
 
+impl Lease {
+    /// How often an owner extends it, and looks whether it still is the owner.
+    #[must_use]
+    pub fn look_every(&self) -> Duration {
+        (self.ttl / 4).min(Duration::from_secs(1))
+    }
+}
+
 /// `[http]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use super::list::{Metric, MetricKind};
 use super::workarounds::render_process;
 use super::{QueueMetrics, gauge};
+use crate::beat;
 
 /// Renders all metrics.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ impl Exporter {
     /// Keeps histograms that nobody scrapes from growing. Never ends.
     pub(crate) async fn upkeep(self) -> std::io::Result<()> {
         loop {
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            tokio::time::sleep_until(beat::next(Duration::from_secs(5))).await;
             self.handle.run_upkeep();
         }
     }

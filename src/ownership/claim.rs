@@ -4,11 +4,14 @@
 //! have the same id. What such an owner finds applied in a document may be another's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::sleep_until;
 
+use crate::beat;
 use crate::config::EPOCHS;
 use crate::epoch::{Identity, epoch_of};
 use crate::sink::{Sink, SinkError, Strange};
@@ -24,7 +27,43 @@ pub(crate) struct Claim {
     /// Whether it was told that documents have watermarks which prove nothing.
     told: AtomicBool,
     /// MongoDB has denied it.
-    denied: Notify,
+    denied: AtomicBool,
+    /// Notified when it was denied, or another was found on record.
+    doubted: Notify,
+}
+
+/// The ownerships of an instance. MongoDB is asked about all of them at once.
+#[derive(Debug, Default)]
+pub(crate) struct Claims(Mutex<Vec<Weak<Claim>>>);
+
+impl Claims {
+    /// Asks about an ownership, too, for as long as it lasts.
+    pub(crate) fn add(&self, claim: &Arc<Claim>) {
+        self.0.lock().push(Arc::downgrade(claim));
+    }
+
+    /// Looks every `period` whose queues they are. Never ends.
+    pub(crate) async fn watch(&self, sink: &Sink, period: Duration) {
+        loop {
+            sleep_until(beat::next(period)).await;
+            let claims = self.lasting();
+            let ids: Vec<&str> = claims.iter().map(|claim| &*claim.id).collect();
+            // While MongoDB does not answer, nobody takes a queue over either.
+            let Ok(owners) = sink.owners(&ids).await else { continue };
+            for claim in &claims {
+                let expected = (Some(claim.identity.name.clone()), Some(claim.epoch));
+                if owners.get(&claim.id) != Some(&expected) {
+                    claim.doubted.notify_one();
+                }
+            }
+        }
+    }
+
+    fn lasting(&self) -> Vec<Arc<Claim>> {
+        let mut all = self.0.lock();
+        all.retain(|claim| claim.strong_count() > 0);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
 }
 
 /// Why an ownership is not confirmed.
@@ -38,7 +77,14 @@ pub(crate) enum Unconfirmed {
 
 impl Claim {
     pub(crate) fn new(id: &str, epoch: i64, identity: Identity) -> Self {
-        Claim { id: id.to_owned(), epoch, identity, told: AtomicBool::new(false), denied: Notify::new() }
+        Claim {
+            id: id.to_owned(),
+            epoch,
+            identity,
+            told: AtomicBool::new(false),
+            denied: AtomicBool::new(false),
+            doubted: Notify::new(),
+        }
     }
 
     /// Tells that documents have watermarks which prove nothing, once.
@@ -78,21 +124,18 @@ impl Claim {
     pub(crate) async fn confirm(&self, sink: &Sink, above: i64) -> Result<(), Unconfirmed> {
         let confirmed = told(sink.confirm(&self.id, self.epoch, &self.identity, above.max(self.epoch)).await);
         if matches!(confirmed, Err(Unconfirmed::Ended(_))) {
-            self.denied.notify_one();
+            self.denied.store(true, Ordering::Relaxed);
+            self.doubted.notify_one();
         }
         confirmed
     }
 
-    /// Looks every `period` whether there is a later ownership; answers when there is.
-    pub(crate) async fn until_ended(&self, sink: &Sink, period: Duration) -> SourceError {
+    /// Answers when there is a later ownership. [`Claims::watch`] looks.
+    pub(crate) async fn until_ended(&self, sink: &Sink) -> SourceError {
         loop {
-            if timeout(period, self.denied.notified()).await.is_ok() {
+            self.doubted.notified().await;
+            if self.denied.load(Ordering::Relaxed) {
                 return SourceError::Deposed;
-            }
-            // While MongoDB does not answer, nobody takes the queue over either.
-            let Ok(known) = sink.claimed(&self.id).await else { continue };
-            if known == Some((Some(self.identity.name.clone()), Some(self.epoch))) {
-                continue;
             }
             // A node that was left behind may not know it yet.
             if let Err(Unconfirmed::Ended(error)) = self.confirm(sink, 0).await {

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::Shared;
-use crate::sink::NamedDocument;
+use crate::sink::{NamedDocument, Owner};
 use crate::source::RecordedOwnership;
 
 /// For so long an answer of MongoDB serves all who ask.
@@ -19,15 +19,12 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The longest that MongoDB may take to answer somebody who waits.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A queue's owner in MongoDB: its identity and its epoch, where these are on record.
-type Owner = Option<(Option<String>, Option<i64>)>;
-
 /// What MongoDB said last of each queue.
 #[derive(Debug)]
 pub(crate) struct Confirmations {
     shared: Arc<Shared>,
     /// By the id of the queue.
-    owners: Mutex<HashMap<String, (Instant, Owner)>>,
+    owners: Mutex<HashMap<String, (Instant, Option<Owner>)>>,
 }
 
 impl Confirmations {
@@ -43,9 +40,9 @@ impl Confirmations {
         let known = owners.get(id);
         let age = known.map(|(at, _)| at.elapsed());
         if age.is_none_or(|age| age > FRESH) {
-            match timeout(PATIENCE, self.shared.sink.claimed(id)).await {
-                Ok(Ok(owner)) => {
-                    owners.insert(id.to_owned(), (Instant::now(), owner));
+            match timeout(PATIENCE, self.shared.sink.owners(&[id])).await {
+                Ok(Ok(mut found)) => {
+                    owners.insert(id.to_owned(), (Instant::now(), found.remove(id)));
                 }
                 _ if age.is_some_and(|age| age < self.shared.config.lease.ttl) => {}
                 _ => return None,
@@ -70,7 +67,7 @@ impl Confirmations {
 
 /// A takeover is on record in Redis first, so MongoDB may still have the one before. Deliveries without watermarks put
 /// no owner on record.
-fn is_no_other(owner: Option<&(Option<String>, Option<i64>)>, seen: &RecordedOwnership) -> bool {
+fn is_no_other(owner: Option<&Owner>, seen: &RecordedOwnership) -> bool {
     owner.is_some_and(|(identity, epoch)| {
         identity.as_ref().is_none_or(|identity| *identity == seen.identity)
             && epoch.is_none_or(|epoch| epoch <= seen.epoch)

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::claim::{Claim, Unconfirmed};
+pub(crate) use self::claim::{Claim, Claims, Unconfirmed};
 pub(crate) use self::confirmations::Confirmations;
 pub(crate) use self::letters::Letters;
 pub(crate) use self::parked::Parked;
@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) peers: Arc<Peers>,
     /// Where receipts go, if there are any.
     pub(crate) receipts: Option<Receipts>,
+    /// The ownerships that MongoDB has on record.
+    pub(crate) claims: Claims,
 }
 
 /// A queue under one ownership: from takeover until the lease, the connection or the process ends.
@@ -118,7 +120,7 @@ pub struct Owned {
     /// Whether the configuration gives it another name by now.
     pub(crate) has_former_id: bool,
     /// What MongoDB knows of this ownership, if its delivery has a guard.
-    pub(crate) claim: Option<Claim>,
+    pub(crate) claim: Option<Arc<Claim>>,
 }
 
 impl Owned {

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::ability::{Fitness, Reach};
 pub(crate) use self::assign::assign;
+use crate::beat;
 use crate::config::Keys;
 use crate::source::{Beat, Instances, Redis, Rights, Roster, SourceError};
 use crate::status::Status;
@@ -152,7 +153,7 @@ impl Peers {
                 }
                 self.views.send_replace(None);
             }
-            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+            stop.run_until_cancelled(sleep_until(beat::next(self.period))).await;
         }
     }
 
@@ -191,7 +192,7 @@ impl Peers {
             for ((place, _), members) in self.queues.iter().zip(members) {
                 status.queues[*place].set_members(members);
             }
-            stop.run_until_cancelled(tokio::time::sleep(self.period)).await;
+            stop.run_until_cancelled(sleep_until(beat::next(self.period))).await;
         }
         roster.leave(&self.name, &keys).await
     }

@@ -1,19 +1,18 @@
 //! Commits what is settled, renews the lease, and looks now and then at how much is in the queue.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::beat;
 use crate::ownership::Owned;
 use crate::source::SourceError;
 
 /// Commits until `done`, and then what is left.
 pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result<(), SourceError> {
-    let period = (queue.shared.config.lease.ttl / 4).min(Duration::from_secs(1));
-    let mut tick = interval(period);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let tick = sleep_until(Instant::now());
+    tokio::pin!(tick);
     loop {
         // Looked at before committing: all that was settled before `done` is committed below.
         let last = done.is_cancelled();
@@ -24,7 +23,10 @@ pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result
         tokio::select! {
             () = queue.progress.notified() => {}
             () = done.cancelled() => {}
-            _ = tick.tick() => look(&queue).await?,
+            () = &mut tick => {
+                look(&queue).await?;
+                tick.as_mut().reset(beat::next(queue.shared.config.lease.look_every()));
+            }
         }
     }
 }
@@ -58,14 +60,15 @@ async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
 
 /// Keeps the lease and the gauges fresh while nothing else happens.
 async fn look(queue: &Owned) -> Result<(), SourceError> {
-    if let Some(lease) = queue.source.lease() {
-        lease.renew().await?;
-    }
     queue.status.set_window(queue.mapping.timings.longest(queue.shared.live.policy().max_delay));
     // Other queues fill the buffer, too.
     queue.relieve();
     let settled_to = queue.tracker.lock().settled_to();
-    let seen = queue.source.look(settled_to).await?;
+    let looking = queue.source.look(settled_to);
+    let seen = match queue.source.lease() {
+        Some(lease) => tokio::try_join!(looking, lease.keep_connection())?.0,
+        None => looking.await?,
+    };
     let depth = seen.depth;
     if depth.elements == 0 && queue.recovered.is_cancelled() && queue.tracker.lock().is_drained() {
         queue.gets_on();

@@ -322,8 +322,7 @@ impl Queue {
         };
         let deposed = async {
             let Some(claim) = &owned.claim else { return std::future::pending().await };
-            let period = (self.shared.config.lease.ttl / 4).min(Duration::from_secs(1));
-            Err(claim.until_ended(&self.shared.sink, period).await)
+            Err(claim.until_ended(&self.shared.sink).await)
         };
         tokio::select! {
             ended = run(owned, self.keys.clone(), &leave) => ended,

@@ -28,7 +28,7 @@ pub(super) struct Takeover {
     pub(super) source: Source,
     /// How it is called in MongoDB.
     pub(super) id: String,
-    pub(super) claim: Option<Claim>,
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 impl Queue {
@@ -206,9 +206,11 @@ impl Queue {
         .await?;
         let is_news = interference.is_none_or(|interference| self.tell_interference(interference));
         self.previous = Some(epoch);
-        let claim = self.is_guarded().then(|| Claim::new(self.config.id(), epoch, known.identity.clone()));
+        let claim = || Arc::new(Claim::new(self.config.id(), epoch, known.identity.clone()));
+        let claim = self.is_guarded().then(claim);
         if let Some(claim) = &claim {
             claim.record(&self.shared.sink, source.generation()).await?;
+            self.shared.claims.add(claim);
         }
         self.shared.peers.has_epoch(self.at);
         self.metrics.takeovers.increment(1);

@@ -4,6 +4,8 @@
 //! ownership. `identity` says which Redis the queue is in. By these an owner finds that another Redis has the queue, or
 //! that another ownership followed.
 
+use std::collections::HashMap;
+
 use bson::{Bson, Document, doc};
 
 use super::{Sink, SinkError};
@@ -13,6 +15,9 @@ use crate::epoch::{Drawn, Identity};
 /// A queue without any number begins at one of the first so many. Documents may have watermarks of an earlier life of
 /// the queue, whose numbers are forgotten: this way no ownership has the number of one back then.
 const FIRST_EPOCHS: i64 = 1 << 20;
+
+/// Whose a queue is: its identity, and the epoch of its latest ownership, if these are on record.
+pub(crate) type Owner = (Option<String>, Option<i64>);
 
 /// Whatever the writes' concern is, an epoch must never be taken twice.
 fn concern() -> Document {
@@ -61,9 +66,9 @@ impl Sink {
             let generation = number("generation").unwrap_or(1) + i64::from(has_lost);
             return Ok(Some(Drawn { epoch, generation }));
         }
-        match self.claimed(queue).await? {
-            Some(_) => Ok(None),
-            None => Err(SinkError::transient("no epoch could be taken: the queue's document is gone")),
+        match self.owners(&[queue]).await?.is_empty() {
+            false => Ok(None),
+            true => Err(SinkError::transient("no epoch could be taken: the queue's document is gone")),
         }
     }
 
@@ -100,26 +105,29 @@ impl Sink {
         Ok(confirmed.is_some())
     }
 
-    /// Whose a queue is, by its identity and the epoch of its latest ownership, if it has them; None where nothing is
-    /// known of the queue.
-    pub(crate) async fn claimed(
-        &self,
-        queue: &str,
-    ) -> Result<Option<(Option<String>, Option<i64>)>, SinkError> {
+    /// Whose queues are, by their ids. Nothing is known of those that are not answered.
+    pub(crate) async fn owners(&self, queues: &[&str]) -> Result<HashMap<String, Owner>, SinkError> {
+        let Some(count) = i64::try_from(queues.len()).ok().filter(|count| *count > 0) else {
+            return Ok(HashMap::new());
+        };
         let find = doc! {
             "find": EPOCHS,
-            "filter": {"_id": queue},
-            "limit": 1,
+            "filter": {"_id": {"$in": queues}},
+            "batchSize": count,
             "singleBatch": true,
             "readConcern": {"level": "majority"},
         };
         let reply = self.ask(&find).await?;
         let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        let found = batch.ok().and_then(|batch| batch.first()).and_then(Bson::as_document);
-        Ok(found.map(|found| {
+        let found = batch.into_iter().flatten().filter_map(Bson::as_document);
+        let owner = |found: &Document| {
             let identity = found.get_str("identity").ok().map(str::to_owned);
-            (identity, found.get("owner").and_then(Bson::as_i64))
-        }))
+            Some((
+                found.get_str("_id").ok()?.to_owned(),
+                (identity, found.get("owner").and_then(Bson::as_i64)),
+            ))
+        };
+        Ok(found.filter_map(owner).collect())
     }
 
     /// Gives a queue's id up: the queue has another now, and one in another Redis may have this.

@@ -45,6 +45,7 @@ pub use self::bulk_command::CommandLimits;
 use self::cause::cause;
 pub use self::command::{Command, Encoder, Guard};
 pub(crate) use self::compact::Grown;
+pub(crate) use self::epoch::Owner;
 pub(crate) use self::error::SinkError;
 use self::insert_rate::InsertRate;
 pub(crate) use self::preview::preview;

@@ -24,7 +24,6 @@ pub(crate) struct Lease {
     bury: Script,
     park: Script,
     unpark: Script,
-    renew: Script,
     release: Script,
     hot_states: hot_state::HotStateScripts,
 }
@@ -45,7 +44,6 @@ impl Lease {
             bury: Script::new(script::BURY),
             park: Script::new(script::PARK),
             unpark: Script::new(&whole(script::UNPARK)),
-            renew: Script::new(script::RENEW),
             release: Script::new(script::RELEASE),
             hot_states: hot_state::HotStateScripts::new(),
         }
@@ -146,11 +144,9 @@ impl Lease {
         Ok(Window::new(0, found).sparse(there, Vec::new()))
     }
 
-    /// Extends the lease.
-    pub(crate) async fn renew(&self) -> Result<(), SourceError> {
-        let mut call = self.renew.prepare_invoke();
-        call.key(&self.keys.owner).arg(self.args());
-        self.invoke(&call).await
+    /// Keeps the connection, over which nothing else may go for long: Redis may close what is idle.
+    pub(crate) async fn keep_connection(&self) -> Result<(), SourceError> {
+        Ok(redis::cmd("GET").arg(&self.keys.owner).exec_async(&mut self.connection()).await?)
     }
 
     /// Gives the queue up, so that another instance need not wait for the lease to end.

@@ -50,6 +50,7 @@ struct ListScripts {
     read: Script,
     mark: Script,
     commit: Script,
+    look: Script,
     renumber: Script,
 }
 
@@ -59,10 +60,13 @@ impl ListScripts {
             read: Script::new(script::READ),
             mark: Script::new(script::MARK),
             commit: Script::new(&whole(script::COMMIT)),
+            look: Script::new(script::LOOK),
             renumber: Script::new(&whole(script::RENUMBER)),
         };
-        // Pipelines name it by its hash.
-        scripts.read.load_async(connection).await?;
+        // On the wire they are named by their hashes.
+        for script in [&scripts.read, &scripts.commit, &scripts.look] {
+            script.load_async(connection).await?;
+        }
         Ok(scripts)
     }
 }
@@ -74,13 +78,8 @@ impl List {
         "Redis 6.2 or newer is needed for this delivery, this is FOUND; delivery = \"at-most-once\" works with any",
     );
     /// What is sent of a list alone, beside scripts.
-    pub(super) const COMMANDS: [&str; 5] = [
-        "MGET owner base read",
-        "LLEN queue",
-        "LLEN dead_list",
-        "LRANGE queue 0 0",
-        "BLMOVE queue queue LEFT LEFT 1",
-    ];
+    pub(super) const COMMANDS: [&str; 4] =
+        ["MGET owner base read", "LLEN queue", "LRANGE queue 0 0", "BLMOVE queue queue LEFT LEFT 1"];
     /// All of its scripts are among the shared ones.
     pub(super) const SCRIPTS: Option<&LazyLock<Calls>> = None;
 
@@ -205,15 +204,15 @@ impl List {
     pub(super) async fn commit(&self, checkpoint: Checkpoint, dead: &[i64]) -> Result<Depth, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let Control { connection, base, offset, .. } = &mut *control;
-        let mut call = self.scripts.commit.prepare_invoke();
-        call.key(&keys.queue).key(&keys.owner).key(&keys.base).key(&keys.head);
-        call.key(&keys.dead).key(&keys.dead_list).key(&keys.refused);
+        let Control { wire, base, offset, .. } = &mut *control;
         let new_base = checkpoint.end.to_string();
+        let mut call = redis::pipe();
+        call.cmd("EVALSHA").arg(self.scripts.commit.get_hash()).arg(7);
+        call.arg(&[&keys.queue, &keys.owner, &keys.base, &keys.head]);
+        call.arg(&[&keys.dead, &keys.dead_list, &keys.refused]);
         call.arg(self.lease.args()).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
         call.arg(hex(&checkpoint.sha1)).arg(script::REFUSED_KEPT).arg(dead);
-        let length: i64 = call.invoke_async(connection).await?;
-        let elements = fenced(length)?;
+        let elements = fenced(wire.ask(&call).await?.value(0)?)?;
         *base = new_base;
         *offset = checkpoint.end;
         Ok(Depth::of_list(elements, checkpoint.end, i64::MAX))
@@ -237,17 +236,17 @@ impl List {
         Ok(first)
     }
 
-    /// Looks at the number of elements, and of dead letters in their list. It goes over the wire, which else would be idle
-    /// for as long as there is no room to read.
+    /// Extends the lease, and looks at the number of elements, and of dead letters in their list. It goes over the wire,
+    /// which else would be idle for as long as there is no room to read.
     pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let mut pipe = redis::pipe();
-        pipe.cmd("LLEN").arg(&keys.queue).cmd("LLEN").arg(&keys.dead_list);
-        let answer = control.wire.ask(&pipe).await?;
-        let (elements, dead) = (answer.value(0)?, answer.value(1)?);
+        let mut call = redis::pipe();
+        call.cmd("EVALSHA").arg(self.scripts.look.get_hash()).arg(3);
+        call.arg(&[&keys.queue, &keys.owner, &keys.dead_list]).arg(self.lease.args());
+        let (length, dead) = control.wire.ask(&call).await?.value(0)?;
         Ok(QueueLook {
-            depth: Depth::of_list(elements, control.offset, i64::MAX),
+            depth: Depth::of_list(fenced(length)?, control.offset, i64::MAX),
             dead: Some(dead),
             oldest: None,
         })

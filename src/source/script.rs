@@ -205,11 +205,13 @@ for i = 5, #ARGV do
 end
 return 1";
 
-/// Extends the lease. KEYS owner · ARGV epoch ttl-ms
-pub(super) const RENEW: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1";
+/// Extends the lease, and looks how many elements there are, and dead letters in their list.
+///
+/// KEYS queue owner dead-list · ARGV epoch ttl-ms
+pub(super) const LOOK: &str = r"
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0 } end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return { redis.call('LLEN', KEYS[1]), redis.call('LLEN', KEYS[3]) }";
 
 /// Looks for the mark of a process that worked on what is unsettled, and takes that process for dead. The caller's own
 /// mark does not count. Nor does a process count that is still heard of; it may count later, since a dead process is

@@ -112,8 +112,10 @@ impl StreamScripts {
             nth: Script::new(script::NTH),
             set_aside: Script::new(&whole(script::SET_ASIDE)),
         };
-        // Pipelines name it by its hash.
-        scripts.read.load_async(connection).await?;
+        // On the wire they are named by their hashes.
+        for script in [&scripts.read, &scripts.look] {
+            script.load_async(connection).await?;
+        }
         Ok(scripts)
     }
 }
@@ -129,8 +131,7 @@ impl Stream {
     pub(super) const LEAST_REDIS: ((u32, u32), &str) =
         ((7, 0), "Redis 7.0 or newer is needed for streams, this is FOUND");
     /// What is sent of a stream alone, beside scripts.
-    pub(super) const COMMANDS: [&str; 4] = [
-        "PING",
+    pub(super) const COMMANDS: [&str; 3] = [
         "XRANGE queue - + COUNT 1",
         "XREAD COUNT 1 BLOCK 1 STREAMS queue 0",
         "XREADGROUP GROUP 0 0 COUNT 1 STREAMS queue 0",

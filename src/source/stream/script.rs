@@ -288,31 +288,31 @@ end
 return { 1, moved, depth(queue, group(queue, name)) }"
 );
 
-/// Looks at the queue. Where everything is settled, as many entries must have been read as were added. If not, some
+/// Extends the lease, and looks at the queue. Where everything is settled, as many entries must have been read as were added. If not, some
 /// were removed unread, or the number was not known. Answers that, and the first entry behind `from`.
 ///
-/// KEYS queue owner stream dead-list · ARGV epoch group from
+/// KEYS queue owner stream dead-list · ARGV epoch ttl-ms group from
 pub(super) const LOOK: &str = with_helpers!(
     r"
-local g = group(KEYS[1], ARGV[2])
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return { -1, 0, 0, 0, -1, 0, 0, '' } end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local g = group(KEYS[1], ARGV[3])
 local removed = 0
-if redis.call('GET', KEYS[2]) == ARGV[1] then
-  if is_another(KEYS[1], KEYS[3], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
-  remember(KEYS[1], KEYS[3])
-end
-if g and redis.call('GET', KEYS[2]) == ARGV[1] then
+if is_another(KEYS[1], KEYS[3], g) then return redis.error_reply('ANOTHERSTREAM is in the place') end
+remember(KEYS[1], KEYS[3])
+if g then
   local s, last = info(KEYS[1]), g['last-delivered-id']
   if s['last-generated-id'] == last and redis.call('HGET', KEYS[3], 'position') == last
     and s['entries-added'] ~= g['entries-read'] then
     if g['entries-read'] then removed = math.max(0, s['entries-added'] - g['entries-read']) end
-    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[2], last, 'ENTRIESREAD', s['entries-added'])
-    g = group(KEYS[1], ARGV[2])
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[3], last, 'ENTRIESREAD', s['entries-added'])
+    g = group(KEYS[1], ARGV[3])
   end
 end
 local lag, pending, added = depth(KEYS[1], g)
-local oldest = redis.call('XRANGE', KEYS[1], ARGV[3], '+', 'COUNT', 1)[1]
+local oldest = redis.call('XRANGE', KEYS[1], ARGV[4], '+', 'COUNT', 1)[1]
 return {
-  lag, pending, added, g and g['entries-read'] or -1, removed,
+  1, lag, pending, added, g and g['entries-read'] or -1, removed,
   redis.call('LLEN', KEYS[4]), oldest and oldest[1] or '',
 }"
 );

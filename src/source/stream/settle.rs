@@ -78,23 +78,20 @@ impl Stream {
         Ok((lag, pending, added))
     }
 
-    /// Looks at how much is there, and at the oldest entry that is not settled: the first from `settled_to` on.
+    /// Extends the lease, and looks at how much is there, and at the oldest entry that is not settled: the first from
+    /// `settled_to` on. It goes over the wire, which else would be idle for as long as there is no room to read.
     pub(in crate::source) async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
-        // Else it would be idle for as long as there is no room to read. Whoever has it now is using it.
-        if let Ok(mut wire) = self.wire.try_lock() {
-            let mut ping = redis::pipe();
-            ping.cmd("PING");
-            wire.ask(&ping).await?;
-        }
         let mut commits = self.commits.lock().await;
-        let mut call = self.scripts.look.prepare_invoke();
-        call.key(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
         let from = EntryId::before(settled_to).max(commits.position);
-        call.arg(self.lease.args().0).arg(&self.group).arg(format!("({from}"));
-        type LookReply = (u64, u64, i64, i64, u64, u64, String);
-        let (lag, pending, added, count, removed, dead, oldest): LookReply =
-            call.invoke_async(&mut self.lease.connection()).await?;
+        let mut call = redis::pipe();
+        call.cmd("EVALSHA").arg(self.scripts.look.get_hash()).arg(4);
+        call.arg(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
+        call.arg(self.lease.args()).arg(&self.group).arg(format!("({from}"));
+        type LookReply = (i64, u64, u64, i64, i64, u64, u64, String);
+        let (answer, lag, pending, added, count, removed, dead, oldest): LookReply =
+            self.wire.lock().await.ask(&call).await?.value(0)?;
+        fenced(answer)?;
         commits.count = u64::try_from(count).ok();
         drop(commits);
         if removed > 0 {
