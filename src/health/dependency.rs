@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,31 @@ pub(crate) struct Dependency {
 impl std::fmt::Debug for Dependency {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dependency").field("name", &self.name).field("up", &self.up).finish_non_exhaustive()
+    }
+}
+
+/// Attempts at one thing that a dependency has to do.
+pub(crate) struct Attempts {
+    dependency: Arc<Dependency>,
+    backoff: Backoff,
+}
+
+impl Attempts {
+    /// Waits before the next attempt: longer each time, or until the dependency is back after an outage.
+    pub(crate) async fn pause(&mut self) {
+        self.pause_at_most(Duration::MAX).await;
+    }
+
+    /// [`pause`](Self::pause), and not longer than that.
+    pub(crate) async fn pause_at_most(&mut self, longest: Duration) {
+        let wait = self.backoff.wait().min(longest);
+        // The limit is the one way out that is no news.
+        let _ = tokio::time::timeout(wait, self.dependency.back.notified()).await;
+    }
+
+    /// The last one did it: the next failure is a first one.
+    pub(crate) fn succeeded(&mut self) {
+        self.backoff.reset();
     }
 }
 
@@ -197,20 +223,23 @@ impl Dependency {
         self.gauge.set(0.0);
     }
 
-    /// Waits that long, or until it is back after an outage.
-    pub(crate) async fn back_or(&self, wait: Duration) {
-        // The limit is the one way out that is no news.
-        let _ = tokio::time::timeout(wait, self.back.notified()).await;
+    /// Attempts at something that it has to do.
+    #[must_use]
+    pub(crate) fn attempts(self: &Arc<Self>) -> Attempts {
+        Attempts { dependency: Arc::clone(self), backoff: Backoff::default() }
     }
 
-    /// Makes attempts until one has an answer. Waits in between, longer each time, or until it is back.
-    pub(crate) async fn until<T, F: Future<Output = Option<T>>>(&self, attempt: impl Fn() -> F) -> T {
-        let mut backoff = Backoff::default();
+    /// Makes attempts until one has an answer.
+    pub(crate) async fn until<T, F: Future<Output = Option<T>>>(
+        self: &Arc<Self>,
+        attempt: impl Fn() -> F,
+    ) -> T {
+        let mut attempts = self.attempts();
         loop {
             if let Some(answer) = attempt().await {
                 return answer;
             }
-            self.back_or(backoff.wait()).await;
+            attempts.pause().await;
         }
     }
 

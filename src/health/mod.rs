@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use serde::Serializer;
 
-pub(crate) use self::dependency::{Dependency, DependencyReport, DependencyState};
+pub(crate) use self::dependency::{Attempts, Dependency, DependencyReport, DependencyState};
 pub(crate) use self::trouble::{Trouble, Troubles};
 
 /// What an instance depends on, and what fails of its own tasks.
 #[derive(Debug)]
 pub(crate) struct Health {
     /// Redis.
-    pub(crate) redis: Dependency,
+    pub(crate) redis: Arc<Dependency>,
     /// MongoDB.
-    pub(crate) mongodb: Dependency,
+    pub(crate) mongodb: Arc<Dependency>,
     /// Tasks that fail while the rest goes on.
     pub(crate) troubles: Troubles,
 }
@@ -28,8 +28,8 @@ impl Health {
     #[must_use]
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Health {
-            redis: Dependency::new("redis"),
-            mongodb: Dependency::new("mongodb"),
+            redis: Arc::new(Dependency::new("redis")),
+            mongodb: Arc::new(Dependency::new("mongodb")),
             troubles: Troubles::default(),
         })
     }

@@ -20,7 +20,6 @@ use crate::coalesce::PendingUpdate;
 use crate::dead_letter::{Dead, Rejection};
 use crate::ledger::Outcome;
 use crate::ownership::Owned;
-use crate::retry::Backoff;
 use crate::sink::Write;
 use crate::sink::{Refusal, SinkError, Verdict};
 use crate::source::SourceError;
@@ -175,7 +174,7 @@ async fn one_by_one(
     mut events: VecDeque<Vec<u8>>,
 ) -> Result<Option<Withheld>, SourceError> {
     let alone = doubt.write.segment.events == 1;
-    let (mut backoff, mut durable) = (Backoff::default(), Durable::new(queue));
+    let (mut attempts, mut durable) = (queue.shared.health.mongodb.attempts(), Durable::new(queue));
     while let Some(first) = writes.first() {
         let kind = std::mem::discriminant(&first.segment.update);
         let run = writes.iter().take_while(|w| std::mem::discriminant(&w.segment.update) == kind).count();
@@ -216,7 +215,7 @@ async fn one_by_one(
         status.attempted(failed);
         match stuck {
             None => {}
-            Some(None) => queue.shared.health.mongodb.back_or(backoff.wait()).await,
+            Some(None) => attempts.pause().await,
             Some(Some(error)) => {
                 let mut withheld = withhold(queue, writes.remove(0), error);
                 writes.into_iter().for_each(|write| withheld.add(write));

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use crate::dead_letter::Rejection;
 use crate::ownership::Owned;
-use crate::retry::Backoff;
 use crate::sink::{FoundWatermark, Grown, Refusal, SinkError, Verdict};
 use crate::source::SourceError;
 use crate::status::LaneStatus;
@@ -33,7 +32,7 @@ pub(super) async fn settle(
     let mut stack = vec![batch];
     let mut all_withheld: Vec<Withheld> = Vec::new();
     let mut retry: Vec<Write> = Vec::new();
-    let mut backoff = Backoff::default();
+    let mut attempts = queue.shared.health.mongodb.attempts();
     loop {
         // An entity's next segment must not overtake one that is to be sent again.
         let writes = if retry.is_empty() { next_segments(&mut stack) } else { std::mem::take(&mut retry) };
@@ -56,9 +55,9 @@ pub(super) async fn settle(
             all_withheld.append(&mut withheld);
         }
         if round.failed || examined.raced {
-            queue.shared.health.mongodb.back_or(backoff.wait()).await;
+            attempts.pause().await;
         } else {
-            backoff.reset();
+            attempts.succeeded();
         }
     }
 }

@@ -16,12 +16,12 @@ use super::takeover::Takeover;
 use crate::commit::Tracker;
 use crate::config::Keys;
 use crate::config::{self, Delivery};
+use crate::health::Attempts;
 use crate::lane::Lane;
 use crate::ledger::Ledger;
 use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
 use crate::ownership::{Letters, Owned, Parked, Pressure, Shared};
-use crate::retry::Backoff;
 use crate::sink::Guard;
 use crate::source::{Rights, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
@@ -94,7 +94,7 @@ pub(crate) async fn drain(
         mapping,
         mapped,
     };
-    let mut backoff = Backoff::default();
+    let mut attempts = queue.shared.health.redis.attempts();
     while !stop.is_cancelled() {
         queue.status.set_phase(Phase::Connecting);
         let ended = queue.own(&stop).await;
@@ -105,7 +105,7 @@ pub(crate) async fn drain(
         // To have taken it over is no success: that alone could be done again and again.
         if std::mem::take(&mut queue.got_on) {
             queue.was_granted = false;
-            backoff.reset();
+            attempts.succeeded();
         }
         match ended {
             Ok(()) => {}
@@ -119,7 +119,7 @@ pub(crate) async fn drain(
                 if !is_granted || std::mem::replace(&mut queue.was_granted, true) {
                     queue.ended(&error);
                 }
-                stop.run_until_cancelled(queue.wait_after(&error, backoff.wait())).await;
+                stop.run_until_cancelled(queue.pause_after(&error, &mut attempts)).await;
             }
         }
     }
@@ -158,14 +158,14 @@ impl Queue {
         }
     }
 
-    /// Waits before the queue is taken over again: that long, or as the error asks for.
-    async fn wait_after(&self, error: &SourceError, wait: Duration) {
+    /// Waits before the queue is taken over again, as the error asks for.
+    async fn pause_after(&self, error: &SourceError, attempts: &mut Attempts) {
         match error {
             // The later owner may be in the same Redis, and be seen there soon.
             SourceError::Deposed => tokio::time::sleep(self.shared.config.lease.ttl).await,
             // Asking costs little, and nobody tells when it is granted.
-            error if error.is_refusal() => self.shared.health.redis.back_or(wait.min(LONGEST_REFUSAL)).await,
-            _ => self.shared.health.redis.back_or(wait).await,
+            error if error.is_refusal() => attempts.pause_at_most(LONGEST_REFUSAL).await,
+            _ => attempts.pause().await,
         }
     }
 

@@ -12,7 +12,6 @@ use crate::config::Delivery;
 use crate::epoch::Drawn;
 use crate::ownership::{Claim, Unconfirmed};
 use crate::peers::Share;
-use crate::retry::Backoff;
 use crate::sink::SinkError;
 use crate::source::{
     Interference, KnownQueue, QueueState, Source, SourceError, Taken, TakeoverRequest, check_version,
@@ -57,7 +56,7 @@ impl Queue {
         }
         let version = version(&mut connection).await?;
         check_version(self.config.kind, version)?;
-        let mut backoff = Backoff::default();
+        let mut attempts = self.shared.health.mongodb.attempts();
         while let Some(seen) = self.until_free(&mut connection, stop).await? {
             // An epoch is taken for a queue that can be drained. What was granted long ago may be no more.
             if probed.elapsed() > PROBED_FOR {
@@ -72,7 +71,7 @@ impl Queue {
                 }
                 Ok(None) => {
                     self.is_elsewhere();
-                    stop.run_until_cancelled(sleep(backoff.wait())).await;
+                    stop.run_until_cancelled(attempts.pause()).await;
                     continue;
                 }
                 Err(error) => Err(Unconfirmed::Unknown(error)),
@@ -90,8 +89,7 @@ impl Queue {
                     }
                     self.shared.metrics.retried_mongodb(error.class());
                     // Then the queue is looked at again: it grows meanwhile, and may have got an owner.
-                    let mongodb = &self.shared.health.mongodb;
-                    stop.run_until_cancelled(mongodb.back_or(backoff.wait())).await;
+                    stop.run_until_cancelled(attempts.pause()).await;
                 }
             }
         }

@@ -13,7 +13,6 @@ use super::{Sink, SinkError, UNAUTHORIZED, raw_to_document};
 use crate::change::path::DELETED_FIELD;
 use crate::config::{Config, DEAD};
 use crate::history::Histories;
-use crate::retry::Backoff;
 use crate::sink::Tombstones;
 
 /// MongoDB: there is no such collection, and no such index.
@@ -72,7 +71,7 @@ impl Sink {
     /// Makes the indexes that a configuration asks for, each as soon as nothing is in the way. Ends when all are there.
     pub(crate) async fn make_indexes(&self, config: &Config) {
         let mut wanted = Expiry::wanted(config);
-        let mut backoff = Backoff::default();
+        let mut attempts = self.health.mongodb.attempts();
         let mut first = true;
         loop {
             let mut left = Vec::new();
@@ -95,7 +94,7 @@ impl Sink {
                 return;
             }
             (wanted, first) = (left, false);
-            tokio::time::sleep(backoff.wait()).await;
+            attempts.pause().await;
         }
     }
 

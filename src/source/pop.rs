@@ -17,8 +17,7 @@ use super::window::{Depth, QueueLook, Window};
 use crate::buffer::{Buffer, Reserved};
 use crate::commit::Checkpoint;
 use crate::config::Keys;
-use crate::health::Health;
-use crate::retry::Backoff;
+use crate::health::{Attempts, Health};
 
 /// What is asked of Redis besides popping the first event: more of them, and how many there are.
 const MORE: &str = "LPOP";
@@ -36,11 +35,10 @@ pub(super) struct Pop {
     held: Mutex<PoppedWindows>,
 }
 
-#[derive(Default)]
 struct Popping {
     /// The connection, and whether its server pops several at once.
     connection: Option<(MultiplexedConnection, bool)>,
-    backoff: Backoff,
+    attempts: Attempts,
 }
 
 /// What was popped and is not settled.
@@ -73,12 +71,13 @@ impl Pop {
     /// A list to pop. Nothing is sent yet.
     #[must_use]
     pub(super) fn new(redis: Redis, keys: Keys, health: Arc<Health>, buffer: Arc<Buffer>) -> Self {
+        let popping = Popping { connection: None, attempts: health.redis.attempts() };
         Pop {
             redis,
             keys,
             health,
             buffer,
-            popping: tokio::sync::Mutex::default(),
+            popping: tokio::sync::Mutex::new(popping),
             other: tokio::sync::Mutex::default(),
             held: Mutex::default(),
         }
@@ -90,7 +89,7 @@ impl Pop {
         let mut popping = self.popping.lock().await;
         let events = match self.pop(&mut popping.connection, count).await {
             Ok(events) => {
-                popping.backoff.reset();
+                popping.attempts.succeeded();
                 self.health.redis.takes(&self.keys.queue);
                 events
             }
@@ -98,7 +97,7 @@ impl Pop {
                 // What such a pop took may be lost: that is what at-most-once means.
                 popping.connection = None;
                 self.failed(&self.keys.queue, &error);
-                self.health.redis.back_or(popping.backoff.wait()).await;
+                popping.attempts.pause().await;
                 Vec::new()
             }
         };
