@@ -219,6 +219,16 @@ pub fn write_text_value(out: &mut Vec<u8>, text: impl AsRef<[u8]>) {
     out.push(0);
 }
 
+/// Makes a string's value of the text in it, which has four bytes before it, and one behind.
+#[inline]
+pub fn make_text_value(value: &mut [u8]) {
+    if let [a, b, c, d, text @ .., end] = value {
+        let len = i32::try_from(text.len() + 1).unwrap_or(i32::MAX);
+        [*a, *b, *c, *d] = len.to_le_bytes();
+        *end = 0;
+    }
+}
+
 /// Writes a 64-bit integer element.
 pub fn write_i64(out: &mut Vec<u8>, key: &str, n: i64) {
     write_key(out, ElementType::Int64, key);

@@ -2,7 +2,7 @@
 
 use bson::spec::ElementType;
 
-use crate::raw::{self, ValueRef};
+use crate::raw::ValueRef;
 
 /// What happens to one field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,22 +143,56 @@ pub fn write_field_op(out: &mut Vec<u8>, op: FieldOp<'_>) {
     out.extend_from_slice(op.value.bytes);
 }
 
-/// Appends a field operation whose value is a text.
 #[inline]
-pub fn write_text_op(out: &mut Vec<u8>, op: Op, path: &str, text: &[u8]) {
-    write_head(out, op, ElementType::String, path, text.len() + raw::TEXT_OVERHEAD);
-    raw::write_text_value(out, text);
-}
-
 fn write_head(out: &mut Vec<u8>, op: Op, kind: ElementType, path: &str, value: usize) {
-    // Events of 4 GiB do not come out of Redis, whose strings end at 512 MiB.
-    let len = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
-    let mut head = [op as u8, kind as u8, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut head = [op as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     head[2..6].copy_from_slice(&len(path.len()));
-    head[6..].copy_from_slice(&len(value));
+    say_value(&mut head, kind, value);
     out.reserve(head.len() + path.len() + value);
     out.extend_from_slice(&head);
     out.extend_from_slice(path.as_bytes());
+}
+
+fn say_value(head: &mut [u8; FIELD_HEAD], kind: ElementType, value: usize) {
+    head[1] = kind as u8;
+    head[6..].copy_from_slice(&len(value));
+}
+
+/// Events of 4 GiB do not come out of Redis, whose strings end at 512 MiB.
+fn len(bytes: usize) -> [u8; 4] {
+    u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// What happens to one field, encoded once for all values.
+#[derive(Debug)]
+pub struct FieldTemplate {
+    /// What happens.
+    pub op: Op,
+    /// The field's dotted path.
+    pub path: String,
+    encoded: Vec<u8>,
+}
+
+impl FieldTemplate {
+    /// Encodes it.
+    #[must_use]
+    pub fn new(op: Op, path: &str) -> Self {
+        let mut encoded = Vec::new();
+        write_head(&mut encoded, op, ElementType::Null, path, 0);
+        FieldTemplate { op, path: path.to_owned(), encoded }
+    }
+
+    /// Appends the operation with a value to `out`.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>, value: ValueRef<'_>) {
+        let start = out.len();
+        out.reserve(self.encoded.len() + value.bytes.len());
+        out.extend_from_slice(&self.encoded);
+        if let Some(head) = out[start..].first_chunk_mut() {
+            say_value(head, value.kind, value.bytes.len());
+        }
+        out.extend_from_slice(value.bytes);
+    }
 }
 
 impl<'a> FieldOps<'a> {

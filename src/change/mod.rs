@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher};
 use bson::spec::ElementType;
 
 pub use self::collections::Collections;
-pub use self::field_op::{EncodedOp, FieldOp, FieldOps, Op, write_field_op, write_text_op};
+pub use self::field_op::{EncodedOp, FieldOp, FieldOps, FieldTemplate, Op, write_field_op};
 use crate::raw::{Value, ValueRef};
 use crate::trace::{self, TraceRef};
 

@@ -3,13 +3,10 @@
 //! The paths of all routes form one tree. The parser is steered by it: what no route names is skipped,
 //! what one names is transcoded to BSON into a scratch buffer and found again by its slot.
 
-use std::fmt;
-
 use bson::spec::ElementType;
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny};
 
+use super::descend::Descend;
 use super::paths::{Node, Paths, Slot};
 use super::surrogates::{self, REPLACEMENT};
 use super::transcode::{KeyRule, Output, Transcode, has_wide_integer};
@@ -20,18 +17,22 @@ use crate::trace::TraceRef;
 /// The values extracted from one event; reused from event to event.
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
-    out: Output,
-    slots: Vec<Option<SlotPlace>>,
-    /// Nodes that were come across, by number.
-    seen: Vec<bool>,
+    pub(super) out: Output,
+    /// The event's number. What has another is of an earlier event, and has not to be cleared.
+    event: u64,
+    slots: Vec<SlotPlace>,
+    /// Nodes, by number, and the last event that has them.
+    seen: Vec<u64>,
     /// The event had halves of surrogate pairs, which were replaced.
     is_mended: bool,
     /// No data is read, so that nothing in it can hide a trace.
-    only_traces: bool,
+    pub(super) only_traces: bool,
 }
 
+/// Where a slot's value is, and of which event.
 #[derive(Debug, Clone, Copy)]
 struct SlotPlace {
+    event: u64,
     kind: ElementType,
     start: usize,
     end: usize,
@@ -48,14 +49,14 @@ impl Extracted {
     /// # Errors
     /// The event is not JSON, is not of an event's shape, or a value named by a path breaks another rule for data.
     pub(super) fn extract(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
-        self.is_mended = false;
         let refused = match self.extract_as_it_is(paths, event) {
             Err(rejection) if rejection.reason == Reason::NotJson => rejection,
             done => return done,
         };
         let mended = surrogates::mended(event).ok_or(refused)?;
+        let read = self.extract_as_it_is(paths, &mended);
         self.is_mended = true;
-        self.extract_as_it_is(paths, &mended)
+        read
     }
 
     /// Whether a value may have a bad key.
@@ -68,10 +69,12 @@ impl Extracted {
     ///
     /// # Errors
     /// One is bad.
+    #[inline]
     pub(super) fn check_keys(&self, reads: &[(Slot, KeyRule)]) -> Result<(), Rejection> {
-        if !self.is_suspect() {
-            return Ok(());
-        }
+        if self.is_suspect() { self.check_suspect_keys(reads) } else { Ok(()) }
+    }
+
+    fn check_suspect_keys(&self, reads: &[(Slot, KeyRule)]) -> Result<(), Rejection> {
         for (value, keys) in reads.iter().filter_map(|(slot, keys)| Some((self.get(*slot)?, keys))) {
             keys.check_encoded(value)?;
             // Where texts differ in what was replaced, they are the same now: keys must not be.
@@ -89,11 +92,7 @@ impl Extracted {
     }
 
     fn extract_as_it_is(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
-        self.out.clear();
-        self.slots.clear();
-        self.slots.resize(paths.slots, None);
-        self.seen.clear();
-        self.seen.resize(paths.nodes, false);
+        self.begin(paths);
         match event.trim_start().as_bytes().first() {
             None => return Err(Rejection::new(Reason::NotJson, "the event is empty")),
             Some(b'{') => {}
@@ -115,10 +114,85 @@ impl Extracted {
         Ok(())
     }
 
+    /// Begins with another event.
+    #[inline]
+    fn begin(&mut self, paths: &Paths) {
+        self.event += 1;
+        self.is_mended = false;
+        self.out.clear();
+        self.slots.resize(paths.slots, SlotPlace { event: 0, kind: ElementType::Null, start: 0, end: 0 });
+        self.seen.resize(paths.nodes, 0);
+    }
+
+    /// Begins with another event, whose plain values are encoded where they stand: over the text before them.
+    #[inline]
+    pub(super) fn begin_with(&mut self, paths: &Paths, event: &str) {
+        self.begin(paths);
+        self.out.bytes.extend_from_slice(event.as_bytes());
+    }
+
+    /// Takes the text of so many bytes that stands at a place, behind a key, and has no escapes.
+    #[inline]
+    pub(super) fn take_text(&mut self, slots: [Option<Slot>; 2], at: usize, len: usize) -> Option<()> {
+        if let [None, None] = slots {
+            return Some(());
+        }
+        let (start, end) = (at.checked_sub(size_of::<i32>())?, at + len + 1);
+        raw::make_text_value(self.out.bytes.get_mut(start..end)?);
+        self.put(slots, SlotPlace { event: self.event, kind: ElementType::String, start, end });
+        Some(())
+    }
+
+    /// Takes the integer that stands behind a key, and ends at a place.
+    #[inline]
+    pub(super) fn take_integer(&mut self, slots: [Option<Slot>; 2], end: usize, n: i64) -> Option<()> {
+        if let [None, None] = slots {
+            return Some(());
+        }
+        // A long one has more digits than bytes.
+        let (kind, len) =
+            if i32::try_from(n).is_ok() { (ElementType::Int32, 4) } else { (ElementType::Int64, 8) };
+        let start = end.checked_sub(len)?;
+        self.out.bytes.get_mut(start..end)?.copy_from_slice(&n.to_le_bytes()[..len]);
+        self.put(slots, SlotPlace { event: self.event, kind, start, end });
+        Some(())
+    }
+
+    /// Takes a value from a parser.
+    pub(super) fn take_json<'de, D: Deserializer<'de>>(
+        &mut self,
+        slots: [Option<Slot>; 2],
+        keys: KeyRule,
+        json: D,
+    ) -> Result<ElementType, D::Error> {
+        let start = self.out.bytes.len();
+        let kind = Transcode { out: &mut self.out, keys, depth: 0 }.deserialize(json)?;
+        self.fill(slots, kind, start);
+        Ok(kind)
+    }
+
+    /// Puts what was written from `start` on into slots.
+    fn fill(&mut self, slots: [Option<Slot>; 2], kind: ElementType, start: usize) {
+        self.put(slots, SlotPlace { event: self.event, kind, start, end: self.out.bytes.len() });
+    }
+
+    #[inline]
+    fn put(&mut self, slots: [Option<Slot>; 2], place: SlotPlace) {
+        let [slot, trace] = slots;
+        if let Some(slot) = slot {
+            self.slots[slot.0] = place;
+        }
+        if let Some(slot) = trace {
+            self.slots[slot.0] = place;
+        }
+    }
+
     /// The value of a slot, if the event has one.
+    #[inline]
     #[must_use]
     pub(super) fn get(&self, slot: Slot) -> Option<ValueRef<'_>> {
-        self.slots[slot.0].map(|place| self.value(place))
+        let place = self.slots[slot.0];
+        (place.event == self.event).then(|| self.value(place))
     }
 
     /// Whether a number is so large that all of the event's had to be looked at.
@@ -137,14 +211,14 @@ impl Extracted {
         TraceRef::new(self.get(slot)?.text()?.as_bytes())
     }
 
-    fn add_trace(&mut self, slot: Slot, text: &str) {
+    pub(super) fn add_trace(&mut self, slot: Slot, text: &str) {
         let start = self.out.bytes.len();
         raw::write_text_value(&mut self.out.bytes, text);
-        self.slots[slot.0] = Some(SlotPlace { kind: ElementType::String, start, end: self.out.bytes.len() });
+        self.fill([Some(slot), None], ElementType::String, start);
     }
 
     /// Takes the traces from a value that is read for nothing else, whatever else is in it.
-    fn take_traces(&mut self, node: &Node, json: &str) {
+    pub(super) fn take_traces(&mut self, node: &Node, json: &str) {
         // A trace has no characters that are ever escaped.
         let text = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
         if let Some(slot) = node.trace
@@ -159,8 +233,17 @@ impl Extracted {
         }
     }
 
+    /// Whether the event has a node for a second time.
+    pub(super) fn has_seen(&mut self, node: &Node) -> bool {
+        std::mem::replace(&mut self.seen[node.number], self.event) == self.event
+    }
+
     /// Fills the slots below a value that was transcoded whole.
-    fn fill_below(&mut self, node: &Node, parent: SlotPlace) {
+    pub(super) fn fill_below(&mut self, node: &Node, slot: Slot) {
+        self.fill_below_place(node, self.slots[slot.0]);
+    }
+
+    fn fill_below_place(&mut self, node: &Node, parent: SlotPlace) {
         if !matches!(parent.kind, ElementType::EmbeddedDocument | ElementType::Array) {
             return;
         }
@@ -171,12 +254,10 @@ impl Extracted {
             let bad_key = keys.is_some_and(|keys| keys.check_encoded(value).is_err());
             let kind = value.kind;
             let start = value.bytes.as_ptr() as usize - self.out.bytes.as_ptr() as usize;
-            let place = SlotPlace { kind, start, end: start + value.bytes.len() };
+            let place = SlotPlace { kind, start, end: start + value.bytes.len(), ..parent };
             self.out.bad_key |= bad_key;
-            for slot in child.slot.map(|(slot, _)| slot).into_iter().chain(child.trace) {
-                self.slots[slot.0] = Some(place);
-            }
-            self.fill_below(child, place);
+            self.put([child.slot.map(|(slot, _)| slot), child.trace], place);
+            self.fill_below_place(child, place);
         }
     }
 }
@@ -197,169 +278,4 @@ fn not_json(error: &serde_json::Error) -> Rejection {
         return Rejection::new(Reason::BadNumber, format!("a number is out of range: {text}"));
     }
     Rejection::new(Reason::NotJson, format!("the event is not JSON: {text}"))
-}
-
-/// Visits the part of an event that lies on the way to a path's value.
-struct Descend<'p, 'x> {
-    node: &'p Node,
-    into: &'x mut Extracted,
-    strict: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Descend<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'p> Descend<'p, '_> {
-    /// The seed for the value of child `at`.
-    fn value(&mut self, at: usize) -> ChildValue<'p, '_> {
-        ChildValue { node: &self.node.children[at].1, into: self.into }
-    }
-}
-
-impl<'de> Visitor<'de> for Descend<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(found) = map.next_key_seed(ChildKey { node: self.node, strict: self.strict })? {
-            match found {
-                Step::Child(at) => {
-                    let (key, child) = &self.node.children[at];
-                    if std::mem::replace(&mut self.into.seen[child.number], true)
-                        && child.has_data
-                        && !self.into.only_traces
-                    {
-                        let text = format!("the key {key:?} occurs twice");
-                        return Err(self.into.out.stop(Rejection::new(Reason::DuplicateKey, text)));
-                    }
-                    map.next_value_seed(self.value(at))?;
-                }
-                Step::Unnamed => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Step::Unknown(key) => {
-                    let text = format!("a native event has no field {key:?}");
-                    return Err(self.into.out.stop(Rejection::new(Reason::BadEvent, text)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        for index in 0_usize.. {
-            let more = match self.node.child(&index.to_string()) {
-                Some(at) => seq.next_element_seed(self.value(at))?.is_some(),
-                None => seq.next_element::<IgnoredAny>()?.is_some(),
-            };
-            if !more {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        if let Some(slot) = self.node.trace
-            && TraceRef::new(text.as_bytes()).is_some()
-        {
-            self.into.add_trace(slot, text);
-        }
-        Ok(())
-    }
-}
-
-/// Which child of the node a key names.
-struct ChildKey<'p> {
-    node: &'p Node,
-    strict: bool,
-}
-
-enum Step {
-    Child(usize),
-    Unnamed,
-    Unknown(String),
-}
-
-impl<'de> DeserializeSeed<'de> for ChildKey<'_> {
-    type Value = Step;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Step, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for ChildKey<'_> {
-    type Value = Step;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Step, E> {
-        Ok(match self.node.child(key) {
-            Some(at) => Step::Child(at),
-            None if self.strict => Step::Unknown(key.to_owned()),
-            None => Step::Unnamed,
-        })
-    }
-}
-
-/// Takes the value of a node: transcodes it if a path ends here, descends otherwise.
-struct ChildValue<'p, 'x> {
-    node: &'p Node,
-    into: &'x mut Extracted,
-}
-
-impl<'de> DeserializeSeed<'de> for ChildValue<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if !self.node.has_data || self.into.only_traces {
-            let json = <&RawValue>::deserialize(deserializer)?;
-            self.into.take_traces(self.node, json.get());
-            return Ok(());
-        }
-        let Some((slot, keys)) = self.node.slot else {
-            return Descend { node: self.node, into: self.into, strict: false }.deserialize(deserializer);
-        };
-        let start = self.into.out.bytes.len();
-        let kind = Transcode { out: &mut self.into.out, keys, depth: 0 }.deserialize(deserializer)?;
-        let place = SlotPlace { kind, start, end: self.into.out.bytes.len() };
-        for slot in [slot].into_iter().chain(self.node.trace) {
-            self.into.slots[slot.0] = Some(place);
-        }
-        if !self.node.children.is_empty() {
-            self.into.fill_below(self.node, place);
-        }
-        Ok(())
-    }
 }

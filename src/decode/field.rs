@@ -8,7 +8,7 @@ use super::extract::Extracted;
 use super::paths::Paths;
 use super::source::{At, ValueSource};
 use super::transcode::KeyRule;
-use crate::change::{FieldOp, Op};
+use crate::change::{FieldOp, FieldTemplate, Op};
 use crate::config::{self, Amount, YjsEncoding};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Number, Value, ValueRef};
@@ -16,11 +16,14 @@ use crate::yjs;
 
 /// An operator on one field.
 #[derive(Debug)]
-pub(super) struct Field {
-    pub(super) op: Op,
-    pub(super) path: String,
-    pub(super) source: ValueSource,
-    pub(super) operand: Operand,
+pub(super) enum Field {
+    /// The same for every event: the operation, encoded.
+    Fixed(Vec<u8>),
+    Sourced {
+        field: FieldTemplate,
+        source: ValueSource,
+        operand: Operand,
+    },
 }
 
 /// What an operator makes of its source's value.
@@ -37,33 +40,55 @@ pub(super) enum Operand {
 }
 
 impl Field {
-    /// Writes the operation, if the event has its operand.
-    #[inline]
-    pub(super) fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<bool, Rejection> {
-        self.source.with(extracted, |value| {
-            let Some(value) = value else { return Ok(false) };
-            match self.operand {
-                Operand::Value => ops.add(FieldOp { op: self.op, path: &self.path, value })?,
-                _ => self.write_made(value, ops)?,
-            }
-            Ok(true)
-        })
+    fn new(op: Op, path: &str, source: ValueSource, operand: Operand) -> Self {
+        let is_fixed = matches!(source, ValueSource::Fixed(_));
+        let field = Field::Sourced { field: FieldTemplate::new(op, path), source, operand };
+        let mut ops = Ops::default();
+        // What can never be written is refused when an event comes.
+        match is_fixed && field.write(&Extracted::default(), &mut ops).is_ok() {
+            true => Field::Fixed(ops.bytes),
+            false => field,
+        }
     }
 
-    fn write_made(&self, value: ValueRef<'_>, ops: &mut Ops) -> Result<(), Rejection> {
-        let needs_array = matches!(self.operand, Operand::Array | Operand::Modified { each: true, .. });
+    /// Writes the operation, if the event has its operand.
+    #[inline(always)]
+    pub(super) fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<(), Rejection> {
+        match self {
+            Field::Fixed(op) => {
+                ops.add_encoded(op);
+                Ok(())
+            }
+            Field::Sourced { field, source: ValueSource::Event(at), operand: Operand::Value } => {
+                at.get(extracted).map_or(Ok(()), |value| ops.add_with(field, value))
+            }
+            Field::Sourced { field, source, operand } => write_made(field, source, operand, extracted, ops),
+        }
+    }
+}
+
+/// Writes an operation whose operand is not just the event's value.
+fn write_made(
+    field: &FieldTemplate,
+    source: &ValueSource,
+    operand: &Operand,
+    extracted: &Extracted,
+    ops: &mut Ops,
+) -> Result<(), Rejection> {
+    source.with(extracted, |value| {
+        let Some(value) = value else { return Ok(()) };
+        let needs_array = matches!(operand, Operand::Array | Operand::Modified { each: true, .. });
         if needs_array && value.kind != ElementType::Array {
-            let text = format!("what is written to {:?} must be an array", self.path);
+            let text = format!("what is written to {:?} must be an array", field.path);
             return Err(Rejection::new(Reason::BadEvent, text));
         }
-        let made = match &self.operand {
+        let made = match operand {
             Operand::Value | Operand::Array => None,
             Operand::ArrayOf => Some(raw::array_of(value)),
             Operand::Modified { modifiers, each } => Some(modified(value, *each, modifiers.get())),
         };
-        let value = made.as_ref().map_or(value, Value::get);
-        ops.add(FieldOp { op: self.op, path: &self.path, value })
-    }
+        ops.add_with(field, made.as_ref().map_or(value, Value::get))
+    })
 }
 
 /// `{$each: [...], modifiers}`
@@ -83,7 +108,7 @@ fn modified(value: ValueRef<'_>, each: bool, modifiers: ValueRef<'_>) -> Value {
 pub(super) fn fields(route: &config::Route, paths: &mut Paths) -> Option<Vec<Field>> {
     let mut fields = Vec::new();
     let mut add = |op, path: &String, source, operand| {
-        fields.push(Field { op, path: path.clone(), source, operand });
+        fields.push(Field::new(op, path, source, operand));
     };
     let fixed = |value: Value| ValueSource::Fixed(value);
     let [(_, set), others @ ..] = route.sourced_fields();
@@ -179,8 +204,8 @@ impl Yjs {
     }
 
     /// Writes the update, if the event has one.
-    pub(super) fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<bool, Rejection> {
-        let Some(value) = self.update.get(extracted) else { return Ok(false) };
+    pub(super) fn write(&self, extracted: &Extracted, ops: &mut Ops) -> Result<(), Rejection> {
+        let Some(value) = self.update.get(extracted) else { return Ok(()) };
         let path = &self.update.path;
         let update = match self.encoding {
             YjsEncoding::Base64 => value.text().and_then(base64),
@@ -204,8 +229,7 @@ impl Yjs {
         yjs::check(&update).map_err(|what| {
             Rejection::new(Reason::BadEvent, format!("what is at {path:?} is no Yjs update: {what}"))
         })?;
-        ops.add(FieldOp { op: Op::Yjs, path: &self.field, value: Value::binary(&update).get() })?;
-        Ok(true)
+        ops.add(FieldOp { op: Op::Yjs, path: &self.field, value: Value::binary(&update).get() })
     }
 }
 

@@ -4,6 +4,7 @@
 //! passes can still be refused by MongoDB, never by tidegate later.
 
 mod convert;
+mod descend;
 mod extract;
 mod field;
 mod merge;
@@ -31,7 +32,7 @@ use self::merge::merge;
 use self::ops::Ops;
 use self::plan::Plans;
 pub use self::refused::Refused;
-use self::route::{Match, Route, skipped};
+use self::route::{Match, skipped};
 pub use self::rules::Rules;
 use crate::change::{Change, Collections, Effect, EntityRef, FieldOps, MAX_UPDATE};
 use crate::config::{self, Config};
@@ -101,34 +102,41 @@ impl Decoder {
                 return Err(self.refused(event, Rejection::new(Reason::NotUtf8, text)));
             }
         };
-        if let Some(route) = self.plans.follow(text, &mut self.ops) {
-            return Ok((self.plans.change(&self.ops), Some(route)));
-        }
         let Decoder { rules, extracted, extracted_native, ops, id, plans } = self;
-        let read = extracted.extract(&rules.paths, text);
-        let extracted = &*extracted;
         ops.clear();
-        ops.is_mended = extracted.is_mended();
-        let mut route = None;
-        let decoded = match read {
-            Ok(()) => match (by_route(&rules.routes, extracted, ops, id, &mut route), &rules.native) {
-                (Err(_), Some(native)) if route.is_none() => {
-                    native.decode(text, &rules.collections, extracted_native, ops)
-                }
-                (decoded, _) => decoded,
+        let mut route = plans.read(&rules.paths, text, extracted);
+        let decoded = match route {
+            Some(number) => match rules.routes[number].decode(extracted, ops, id) {
+                Ok(Match::Change(decoded)) => Ok(decoded),
+                // A plan reads no event without an id.
+                Ok(Match::NoId(path)) => Err(missing_id(path)),
+                Err(rejection) => Err(rejection),
             },
-            Err(_) if rules.skips_empty.is_some() && matches!(text.trim(), "" | "null") => {
-                route = rules.skips_empty;
-                Err(skipped())
+            None => {
+                let read = extracted.extract(&rules.paths, text);
+                ops.is_mended = extracted.is_mended();
+                match read {
+                    Ok(()) => {
+                        let decoded = rules.decode(text, extracted, extracted_native, ops, id, &mut route);
+                        // A route that skips has said as much of an event as any.
+                        let taken =
+                            decoded.as_ref().map_or_else(|why| why.reason == Reason::Skipped, |_| true);
+                        if let (true, Some(number), false) = (taken, route, extracted.is_suspect()) {
+                            plans.learn(&rules.paths, text, extracted, &rules.routes, number);
+                        }
+                        decoded
+                    }
+                    Err(_) if rules.skips_empty.is_some() && matches!(text.trim(), "" | "null") => {
+                        route = rules.skips_empty;
+                        Err(skipped())
+                    }
+                    Err(rejection) => Err(rejection),
+                }
             }
-            Err(rejection) => Err(rejection),
         };
-        if let (Ok(_), Some(number), false) = (&decoded, route, extracted.is_suspect()) {
-            plans.learn(&rules.paths, text, extracted, &rules.routes, number);
-        }
         match decoded.and_then(|decoded| decoded.finish(ops, id)) {
             Ok(change) => Ok((change, route)),
-            Err(rejection) => Err(rules.refused(event, rejection, route.map(|route| (route, extracted)))),
+            Err(rejection) => Err(rules.refused(event, rejection, route.map(|route| (route, &*extracted)))),
         }
     }
 
@@ -144,27 +152,33 @@ impl Decoder {
     }
 }
 
-/// The change that the first matching route makes of an event; `taken_by` is none where none takes it.
-fn by_route<'a>(
-    routes: &'a [Route],
-    extracted: &'a Extracted,
-    ops: &mut Ops,
-    made_id: &mut Value,
-    taken_by: &mut Option<usize>,
-) -> Result<Decoded<'a>, Rejection> {
-    let mut without_id: Option<&str> = None;
-    for (number, route) in routes.iter().enumerate().filter(|(_, route)| route.holds(extracted)) {
-        *taken_by = Some(number);
-        match route.decode(extracted, ops, made_id)? {
-            Match::Change(decoded) => return Ok(decoded),
-            Match::NoId(path) => without_id = without_id.or(Some(path)),
+impl Rules {
+    /// What the first matching route makes of an event, or else the native format. `taken_by` is none where no route
+    /// takes it.
+    fn decode<'a>(
+        &'a self,
+        event: &str,
+        extracted: &'a Extracted,
+        extracted_native: &'a mut Extracted,
+        ops: &mut Ops,
+        made_id: &mut Value,
+        taken_by: &mut Option<usize>,
+    ) -> Result<Decoded<'a>, Rejection> {
+        let mut without_id: Option<&str> = None;
+        for (number, route) in self.routes.iter().enumerate().filter(|(_, route)| route.holds(extracted)) {
+            *taken_by = Some(number);
+            match route.decode(extracted, ops, made_id)? {
+                Match::Change(decoded) => return Ok(decoded),
+                Match::NoId(path) => without_id = without_id.or(Some(path)),
+            }
+        }
+        *taken_by = None;
+        match (&self.native, without_id) {
+            (Some(native), _) => native.decode(event, &self.collections, extracted_native, ops),
+            (None, Some(path)) => Err(missing_id(path)),
+            (None, None) => Err(Rejection::new(Reason::NoRoute, "no route matches the event")),
         }
     }
-    *taken_by = None;
-    Err(match without_id {
-        Some(path) => Rejection::new(Reason::MissingId, format!("the event has no id at {path:?}")),
-        None => Rejection::new(Reason::NoRoute, "no route matches the event"),
-    })
 }
 
 /// What a route or the native format made of an event; an update's operations are in [`Ops`].
@@ -185,9 +199,9 @@ enum DecodedEffect<'a> {
 
 impl<'a> Decoded<'a> {
     /// The change, whose operations, shard key and perhaps id are kept elsewhere.
+    #[inline]
     fn finish(self, ops: &'a Ops, made_id: &'a Value) -> Result<Change<'a>, Rejection> {
-        ops.check_disjoint()?;
-        ops.check_piped()?;
+        ops.check()?;
         let mut entity = self.entity;
         if self.has_made_id {
             entity.id = made_id.get();
@@ -235,22 +249,34 @@ impl<'a> Decoded<'a> {
     }
 }
 
+fn missing_id(path: &str) -> Rejection {
+    Rejection::new(Reason::MissingId, format!("the event has no id at {path:?}"))
+}
+
 /// Checks the keys of a value that was read where operators may be.
 fn plain_data(value: ValueRef<'_>) -> Result<(), Rejection> {
     transcode::KeyRule::Data.check_encoded(value)
 }
 
+/// Whether a value can be an `_id`. Only a route's conversion makes one that is neither text nor an integer.
+#[inline]
+fn is_id(id: &ValueRef<'_>) -> bool {
+    use ElementType::{Binary, Int32, Int64, ObjectId};
+    match id.kind {
+        ElementType::String => !id.is_text(""),
+        kind => matches!(kind, Int32 | Int64 | ObjectId | Binary),
+    }
+}
+
 /// Checks a value that is to be an `_id`.
 fn entity_id<'a>(id: ValueRef<'a>, at: &str) -> Result<ValueRef<'a>, Rejection> {
-    match id.kind {
-        ElementType::String if id.is_text("") => {
-            Err(Rejection::new(Reason::MissingId, format!("the id at {at:?} is empty")))
-        }
-        ElementType::String | ElementType::Int32 | ElementType::Int64 => Ok(id),
-        // Only a route's conversion makes these.
-        ElementType::ObjectId | ElementType::Binary => Ok(id),
-        _ => Err(Rejection::new(Reason::BadId, format!("the id at {at:?} is neither text nor an integer"))),
+    if is_id(&id) {
+        return Ok(id);
     }
+    Err(match id.kind {
+        ElementType::String => Rejection::new(Reason::MissingId, format!("the id at {at:?} is empty")),
+        _ => Rejection::new(Reason::BadId, format!("the id at {at:?} is neither text nor an integer")),
+    })
 }
 
 /// Checks the id of an event that had halves of surrogate pairs. Those that were different would be the same.
@@ -279,12 +305,14 @@ fn text_time(text: &str) -> Option<i64> {
     bson::DateTime::parse_rfc3339_str(text).ok().map(bson::DateTime::timestamp_millis)
 }
 
+#[inline]
 fn check_size(change: &Change<'_>) -> Result<(), Rejection> {
     let bytes = change.effect.len() + change.entity.id.bytes.len();
-    if bytes <= MAX_UPDATE {
-        return Ok(());
-    }
-    Err(Rejection::new(Reason::TooLarge, format!("an update of {bytes} bytes exceeds MongoDB's 16 MiB")))
+    if bytes <= MAX_UPDATE { Ok(()) } else { Err(too_large(bytes)) }
+}
+
+fn too_large(bytes: usize) -> Rejection {
+    Rejection::new(Reason::TooLarge, format!("an update of {bytes} bytes exceeds MongoDB's 16 MiB"))
 }
 
 #[cfg(test)]

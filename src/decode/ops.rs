@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use super::path;
 use super::surrogates::REPLACEMENT;
 use crate::change::pointer;
-use crate::change::{FieldOp, FieldOps, Op, write_field_op, write_text_op};
+use crate::change::{FieldOp, FieldOps, FieldTemplate, Op, write_field_op};
 use crate::coalesce::can_be_piped;
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, ValueRef};
@@ -43,24 +43,26 @@ impl Ops {
 
     /// Adds an operation whose path is the configuration's.
     pub(super) fn add(&mut self, op: FieldOp<'_>) -> Result<(), Rejection> {
-        if matches!(op.op, Op::Inc | Op::Mul) && op.value.number().is_none() {
-            let verb = if op.op == Op::Inc { "incremented" } else { "multiplied" };
-            let text = format!("{:?} can only be {verb} by a number", op.path);
-            return Err(Rejection::new(Reason::BadNumber, text));
-        }
+        check_number(op.op, op.path, op.value)?;
         write_field_op(&mut self.bytes, op);
         self.count += 1;
         Ok(())
     }
 
-    /// Adds an operation with a text, as it stands in an event. None if the operation takes none.
-    pub(super) fn add_text(&mut self, op: Op, path: &str, text: &[u8]) -> Option<()> {
-        if matches!(op, Op::Inc | Op::Mul) {
-            return None;
-        }
-        write_text_op(&mut self.bytes, op, path, text);
+    /// Adds what happens to a field, with a value.
+    #[inline(always)]
+    pub(super) fn add_with(&mut self, field: &FieldTemplate, value: ValueRef<'_>) -> Result<(), Rejection> {
+        check_number(field.op, &field.path, value)?;
+        field.write(&mut self.bytes, value);
         self.count += 1;
-        Some(())
+        Ok(())
+    }
+
+    /// Adds an operation that is encoded already.
+    #[inline]
+    pub(super) fn add_encoded(&mut self, op: &[u8]) {
+        self.bytes.extend_from_slice(op);
+        self.count += 1;
     }
 
     /// Adds an operation whose path is the event's.
@@ -96,11 +98,18 @@ impl Ops {
         self.add(FieldOp { op: Op::Patch, path: "", value: patch })
     }
 
-    /// MongoDB takes a pipeline or operators in one update, and not all that operators do can be said in a pipeline.
-    pub(super) fn check_piped(&self) -> Result<(), Rejection> {
-        if !self.needs_pipeline {
+    /// Checks that one update can have all operations.
+    #[inline]
+    pub(super) fn check(&self) -> Result<(), Rejection> {
+        if !self.from_event {
             return Ok(());
         }
+        self.check_disjoint()?;
+        if self.needs_pipeline { self.check_piped() } else { Ok(()) }
+    }
+
+    /// MongoDB takes a pipeline or operators in one update, and not all that operators do can be said in a pipeline.
+    fn check_piped(&self) -> Result<(), Rejection> {
         match FieldOps::new(&self.bytes).find(|op| !can_be_piped(*op)) {
             None => Ok(()),
             Some(op) => {
@@ -112,10 +121,7 @@ impl Ops {
         }
     }
 
-    pub(super) fn check_disjoint(&self) -> Result<(), Rejection> {
-        if !self.from_event {
-            return Ok(());
-        }
+    fn check_disjoint(&self) -> Result<(), Rejection> {
         let mut paths = Vec::with_capacity(self.count);
         let patched: Vec<String> = self.patched();
         paths.extend(patched.iter().map(String::as_str));
@@ -139,4 +145,18 @@ impl Ops {
         fields.dedup();
         fields
     }
+}
+
+#[inline]
+fn check_number(op: Op, path: &str, value: ValueRef<'_>) -> Result<(), Rejection> {
+    match matches!(op, Op::Inc | Op::Mul) && value.number().is_none() {
+        true => Err(no_number(op, path)),
+        false => Ok(()),
+    }
+}
+
+#[cold]
+fn no_number(op: Op, path: &str) -> Rejection {
+    let verb = if op == Op::Inc { "incremented" } else { "multiplied" };
+    Rejection::new(Reason::BadNumber, format!("{path:?} can only be {verb} by a number"))
 }

@@ -29,7 +29,7 @@ pub(super) struct Route {
     pub(super) effect: RouteEffect,
     /// Its events write nothing.
     pub(super) flushes: bool,
-    /// All that it reads.
+    /// All that it reads: what `when` asks for, then the rest.
     reads: Vec<(Slot, KeyRule)>,
 }
 
@@ -120,6 +120,11 @@ impl Route {
         })
     }
 
+    /// What it reads of an event for which every `when` holds.
+    pub(super) fn reads_for_change(&self) -> impl Iterator<Item = Slot> {
+        self.reads[self.when.len()..].iter().map(|(slot, _)| *slot)
+    }
+
     /// Whether every `when` holds.
     #[inline]
     pub(super) fn holds(&self, extracted: &Extracted) -> bool {
@@ -160,13 +165,13 @@ impl Route {
                 Decoded::replace(entity, ts, document, &source.path)?
             }
             RouteEffect::Update { fields, yjs, merge: merged, patch } => {
-                let mut written = false;
                 for field in fields {
-                    written |= field.write(extracted, ops)?;
+                    field.write(extracted, ops)?;
                 }
                 if let Some(yjs) = yjs {
-                    written |= yjs.write(extracted, ops)?;
+                    yjs.write(extracted, ops)?;
                 }
+                let mut written = ops.len() > 0;
                 if let Some(source) = merged
                     && let Some(value) = source.get(extracted)
                 {
@@ -203,21 +208,26 @@ impl Route {
         Some(entity.into())
     }
 
+    #[inline(always)]
     fn target(&self, extracted: &Extracted) -> Result<CollectionId, Rejection> {
         match &self.collection {
             Target::Fixed(id) => Ok(*id),
-            Target::From(source, allowed) => {
-                let name = source.get(extracted).and_then(ValueRef::text).ok_or_else(|| {
-                    let text = format!("{:?} does not name a collection", source.path);
-                    Rejection::new(Reason::UnknownCollection, text)
-                })?;
-                allowed.iter().find(|(n, _)| n == name).map(|(_, id)| *id).ok_or_else(|| {
-                    let text = format!("the collection {name:?} is not among the route's collections");
-                    Rejection::new(Reason::UnknownCollection, text)
-                })
-            }
+            Target::From(source, allowed) => named_collection(source.get(extracted), &source.path, allowed),
         }
     }
+}
+
+/// The collection that an event names, if its route has it.
+fn named_collection(
+    name: Option<ValueRef<'_>>,
+    path: &str,
+    allowed: &[(String, CollectionId)],
+) -> Result<CollectionId, Rejection> {
+    let unknown = |text| Rejection::new(Reason::UnknownCollection, text);
+    let name = name.and_then(ValueRef::text);
+    let name = name.ok_or_else(|| unknown(format!("{path:?} does not name a collection")))?;
+    let found = allowed.iter().find(|(own, _)| own == name).map(|(_, id)| *id);
+    found.ok_or_else(|| unknown(format!("the collection {name:?} is not among the route's collections")))
 }
 
 /// Appends an element of the shard key.

@@ -3,10 +3,10 @@
 use bson::spec::ElementType;
 
 use super::convert::{self, convert, text_value};
-use super::entity_id;
 use super::extract::Extracted;
 use super::paths::{Paths, Slot};
 use super::transcode::KeyRule;
+use super::{entity_id, is_id};
 use crate::config::{self, Conversion};
 use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{Number, Value, ValueRef};
@@ -64,12 +64,17 @@ impl ValueSource {
         }
     }
 
+    /// The place in the event, if the value is from there.
+    fn at(&self) -> Option<&At> {
+        match self {
+            ValueSource::Event(at) | ValueSource::Converted(at, ..) => Some(at),
+            ValueSource::Fixed(_) | ValueSource::Now => None,
+        }
+    }
+
     /// The path, for messages.
     fn path(&self) -> &str {
-        match self {
-            ValueSource::Event(at) | ValueSource::Converted(at, ..) => &at.path,
-            ValueSource::Fixed(_) | ValueSource::Now => "",
-        }
+        self.at().map_or("", |at| &at.path)
     }
 
     /// Hands the value, if there is one, to `work`.
@@ -82,10 +87,14 @@ impl ValueSource {
         extracted: &Extracted,
         work: impl FnOnce(Option<ValueRef<'_>>) -> Result<R, Rejection>,
     ) -> Result<R, Rejection> {
-        match self.at_hand(extracted) {
-            Some(value) => work(value),
-            None => work(Some(self.make(extracted)?.get())),
-        }
+        let made;
+        work(match self.at_hand(extracted) {
+            Some(value) => value,
+            None => {
+                made = self.make(extracted)?;
+                Some(made.get())
+            }
+        })
     }
 
     /// The value, if there is one; none at all where it has to be made.
@@ -143,23 +152,31 @@ impl IdSource {
         })
     }
 
+    /// What of the event it is made of.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let parts = match self {
+            IdSource::One(source) => std::slice::from_ref(source),
+            IdSource::Joined(parts, _) => parts,
+        };
+        parts.iter().filter_map(ValueSource::at).map(|at| at.slot)
+    }
+
     /// The `_id` that the event names. One that is not as it stands in the event is put into `made`.
     ///
     /// # Errors
     /// What it has there can be no id.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take<'a>(
         &'a self,
         extracted: &'a Extracted,
         made: &mut Value,
     ) -> Result<TakenValue<'a>, Rejection> {
-        if let IdSource::One(source) = self
-            && let Some(Some(id)) = source.at_hand(extracted)
-            && id.kind != ElementType::Null
-        {
-            return entity_id(id, source.path()).map(TakenValue::Borrowed);
+        match self {
+            IdSource::One(ValueSource::Event(at)) if let Some(id) = at.get(extracted).filter(is_id) => {
+                Ok(TakenValue::Borrowed(id))
+            }
+            _ => self.make(extracted, made),
         }
-        self.make(extracted, made)
     }
 
     fn make<'a>(&'a self, extracted: &'a Extracted, made: &mut Value) -> Result<TakenValue<'a>, Rejection> {

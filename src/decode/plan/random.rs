@@ -88,13 +88,16 @@ fn route(random: &mut fastrand::Rng) -> String {
     if !when.is_empty() {
         toml += &format!("when = {{ {} }}\n", when.join(", "));
     }
+    if !when.is_empty() && seldom(random, 16) {
+        return toml + "skip = true\n";
+    }
     match random.u8(..12) {
         0 => toml += "collection_from = 'u'\ncollections = ['a', 'b']\n",
         _ => toml += &format!("collection = '{}'\n", pick(random, &["a", "b"])),
     }
     match random.u8(..12) {
-        0 => toml += "id = ['p.i', 'u']\n",
-        1 => toml += "id = { path = 'p.i', as = 'int' }\n",
+        0 | 4 => toml += "id = ['p.i', 'u']\n",
+        1 | 5 => toml += "id = { path = 'p.i', as = 'int' }\n",
         2 => toml += &format!("id = '{}'\n", path(random)),
         _ => toml += "id = 'p.i'\n",
     }
@@ -118,9 +121,11 @@ fn route(random: &mut fastrand::Rng) -> String {
                 // Most values are no numbers.
                 let most = if matches!(operator, "inc" | "mul") && !seldom(random, 4) { 0 } else { most };
                 let fields: Vec<_> = (0..random.usize(..=most))
-                    .map(|n| match random.u8(..8) {
+                    .map(|n| match random.u8(..10) {
                         0 => format!("{operator}{n} = {{ value = 3 }}"),
                         1 => format!("{operator}{n} = {{ path = 'u', default = 1 }}"),
+                        2 => format!("{operator}{n} = {{ path = '{}', as = 'string' }}", path(random)),
+                        3 => format!("{operator}{n} = {{ path = '{}', as = 'date' }}", path(random)),
                         _ => format!("{operator}{n} = '{}'", path(random)),
                     })
                     .collect();
@@ -135,6 +140,7 @@ fn route(random: &mut fastrand::Rng) -> String {
                 2 => toml += "patch = 'p.n'\n",
                 3 => toml += "shard_key = { u = 'u' }\n",
                 4 => toml += "current_date = ['now']\n",
+                5 => toml += "yjs = { field = 'doc', update = 'u' }\n",
                 _ => {}
             }
         }

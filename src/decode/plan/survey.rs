@@ -44,7 +44,9 @@ impl<'e> PathSurvey<'e> {
 
     /// Whether it has a value with this slot.
     pub(super) fn has(&self, slot: Slot) -> bool {
-        self.values.iter().any(|seen| seen.slot.is_some_and(|(own, _)| own == slot))
+        self.values
+            .iter()
+            .any(|seen| seen.trace == Some(slot) || seen.slot.is_some_and(|(own, _)| own == slot))
     }
 
     fn object(&mut self, node: Option<&Node>, depth: usize) -> Option<()> {

@@ -5,16 +5,18 @@ use super::random::{Template, config};
 use crate::config::Config;
 use crate::decode::Decoder;
 
-fn outcome(decoder: &mut Decoder, event: &[u8]) -> String {
-    format!("{:?}", decoder.decode_routed(event))
+/// What becomes of an event, and whether that needed no more than a plan.
+fn outcome(decoder: &mut Decoder, event: &[u8]) -> (String, bool) {
+    let outcome = format!("{:?}", decoder.decode_routed(event));
+    (outcome, decoder.plans.known.recalled)
 }
 
 /// The same as by a decoder that knows no plans. Answers whether there was a plan.
 fn compare(experienced: &mut Decoder, fresh: &mut Decoder, event: &[u8]) -> bool {
     fresh.plans = Plans::default();
-    let (planned, general) = (outcome(experienced, event), outcome(fresh, event));
+    let ((planned, is_planned), (general, _)) = (outcome(experienced, event), outcome(fresh, event));
     assert_eq!(planned, general, "{}\n{:?}", String::from_utf8_lossy(event), fresh.rules.routes);
-    experienced.plans.known.recalled
+    is_planned
 }
 
 #[test]
@@ -32,8 +34,8 @@ fn an_event_means_the_same_whether_or_not_there_is_a_plan() {
             all += 1;
         }
     }
-    // Most configurations have a route that no plan can be made for, or none that takes the events.
-    assert!(planned > all / 50, "only {planned} of {all} events were planned");
+    // Many configurations have no route that takes the events.
+    assert!(planned > all / 15, "only {planned} of {all} events were planned");
 }
 
 fn decoders(routes: &str) -> (Decoder, Decoder) {
@@ -92,6 +94,53 @@ fn events_that_only_look_like_others_are_not_taken_for_them() {
             "[[routes]]\ncollection = 'a'\nid = 'i'\ntraceparent = 'v'\nset = { v = 'v' }\n".to_owned(),
             vec![r#"{"i":"x","v":"none"}"#.to_owned(), format!(r#"{{"i":"x","v":{TRACE}}}"#)],
         ),
+        // Of two traces at one path the valid one counts.
+        (
+            format!("{set}traceparent = 'tr'\n"),
+            vec![format!(r#"{{"i":"x","tr":{TRACE},"tr":"none","v":1}}"#); 3],
+        ),
+        // A trace that is data, too, may have escapes.
+        (
+            format!("{set}traceparent = 'v'\n"),
+            vec![
+                r#"{"i":"x","v":"none"}"#.to_owned(),
+                format!(r#"{{"i":"x","v":{}}}"#, TRACE.replace("00-4", "\\u0030\\u0030-4")),
+            ],
+        ),
+        // A part of the id is null, so that the event is the next route's.
+        (
+            format!("[[routes]]\ncollection = 'b'\nid = ['i', 'j']\nset = {{ v = 'v' }}\n{set}"),
+            vec![
+                r#"{"i":"x","j":7,"v":1}"#.to_owned(),
+                r#"{"i":"x","j":null,"v":1}"#.to_owned(),
+                r#"{"i":"x","j":"","v":1}"#.to_owned(),
+            ],
+        ),
+        // Short values are encoded over what stands before them.
+        (
+            "[[routes]]\ncollection = 'a'\nid = 'i'\nset = { j = 'j', v = 'v', w = 'v' }\nmax = { k = 'k' }\n".to_owned(),
+            vec![
+                r#"{"i":"x","j":1,"k":2,"v":3}"#.to_owned(),
+                r#"{"i":7,"j":-8,"k":9,"v":"y"}"#.to_owned(),
+                r#"{"i":"x","j":"","k":2147483648,"v":-2147483649}"#.to_owned(),
+                r#"{"i":"x","j":{"i":""},"k":[],"v":2147483647}"#.to_owned(),
+            ],
+        ),
+        // What is refused, is by the same words, with the same entity.
+        (
+            "[[routes]]\nwhen = { t = 'S' }\nskip = true\n\
+             [[routes]]\ncollection_from = 'c'\ncollections = ['a']\nid = { path = 'i', as = 'int' }\ninc = { n = 'v' }\n"
+                .to_owned(),
+            vec![
+                r#"{"t":"S"}"#.to_owned(),
+                r#"{"t":"S"}"#.to_owned(),
+                r#"{"c":"a","i":"7","v":1}"#.to_owned(),
+                r#"{"c":"b","i":"7","v":1}"#.to_owned(),
+                r#"{"c":"a","i":"seven","v":1}"#.to_owned(),
+                r#"{"c":"a","i":"","v":1}"#.to_owned(),
+                r#"{"c":"a","i":"7","v":"one"}"#.to_owned(),
+            ],
+        ),
         // A wide integer, where nobody looks, is looked for when another number is large.
         (
             format!("[[routes]]\nwhen = {{ m = 7 }}\ncollection = 'b'\nid = 'i'\nunset = ['u']\n{set}"),
@@ -135,18 +184,15 @@ fn events_of_the_usual_kind_are_planned() {
          [[routes]]\nwhen = { type = 'E' }\ncollection = 'a'\nid = 'p.id'\nset = { t = 'p.t', d = { value = 'fixed' } }\n\
          push = { log = 'p.u' }\n",
     );
-    let mut planned = |event: &str| {
-        outcome(&mut decoder, event.as_bytes());
-        decoder.plans.known.recalled
-    };
+    let mut planned = |event: &str| outcome(&mut decoder, event.as_bytes()).1;
     assert!(!planned(r#"{"type":"A","ts":1,"p":{"id":"x","t":"some","u":5}}"#));
     assert!(planned(r#"{"type":"A","ts":2,"p":{"id":7,"t":"text","u":"é"}}"#));
     assert!(!planned(r#"{"type":"E","more":null,"p":{"id":"x","t":"some"}}"#));
     assert!(planned(r#"{"type":"E","more":0.5,"p":{"id":"y","t":"a\\nb"}}"#));
     assert!(planned(r#"{"type":"E","more":"","p":{"id":"y","t":{"a":[1.5,null]}}}"#));
+    assert!(planned(r#"{"type":"A","ts":2,"p":{"id":"","t":"refused","u":5}}"#));
     for other in [
         r#"{"type":"B","ts":2,"p":{"id":7,"t":"text","u":5}}"#,
-        r#"{"type":"A","ts":2,"p":{"id":"","t":"text","u":5}}"#,
         r#"{"type":"A","ts":2,"p":{"id":"x","t":{"$a":1},"u":5}}"#,
         r#"{"type":"A","ts":2,"p":{"id":null,"t":"text","u":5}}"#,
         r#"{"type":"A","ts":2,"p":{"id":"x","t":123456789012345678901,"u":5}}"#,
