@@ -87,9 +87,7 @@ pub async fn run(
     });
     asked.reaches_mongodb(Arc::clone(&shared));
     let gathering = tokio::spawn(gather(Arc::clone(&shared), stop.clone()));
-    background.spawn(check_health(Arc::clone(&shared)));
-    background.spawn(make_indexes(Arc::clone(&shared)));
-    background.spawn(watch_claims(Arc::clone(&shared)));
+    watch_mongodb(&mut background, &shared);
     let fatal = until_drained(drain_all(&shared, queue_metrics, &stop), &shared, &stop).await?;
     told.cancel();
     if let Some(publishing) = publishing {
@@ -248,6 +246,13 @@ async fn gather(shared: Arc<Shared>, stop: CancellationToken) {
 async fn make_indexes(shared: Arc<Shared>) -> std::io::Result<()> {
     shared.sink.make_indexes(&shared.config).await;
     Ok(())
+}
+
+/// What MongoDB is asked, and told, beside the queues.
+fn watch_mongodb(background: &mut JoinSet<std::io::Result<()>>, shared: &Arc<Shared>) {
+    background.spawn(check_health(Arc::clone(shared)));
+    background.spawn(make_indexes(Arc::clone(shared)));
+    background.spawn(watch_claims(Arc::clone(shared)));
 }
 
 /// Notices ownerships that another followed.

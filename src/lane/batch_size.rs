@@ -6,25 +6,23 @@ use std::time::Duration;
 const AIM: Duration = Duration::from_millis(100);
 /// Batches of fewer documents tell nothing of larger ones.
 const FEWEST: usize = 100;
-/// Where a document of a smaller batch takes so much longer, it is the distance that takes the time, not the server.
+/// Where a document takes so much longer after batches were halved, it is the distance that takes the time, not the server.
 const DEARER: f64 = 1.5;
 /// Batches until smaller ones are tried again where they were dearer.
 const REST: u32 = 8;
-/// How fast it is forgotten how little a document took once.
-const FORGOTTEN: f64 = 1.02;
 
 /// Adapts the size of a lane's batches to how fast MongoDB takes them.
 #[derive(Debug)]
 pub(super) struct BatchSize {
     documents: usize,
-    /// The least that a document took, in seconds.
-    least: f64,
+    /// What a document took before batches were halved, in seconds, until the next batch shows what it takes since.
+    before: Option<f64>,
     rest: u32,
 }
 
 impl Default for BatchSize {
     fn default() -> Self {
-        BatchSize { documents: usize::MAX, least: f64::INFINITY, rest: 0 }
+        BatchSize { documents: usize::MAX, before: None, rest: 0 }
     }
 }
 
@@ -40,11 +38,11 @@ impl BatchSize {
             return;
         }
         let each = time.as_secs_f64() / documents as f64;
-        self.least = each.min(self.least * FORGOTTEN);
-        if each > self.least * DEARER {
+        let is_dearer = self.before.take().is_some_and(|before| each > before * DEARER);
+        if is_dearer {
             (self.documents, self.rest) = (self.documents.saturating_mul(2), REST);
         } else if time > AIM && self.rest == 0 {
-            self.documents = (documents / 2).max(FEWEST);
+            (self.documents, self.before) = ((documents / 2).max(FEWEST), Some(each));
         } else if time < AIM / 2 {
             self.documents = self.documents.saturating_mul(2);
         }
@@ -79,6 +77,17 @@ mod tests {
         let sizes = sizes(1.0, 0.65);
         assert_eq!(sizes[..4], [1_000, 500, 250, 125]);
         assert!(sizes[4..].iter().all(|documents| *documents == 125), "{sizes:?}");
+    }
+
+    #[test]
+    fn lanes_that_come_to_share_a_server_get_small_batches() {
+        let mut size = BatchSize::default();
+        size.took(200, Duration::from_millis(30));
+        for expected in [1_000, 500, 250, 125, 125] {
+            let documents = size.of(MAX_OPS);
+            assert_eq!(documents, expected);
+            size.took(documents, Duration::from_millis(documents as u64 * 13 / 20));
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 impl Default for WindowSize {
     fn default() -> Self {
-        WindowSize { events: 16 }
+        WindowSize { events: 4 }
     }
 }
 

@@ -39,8 +39,8 @@ pub(super) struct PendingEntity {
     pub(super) parked: Vec<i64>,
 }
 
-/// An entry without its update: table slot, id, place in the order.
-const ENTRY_OVERHEAD: usize = 256;
+/// An entry without its update: its slots in tables that grow by doubling, and its places in the orders.
+const ENTRY_OVERHEAD: usize = 512;
 
 impl PendingEntity {
     pub(super) fn new(entity: Entity, hash: u64, since: Instant, update: PendingUpdate) -> Self {
