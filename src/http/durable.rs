@@ -153,13 +153,15 @@ impl Inner {
         offset: i64,
         document: Option<&NamedDocument>,
     ) -> Result<DeliveryStatus, HttpError> {
-        // Connecting may take long, too.
-        let asking = timeout(REPLY, self.statuses.of(keys, offset)).await;
-        let (mut status, owner) = asking.ok().and_then(Result::ok).ok_or((LATER, "Redis does not answer"))?;
-        if let (DeliveryStatus::Pending(offset), Some(id), Some(document)) = (status, &queue.id, document)
-            && self.has_applied(id, keys, document, offset).await
+        let (mut status, mut owner) = self.by_redis(keys, offset).await?;
+        if let (DeliveryStatus::Pending(current), Some(id), Some(document)) = (status, &queue.id, document)
+            && self.has_applied(id, keys, document, current).await
         {
-            status = DeliveryStatus::Durable;
+            // A commit meanwhile takes dead letters from where they were looked for, and knows better.
+            (status, owner) = self.by_redis(keys, offset).await?;
+            if status == DeliveryStatus::Pending(current) {
+                status = DeliveryStatus::Durable;
+            }
         }
         let is_settled = !matches!(status, DeliveryStatus::Pending(_) | DeliveryStatus::Unknown);
         match &queue.id {
@@ -170,6 +172,16 @@ impl Inner {
             },
             _ => Ok(status),
         }
+    }
+
+    async fn by_redis(
+        &self,
+        keys: &Keys,
+        offset: i64,
+    ) -> Result<(DeliveryStatus, RecordedOwnership), HttpError> {
+        // Connecting may take long, too.
+        let asking = timeout(REPLY, self.statuses.of(keys, offset)).await;
+        asking.ok().and_then(Result::ok).ok_or((LATER, "Redis does not answer"))
     }
 
     /// Whether an event that is not committed is in its document nevertheless. Nobody knows is no.

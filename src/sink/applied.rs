@@ -26,7 +26,9 @@ impl Sink {
         let guard = Guard::new(id);
         let find = doc! {
             "find": &document.collection,
-            "filter": {"_id": document.id.clone()},
+            // A client's document must not be taken for operators.
+            "filter": {"_id": {"$eq": document.id.clone()}},
+            "limit": 2,
             "projection": {guard.path(): 1},
             "singleBatch": true,
             "readConcern": {"level": self.read_concern},

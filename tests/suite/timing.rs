@@ -240,6 +240,8 @@ async fn who_names_the_document_is_told_when_that_is_durable() -> Outcome {
         (numbered, "?collection=clicks&id=%227%22", "pending"),
         (clicked, "?collection=clicks&id=nobody", "pending"),
         (clicked, "?collection=elsewhere&id=c", "pending"),
+        // No operator, but a document that is nobody's id.
+        (clicked, "?collection=clicks&id=%7B%22$eq%22:%22c%22%7D", "pending"),
         (typed, "?collection=pages&id=p", "pending"),
         (refused, "?collection=clicks&id=d", "pending"),
     ] {
