@@ -1,5 +1,7 @@
 //! Runs a whole instance: starts its tasks in order, and ends them.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,7 +169,7 @@ async fn until_drained(
 /// The queues that have one owner at a time: those that are popped need none.
 fn owned_queues(config: &Config) -> Vec<(usize, Keys)> {
     let owned = config.queues.iter().enumerate().filter(|(_, queue)| queue.delivery != Delivery::AtMostOnce);
-    owned.map(|(at, queue)| (at, Keys::new(&queue.key, &config.dead_letter.suffix))).collect()
+    owned.map(|(at, queue)| (at, config.keys_of(&queue.key))).collect()
 }
 
 /// What each of these needs of Redis.
@@ -215,12 +217,17 @@ async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> Sour
 }
 
 async fn look(redis: &Redis, config: &Config, servers: &Status) -> Result<(), SourceError> {
-    let mut connection = redis.connect().await?;
+    let mut connections = BTreeMap::new();
     for (queue, status) in config.queues.iter().zip(&servers.queues) {
-        let keys = Keys::new(&queue.key, &config.dead_letter.suffix);
+        let redis = redis.of_queue(&queue.key);
+        let connection = match connections.entry(redis.server().await?) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(none) => none.insert(redis.connect().await?),
+        };
+        let keys = config.keys_of(&queue.key);
         let seen = async {
-            Rights::of(config, queue, &keys).probe(redis).await?;
-            state(&mut connection, &keys, queue).await
+            Rights::of(config, queue, &keys).probe(&redis).await?;
+            state(connection, &keys, queue).await
         };
         match seen.await {
             Ok(seen) => {

@@ -43,7 +43,7 @@ mod tests {
             "level" => "debug",
             "format" => "json",
             "database" | "suffix" | "sentinel_primary" | "channel" | "dead_channel" => "another",
-            "sentinels" => "['redis://elsewhere:26379']",
+            "sentinels" | "cluster" => "['redis://elsewhere:26379']",
             "show_payloads" | "enabled" => "true",
             "write_concern" => "1",
             _ => "7s",

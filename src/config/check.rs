@@ -153,6 +153,7 @@ impl Config {
             let key = KeyPath::from("redis.sentinels").join(number);
             check_url(sentinel, key, &["redis", "rediss"], found);
         }
+        self.check_cluster(found);
         check_url(&self.mongodb.uri, "mongodb.uri", &["mongodb", "mongodb+srv"], found);
 
         let database = self.mongodb.database.as_str();
@@ -286,7 +287,7 @@ impl Config {
     }
 }
 
-fn check_url(url: &SecretUrl, key: impl Into<KeyPath>, schemes: &[&str], found: &mut Violations) {
+pub(super) fn check_url(url: &SecretUrl, key: impl Into<KeyPath>, schemes: &[&str], found: &mut Violations) {
     let key = key.into();
     let expected = || schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ");
     let scheme = url.scheme().filter(|scheme| schemes.contains(scheme));

@@ -17,6 +17,7 @@ impl Default for Redis {
             url_file: None,
             sentinels: Vec::new(),
             sentinel_primary: "mymaster".into(),
+            cluster: Vec::new(),
             timeout: Duration::from_secs(5),
         }
     }

@@ -20,14 +20,10 @@ impl Config {
                 let message = format!("{key:?} is among the keys of hot states");
                 let of_hot_states = OF_HOT_STATES.iter().any(|prefix| key.starts_with(prefix));
                 found.require(!of_hot_states, path.clone(), message);
-                let keys = Keys::new(&key, &self.dead_letter.suffix);
+                let keys = self.keys_of(&key);
                 let clash = keys.all().find_map(|name| Some((name, taken.get(name)?)));
                 if let Some((name, other)) = clash.filter(|(_, other)| **other != key) {
-                    found.require(
-                        false,
-                        path.clone(),
-                        clash_of(&keys, name, other, &self.dead_letter.suffix),
-                    );
+                    found.require(false, path.clone(), clash_of(&keys, name, &self.keys_of(other)));
                 }
                 let popped = queue.delivery == Delivery::AtMostOnce;
                 let own =
@@ -40,10 +36,10 @@ impl Config {
     }
 }
 
-/// What is wrong with a queue that has the key `name` in common with `other`.
-fn clash_of(keys: &Keys, name: &str, other: &str, suffix: &str) -> String {
+/// What is wrong with a queue that has the key `name` in common with another.
+fn clash_of(keys: &Keys, name: &str, others: &Keys) -> String {
     let Keys { queue, dead_list, .. } = keys;
-    let others = Keys::new(other, suffix);
+    let other = &others.queue;
     if name == queue && name == others.dead_list {
         format!("{queue:?} is the dead-letter list of queue {other:?}: give the queue another key")
     } else if name == dead_list && name == others.queue {

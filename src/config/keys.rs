@@ -1,4 +1,6 @@
-//! Names the Redis keys of a queue. All but the dead-letter list share the queue's hash slot.
+//! Names the Redis keys of a queue. All share the queue's hash slot; of a single server the dead-letter list does not.
+
+use super::Config;
 
 /// Key names; a contract with operators and other versions.
 #[derive(Debug, Clone)]
@@ -68,11 +70,10 @@ impl Keys {
         Self::ALL.iter().map(|(_, key)| key(self))
     }
 
-    /// The keys that belong to a queue.
+    /// The keys that belong to a queue of a single server.
     #[must_use]
     pub fn new(queue: &str, dead_suffix: &str) -> Self {
-        // A key with a hash tag of its own keeps it; any other is its own tag.
-        let tagged = if has_hash_tag(queue) { queue.to_owned() } else { format!("{{{queue}}}") };
+        let (tagged, dead_list) = (tagged(queue), format!("{queue}{dead_suffix}"));
         let key = |name| format!("tidegate:{tagged}:{name}");
         Keys {
             base: key("base"),
@@ -88,15 +89,37 @@ impl Keys {
             stream: key("stream"),
             dead: key("dead"),
             parked: key("parked"),
-            dead_list: format!("{queue}{dead_suffix}"),
+            dead_list,
             queue: queue.to_owned(),
         }
     }
+
+    /// The keys that belong to a queue of a cluster, where the dead-letter list shares the queue's slot, too.
+    #[must_use]
+    pub fn in_cluster(queue: &str, dead_suffix: &str) -> Self {
+        Keys { dead_list: format!("{}{dead_suffix}", tagged(queue)), ..Keys::new(queue, dead_suffix) }
+    }
 }
 
+impl Config {
+    /// The keys that belong to a queue.
+    #[must_use]
+    pub fn keys_of(&self, queue: &str) -> Keys {
+        let suffix = &self.dead_letter.suffix;
+        if self.redis.cluster.is_empty() { Keys::new(queue, suffix) } else { Keys::in_cluster(queue, suffix) }
+    }
+}
+
+/// A key with a hash tag of its own keeps it; any other is its own tag.
+fn tagged(queue: &str) -> String {
+    if hash_tag(queue).is_some() { queue.to_owned() } else { format!("{{{queue}}}") }
+}
+
+/// The part of a key that names its slot, if it has one:
 /// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
-fn has_hash_tag(key: &str) -> bool {
-    key.find('{').is_some_and(|open| key[open + 1..].find('}').is_some_and(|len| len > 0))
+pub(crate) fn hash_tag(key: &str) -> Option<&str> {
+    let (_, rest) = key.split_once('{')?;
+    rest.split_once('}').map(|(tag, _)| tag).filter(|tag| !tag.is_empty())
 }
 
 #[cfg(test)]
@@ -109,5 +132,13 @@ mod tests {
         assert_eq!(Keys::new("collab:{7}", ":dead").owner, "tidegate:collab:{7}:owner");
         assert_eq!(Keys::new("a{}b", ":dead").read, "tidegate:{a{}b}:read");
         assert_eq!(Keys::new("q", ":dead").dead_list, "q:dead");
+        assert_eq!(Keys::in_cluster("q", ":dead").dead_list, "{q}:dead");
+        assert_eq!(Keys::in_cluster("collab:{7}", ":dead").dead_list, "collab:{7}:dead");
+        for queue in ["q", "collab:{7}", "{a}{b}", "a}{b}", "x{y"] {
+            let keys = Keys::in_cluster(queue, ":dead");
+            let tags: std::collections::BTreeSet<_> =
+                keys.all().map(|key| hash_tag(key).unwrap_or(key)).collect();
+            assert_eq!(tags.len(), 1, "{tags:?}");
+        }
     }
 }

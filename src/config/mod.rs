@@ -7,6 +7,7 @@
 
 mod changes;
 mod check;
+mod cluster_rules;
 mod defaults;
 mod error;
 mod history_rules;
@@ -105,6 +106,8 @@ pub struct Redis {
     pub sentinels: Vec<SecretUrl>,
     /// The name under which the sentinels know the primary.
     pub sentinel_primary: String,
+    /// URLs of some nodes of a Redis Cluster; they tell of the others. All are reached with the rest of `url`.
+    pub cluster: Vec<SecretUrl>,
     /// Longest wait for a reply, blocking waits excepted.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,

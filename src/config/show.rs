@@ -114,6 +114,7 @@ mod tests {
         url = "redis://:***@cache:6379"
         sentinels = []
         sentinel_primary = "mymaster"
+        cluster = []
         timeout = "5s"
 
         [mongodb]

@@ -70,12 +70,19 @@ impl Attempts {
 #[derive(Debug)]
 struct Observed {
     state: Availability,
-    /// What it does not do though it answers, and what it says of it.
-    refused: BTreeMap<String, String>,
+    /// What it does not do though it, or another part of it, answers.
+    refused: BTreeMap<String, Failure>,
     /// What of that was logged in this outage.
     told: BTreeSet<String>,
     /// The outage before the present state.
     past: Option<Outage>,
+}
+
+/// What is said of something that is not done, and whether a server said it.
+#[derive(Debug, Clone)]
+struct Failure {
+    error: String,
+    refuses: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -156,9 +163,9 @@ impl Dependency {
 
     fn is_up_again(&self, known: &mut Observed) {
         // That it answers something is no news while it refuses something else.
-        if let Some(error) = known.refused.values().next() {
-            if let Availability::Down { error: told, refuses, .. } = &mut known.state {
-                (*told, *refuses) = (error.clone(), true);
+        if let Some(failure) = known.refused.values().next() {
+            if let Availability::Down { error, refuses, .. } = &mut known.state {
+                (*error, *refuses) = (failure.error.clone(), failure.refuses);
             }
             return;
         }
@@ -188,9 +195,19 @@ impl Dependency {
     /// It answers, and does not do what `what` asks of it. That is one state until it [takes](Self::takes) all that it
     /// refused, whatever else it does meanwhile.
     pub(crate) fn refuses(&self, what: &str, error: &dyn Display) {
+        self.fails(what, error, true);
+    }
+
+    /// The part of it that `what` needs does not answer, whatever others do. That is one state with what is
+    /// [refused](Self::refuses).
+    pub(crate) fn lacks(&self, what: &str, error: &dyn Display) {
+        self.fails(what, error, false);
+    }
+
+    fn fails(&self, what: &str, error: &dyn Display, refuses: bool) {
         let mut known = self.state.lock();
-        known.refused.insert(what.to_owned(), error.to_string());
-        self.is_down(&mut known, error, true);
+        known.refused.insert(what.to_owned(), Failure { error: error.to_string(), refuses });
+        self.is_down(&mut known, error, refuses);
     }
 
     /// It does what `what` asks of it.

@@ -48,7 +48,7 @@ impl AskedQueue {
         let numbered = queue.delivery != Delivery::AtMostOnce && queue.kind == QueueKind::List;
         AskedQueue {
             key: queue.key.clone(),
-            keys: numbered.then(|| Keys::new(&queue.key, &config.dead_letter.suffix)),
+            keys: numbered.then(|| config.keys_of(&queue.key)),
             id: (queue.delivery == Delivery::ExactlyOnce).then(|| queue.id().to_owned()),
         }
     }

@@ -41,8 +41,8 @@ pub(crate) struct Peers {
     queues: Vec<(usize, Keys)>,
     /// What each of these needs of Redis.
     rights: Vec<Rights>,
-    /// Whose each of these queues should be; None before anything is known.
-    views: watch::Sender<Option<Vec<Share>>>,
+    /// Whose each of these queues should be; None before anything is known, and of a queue whose server does not answer.
+    views: watch::Sender<Option<Vec<Option<Share>>>>,
     /// Whether MongoDB gives this instance epochs of each of these queues.
     fitness: Vec<Mutex<Fitness>>,
     /// Whether MongoDB is in reach.
@@ -97,7 +97,7 @@ impl Peers {
     #[must_use]
     pub(crate) fn share(&self, queue: usize) -> Option<Share> {
         let at = self.at(queue)?;
-        self.views.borrow().as_ref().map(|shares| shares[at])
+        self.views.borrow().as_ref()?[at]
     }
 
     fn at(&self, queue: usize) -> Option<usize> {
@@ -176,21 +176,33 @@ impl Peers {
         away: &watch::Receiver<bool>,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let mut roster = Roster::open(redis).await?;
         let keys: Vec<&Keys> = self.queues.iter().map(|(_, keys)| keys).collect();
+        let mut roster = Roster::open(redis, &keys, self.ttl).await?;
         let mut first = true;
+        // What was heard last of queues whose server does not answer: that must not move other queues.
+        let mut known = vec![Instances::default(); keys.len()];
         while !stop.is_cancelled() {
+            if !roster.is_whole() {
+                roster = Roster::open(redis, &keys, self.ttl).await?;
+            }
             let queues = self.beats(*away.borrow(), status);
             let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
+            for (known, heard) in known.iter_mut().zip(&members) {
+                if let Some(heard) = heard {
+                    known.clone_from(heard);
+                }
+            }
             status.health.redis.takes(HEARTBEAT);
             // Whoever waits for Redis to come back need not wait longer. Caused once a connection: how the others' fare
             // is theirs to tell.
             if std::mem::take(&mut first) {
                 status.health.redis.up();
             }
-            self.views.send_replace(Some(self.shares(&members)));
+            let shares = self.shares(&known).into_iter().zip(&members);
+            let shares = shares.map(|(share, heard)| heard.is_some().then_some(share)).collect();
+            self.views.send_replace(Some(shares));
             for ((place, _), members) in self.queues.iter().zip(members) {
-                status.queues[*place].set_members(members);
+                members.into_iter().for_each(|members| status.queues[*place].set_members(members));
             }
             stop.run_until_cancelled(sleep_until(beat::next(self.period))).await;
         }

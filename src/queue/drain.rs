@@ -23,12 +23,15 @@ use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
 use crate::ownership::{Letters, Owned, Parked, Pressure, Shared};
 use crate::sink::Guard;
-use crate::source::{Rights, Source, SourceError, Waiter};
+use crate::source::{Redis, Rights, Source, SourceError, Waiter};
 use crate::status::{Phase, QueueStatus};
 use crate::tail_clock::TailClock;
 
 /// While Redis refuses something, it is asked at least so often.
 const LONGEST_REFUSAL: Duration = Duration::from_secs(2);
+
+/// While a node of a cluster does not answer, it is asked at least so often who has its slots.
+const LONGEST_ELECTION: Duration = Duration::from_millis(500);
 
 /// Chunks a lane may have waiting. Lanes fold while they write, so few suffice.
 const LANE_INPUTS: usize = 8;
@@ -44,6 +47,8 @@ pub(super) struct Queue {
     pub(super) keys: Keys,
     /// Who is told of its dead letters.
     pub(super) letters: Arc<Letters>,
+    /// Where it is.
+    pub(super) redis: Redis,
     /// What it needs of Redis.
     rights: Rights,
     /// Redis refused that, as was found by asking. Else it refused what it was to do, though it grants all that can be asked.
@@ -69,9 +74,10 @@ pub(crate) async fn drain(
     stop: CancellationToken,
 ) -> Result<(), SourceError> {
     let config = shared.config.queues[at].clone();
-    let keys = Keys::new(&config.key, &shared.config.dead_letter.suffix);
+    let keys = shared.config.keys_of(&config.key);
     let (mapping, mapped) = (shared.live.mapping(), BTreeSet::new());
     let rights = Rights::of(&shared.config, &config, &keys);
+    let redis = shared.redis.of_queue(&config.key);
     let letters = Arc::new(Letters {
         key: config.key.clone(),
         ledger: Ledger::new(Arc::clone(&metrics), Arc::clone(&shared.buffer)),
@@ -86,6 +92,7 @@ pub(crate) async fn drain(
         status,
         keys,
         letters,
+        redis,
         rights,
         lacks_rights: false,
         was_granted: false,
@@ -132,9 +139,16 @@ impl Queue {
     fn ended(&self, error: &SourceError) {
         let queue = &*self.config.key;
         match error {
+            SourceError::Lost(_) if self.redis.is_cluster() => {
+                self.shared.health.redis.lacks(queue, &format!("queue {queue:?}: {error}"));
+                self.shared.metrics.retried_redis();
+            }
             SourceError::Lost(_) => {
                 self.shared.health.redis.down(error);
                 self.shared.metrics.retried_redis();
+            }
+            SourceError::Moved => {
+                tracing::info!(queue, "the queue's slot has moved to another node; taking it over there");
             }
             SourceError::Refused(told) | SourceError::Fatal(told) => {
                 self.shared.health.redis.refuses(queue, &SourceError::Refused(told.clone()));
@@ -164,7 +178,11 @@ impl Queue {
             // The later owner may be in the same Redis, and be seen there soon.
             SourceError::Deposed => tokio::time::sleep(self.shared.config.lease.ttl).await,
             // Asking costs little, and nobody tells when it is granted.
-            error if error.is_refusal() => attempts.pause_at_most(LONGEST_REFUSAL).await,
+            error if error.is_refusal() && !self.redis.is_cluster() => {
+                attempts.pause_at_most(LONGEST_REFUSAL).await
+            }
+            // Of an election nobody tells either, and other queues are drained meanwhile.
+            _ if self.redis.is_cluster() => attempts.pause_at_most(LONGEST_ELECTION).await,
             _ => attempts.pause().await,
         }
     }
@@ -182,7 +200,7 @@ impl Queue {
 
     /// Asks whether Redis grants all that is needed.
     pub(super) async fn probe(&mut self) -> Result<(), SourceError> {
-        let probed = self.rights.probe(&self.shared.redis).await;
+        let probed = self.rights.probe(&self.redis).await;
         let lacks = probed.as_ref().is_err_and(SourceError::is_refusal);
         let lacked = std::mem::replace(&mut self.lacks_rights, lacks);
         if lacked && probed.is_ok() {
@@ -197,7 +215,7 @@ impl Queue {
             Delivery::AtMostOnce => {
                 let shared = &self.shared;
                 let (health, buffer) = (Arc::clone(&shared.health), Arc::clone(&shared.buffer));
-                let (redis, keys) = (shared.redis.clone(), self.keys.clone());
+                let (redis, keys) = (self.redis.clone(), self.keys.clone());
                 self.probe().await?;
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 let source = Source::pop(redis, keys, health, buffer).await?;
@@ -325,7 +343,7 @@ impl Queue {
             Err(claim.until_ended(&self.shared.sink).await)
         };
         tokio::select! {
-            ended = run(owned, self.keys.clone(), &leave) => ended,
+            ended = run(owned, Waiter::new(self.redis.clone(), Arc::new(self.keys.clone())), &leave) => ended,
             () = others_turn => Ok(()),
             ended = new_routes => ended,
             ended = deposed => ended,
@@ -335,12 +353,11 @@ impl Queue {
 
 /// Runs an owned queue's tasks until stopped and everything is settled and committed, or until the
 /// ownership ends. All of them end with this.
-async fn run(owned: &Arc<Owned>, keys: Keys, stop: &CancellationToken) -> Result<(), SourceError> {
+async fn run(owned: &Arc<Owned>, waiter: Waiter, stop: &CancellationToken) -> Result<(), SourceError> {
     let (inputs, lanes): (Vec<_>, Vec<_>) =
         (0..owned.shared.config.lanes.count).map(|_| mpsc::channel(LANE_INPUTS)).unzip();
 
     let mut working = JoinSet::new();
-    let waiter = Waiter::new(owned.shared.redis.clone(), Arc::new(keys));
     let dispatcher = Dispatcher::new(Arc::clone(owned), inputs);
     working.spawn(Reader::new(Arc::clone(owned), dispatcher, stop.clone(), waiter).run());
     for (index, input) in lanes.into_iter().enumerate() {

@@ -49,7 +49,7 @@ impl Queue {
     ) -> Result<Option<Takeover>, SourceError> {
         self.probe().await?;
         let mut probed = Instant::now();
-        let mut connection = self.shared.redis.connect().await?;
+        let mut connection = self.redis.connect().await?;
         if self.previous.is_some() {
             // Another owner may have taken this process for dead.
             lives(&mut connection, &self.keys, self.shared.peers.name()).await?;
@@ -186,7 +186,7 @@ impl Queue {
         let is_former = self.is_guarded() && seen.is_unsettled();
         let id = if is_former { known.id(&self.config.key) } else { self.config.id() }.to_owned();
         let Taken { source, interference } = Source::take(TakeoverRequest {
-            redis: &self.shared.redis,
+            redis: &self.redis,
             connection: connection.clone(),
             version,
             queue: &self.config,

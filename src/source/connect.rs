@@ -7,6 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo};
 
+use super::cluster::{Cluster, slot};
 use super::error::SourceError;
 use super::sentinel::{Sentinels, check_primary};
 use super::wire::Wire;
@@ -20,8 +21,19 @@ const DELETES_AT_ONCE: (u32, u32) = (8, 2);
 #[derive(Debug, Clone)]
 pub(crate) struct Redis {
     info: ConnectionInfo,
-    sentinels: Option<Sentinels>,
+    servers: Servers,
     timeout: Duration,
+}
+
+/// Which servers there are.
+#[derive(Debug, Clone)]
+enum Servers {
+    /// The one of the URL.
+    Single,
+    /// A primary, which sentinels know.
+    Sentinels(Sentinels),
+    /// Nodes, and the slot whose primary is meant.
+    Cluster(Cluster, Option<u16>),
 }
 
 impl Redis {
@@ -38,11 +50,33 @@ impl Redis {
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         // Opening tells what is wrong with it; nothing is sent.
         Client::open(info.clone()).map_err(bad)?;
-        let sentinels = match &*config.sentinels {
-            [] => None,
-            sentinels => Some(Sentinels::new(sentinels, &config.sentinel_primary)?),
+        let servers = match (&*config.cluster, &*config.sentinels) {
+            ([], []) => Servers::Single,
+            ([], sentinels) => Servers::Sentinels(Sentinels::new(sentinels, &config.sentinel_primary)?),
+            (nodes, _) => Servers::Cluster(Cluster::new(nodes)?, None),
         };
-        Ok(Redis { info, sentinels, timeout: config.timeout })
+        Ok(Redis { info, servers, timeout: config.timeout })
+    }
+
+    /// The same, for what is in the slot of a queue.
+    #[must_use]
+    pub(crate) fn of_queue(&self, queue: &str) -> Self {
+        let servers = match &self.servers {
+            Servers::Cluster(cluster, _) => Servers::Cluster(cluster.clone(), Some(slot(queue))),
+            other => other.clone(),
+        };
+        Redis { servers, ..self.clone() }
+    }
+
+    /// Whether queues may be on several servers.
+    #[must_use]
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(..))
+    }
+
+    /// Which server it is now, by an address that is the same for all that share one.
+    pub(crate) async fn server(&self) -> Result<String, SourceError> {
+        Ok(self.address().await?.addr().to_string())
     }
 
     /// Who asks, as Redis knows it.
@@ -70,36 +104,80 @@ impl Redis {
     /// Opens a connection for large replies, which has the same time for its answers. Whether the server is the one that
     /// other connections found, it does not ask: whoever reads has the owner checked.
     pub(crate) async fn wire(&self) -> Result<Wire, SourceError> {
-        Wire::open(&*self.address().await?, self.timeout).await
+        let server = self.address().await?;
+        let opened = Wire::open(&server, self.timeout).await;
+        opened.map_err(|error| self.at(&server.addr().to_string(), error))
     }
 
     async fn open(&self, response: Duration) -> Result<MultiplexedConnection, SourceError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(response));
-        let client = Client::open(self.address().await?.into_owned())?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        if self.sentinels.is_some() {
+        let server = self.address().await?.into_owned();
+        let address = server.addr().to_string();
+        let client = Client::open(server)?;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = connection.map_err(|error| self.at(&address, error.into()))?;
+        if matches!(self.servers, Servers::Sentinels(_)) {
             check_primary(&mut connection).await?;
         }
         Ok(connection)
     }
 
+    /// An error of one server, with its name where there are several.
+    fn at(&self, address: &str, error: SourceError) -> SourceError {
+        match error {
+            SourceError::Lost(told) if self.is_cluster() => {
+                let text = format!("{address}: {told}");
+                SourceError::Lost(told.saying(text))
+            }
+            error => error,
+        }
+    }
+
+    /// Whether the server is what the configuration takes it for. A user who may not ask is told of that elsewhere.
+    ///
+    /// # Errors
+    /// Fatal: it is a node of a cluster, and `redis.cluster` is not set.
+    pub(super) async fn check_mode(&self, connection: &mut MultiplexedConnection) -> Result<(), SourceError> {
+        let info = match info(connection).await {
+            Ok(info) => info,
+            Err(SourceError::Refused(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if self.is_cluster() || field(&info, "redis_mode:") != "cluster" {
+            return Ok(());
+        }
+        let told =
+            "redis.url names a node of a Redis Cluster: set redis.cluster to the URLs of some of its nodes";
+        Err(SourceError::Fatal(told.into()))
+    }
+
     /// Where Redis is now.
     async fn address(&self) -> Result<Cow<'_, ConnectionInfo>, SourceError> {
-        Ok(match &self.sentinels {
-            None => Cow::Borrowed(&self.info),
-            Some(sentinels) => Cow::Owned(sentinels.resolve(&self.info, self.timeout).await?),
+        Ok(match &self.servers {
+            Servers::Single => Cow::Borrowed(&self.info),
+            Servers::Sentinels(sentinels) => Cow::Owned(sentinels.resolve(&self.info, self.timeout).await?),
+            Servers::Cluster(cluster, slot) => {
+                Cow::Owned(cluster.resolve(*slot, &self.info, self.timeout).await?)
+            }
         })
     }
 }
 
 /// The server's version, `(major, minor)`.
 pub(crate) async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32), SourceError> {
-    let info: String = redis::cmd("INFO").arg("server").query_async(connection).await?;
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or_default();
-    let mut parts = version.trim().split('.').map(|part| part.parse().unwrap_or(0));
+    let info = info(connection).await?;
+    let mut parts = field(&info, "redis_version:").split('.').map(|part| part.parse().unwrap_or(0));
     Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)))
+}
+
+async fn info(connection: &mut MultiplexedConnection) -> Result<String, SourceError> {
+    Ok(redis::cmd("INFO").arg("server").query_async(connection).await?)
+}
+
+fn field<'i>(info: &'i str, name: &str) -> &'i str {
+    info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
 }
 
 /// Whether Redis acknowledges and deletes in one step.

@@ -3,6 +3,8 @@
 //! `base` tells: everything below it is settled. A takeover gives other numbers to what was not read, so each
 //! renumbering is on record, and a number of an earlier epoch is followed from one to the next.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -45,14 +47,15 @@ pub(crate) struct RecordedOwnership {
 #[derive(Debug)]
 pub(crate) struct DeliveryStatuses {
     redis: Redis,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    /// One to each server that has a queue which was asked for.
+    connections: Mutex<BTreeMap<String, MultiplexedConnection>>,
 }
 
 impl DeliveryStatuses {
     /// Nothing is sent yet.
     #[must_use]
     pub(crate) fn new(redis: Redis) -> Self {
-        DeliveryStatuses { redis, connection: Mutex::default() }
+        DeliveryStatuses { redis, connections: Mutex::default() }
     }
 
     /// What has become of the event at `offset`, and whose word that is.
@@ -61,12 +64,12 @@ impl DeliveryStatuses {
         keys: &Keys,
         offset: i64,
     ) -> Result<(DeliveryStatus, RecordedOwnership), SourceError> {
-        self.asked(async |mut connection| ask(&mut connection, keys, offset).await).await
+        self.asked(keys, async |mut connection| ask(&mut connection, keys, offset).await).await
     }
 
     /// Whether an event that is not settled is going to be a dead letter.
     pub(crate) async fn is_buried(&self, keys: &Keys, offset: i64) -> Result<bool, SourceError> {
-        self.asked(async |mut connection| {
+        self.asked(keys, async |mut connection| {
             Ok(redis::cmd("HEXISTS").arg(&keys.dead).arg(offset).query_async(&mut connection).await?)
         })
         .await
@@ -74,20 +77,22 @@ impl DeliveryStatuses {
 
     async fn asked<T>(
         &self,
+        keys: &Keys,
         ask: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
-        let mut open = self.connection.lock().await;
-        let connection = match open.take() {
-            Some(connection) => connection,
-            None => self.redis.connect().await?,
+        let redis = self.redis.of_queue(&keys.queue);
+        let server = redis.server().await?;
+        let mut open = self.connections.lock().await;
+        let connection = match open.entry(server.clone()) {
+            Entry::Occupied(open) => open.get().clone(),
+            Entry::Vacant(none) => none.insert(redis.connect().await?).clone(),
         };
-        *open = Some(connection.clone());
         drop(open);
         let asked = timeout(PATIENCE, ask(connection)).await;
         let answer =
             asked.unwrap_or_else(|_| Err(SourceError::Lost(format!("no reply within {PATIENCE:?}").into())));
         if answer.is_err() {
-            *self.connection.lock().await = None;
+            self.connections.lock().await.remove(&server);
         }
         answer
     }

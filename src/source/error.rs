@@ -16,6 +16,9 @@ pub enum SourceError {
     /// Redis answers, and does not do what it is asked: what is missing is for somebody to grant, or passes. Take over again.
     #[error("Redis refuses: {0}")]
     Refused(#[source] Caused),
+    /// The queue's slot is another node's by now. Take over there.
+    #[error("the queue's slot is another node's")]
+    Moved,
     /// Another owner has the queue, or the lease ran out.
     #[error("the lease was lost")]
     Fenced,
@@ -84,10 +87,13 @@ const REFUSALS: [&str; 12] = [
     "BUSY",
     "CLUSTERDOWN",
     "TRYAGAIN",
-    "MOVED",
+    "ASK",
     // What a command that waits is told when its server becomes a replica.
     "UNBLOCKED",
 ];
+
+/// A cluster's node's word for a slot that is another's.
+const MOVED: &str = "MOVED";
 
 /// What a script says that called what its user may not, in all versions up to 7.0.
 const NO_RIGHT: [&str; 2] = [
@@ -119,7 +125,7 @@ impl RedisRefusal {
             }
             _ => error.to_string(),
         };
-        let within = REFUSALS.into_iter().chain(["WRONGTYPE"]).find(|word| in_script(&text, word));
+        let within = REFUSALS.into_iter().chain(["WRONGTYPE", MOVED]).find(|word| in_script(&text, word));
         let no_right = NO_RIGHT.iter().any(|known| text.contains(known)).then_some("NOPERM");
         let code = no_right.or(within).or(code).map(str::to_owned);
         RedisRefusal { code, text }
@@ -164,6 +170,7 @@ impl From<RedisError> for SourceError {
                 SourceError::Fatal(Caused::of(fatal("a key has another type than its queue"), error))
             }
             Some(ANOTHER) => SourceError::OtherStream,
+            Some(MOVED) => SourceError::Moved,
             Some(code) if REFUSALS.contains(&code) => SourceError::Refused(Caused::of(refusal.text, error)),
             _ => SourceError::lost(error),
         }

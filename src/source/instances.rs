@@ -1,10 +1,11 @@
 //! Tells which instances drain a queue: each says so now and then, in the queue's own hash slot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redis::Script;
 use redis::aio::MultiplexedConnection;
+use tokio::task::JoinSet;
 
 use super::connect::Redis;
 use super::error::SourceError;
@@ -47,51 +48,130 @@ pub(crate) struct Beat<'k> {
     pub(crate) able: bool,
 }
 
-/// A connection over which an instance says what it drains.
+/// What the script answers of each queue: the owner's name, and all instances.
+type Answers = Vec<(String, BTreeSet<String>)>;
+
+/// The connections over which an instance says what it drains: one to each server that has queues of it.
 #[derive(Debug)]
 pub(crate) struct Roster {
-    connection: MultiplexedConnection,
     heartbeat: Script,
+    servers: Vec<RosterServer>,
+    /// How long one server of several is waited for. Else all would forget this instance over one that hangs.
+    patience: Duration,
+    /// Every server answered last time.
+    is_whole: bool,
+}
+
+/// A server, and which queues it has.
+#[derive(Debug)]
+struct RosterServer {
+    connection: MultiplexedConnection,
+    queues: Vec<usize>,
 }
 
 impl Roster {
-    /// Connects.
-    pub(crate) async fn open(redis: &Redis) -> Result<Self, SourceError> {
-        let mut connection = redis.connect().await?;
+    /// Connects to all servers that have these queues. They forget what they do not hear of for `ttl`.
+    ///
+    /// # Errors
+    /// None of them can be reached, or one does not grant it.
+    pub(crate) async fn open(redis: &Redis, queues: &[&Keys], ttl: Duration) -> Result<Self, SourceError> {
+        let mut on: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, keys) in queues.iter().enumerate() {
+            on.entry(redis.of_queue(&keys.queue).server().await?).or_default().push(at);
+        }
+        let patience = if redis.is_cluster() { ttl / 4 } else { Duration::MAX };
         let heartbeat = Script::new(HEARTBEAT);
-        // Pipelines name it by its hash.
-        heartbeat.load_async(&mut connection).await?;
-        Ok(Roster { connection, heartbeat })
+        let opening = on.into_values().map(|there| {
+            let redis = redis.of_queue(there.first().map_or("", |at| &queues[*at].queue));
+            let heartbeat = heartbeat.clone();
+            async move {
+                let mut connection = redis.connect().await?;
+                // Pipelines name it by its hash.
+                heartbeat.load_async(&mut connection).await?;
+                Ok(RosterServer { connection, queues: there })
+            }
+        });
+        let (servers, is_whole) = of_all(opening, patience).await?;
+        Ok(Roster { heartbeat, servers, patience, is_whole })
     }
 
-    /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who is and does.
+    /// Whether every server answered last time. Else it is to be opened anew: slots may be elsewhere.
+    #[must_use]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who is and does, of each
+    /// queue whose server answers.
+    ///
+    /// # Errors
+    /// No server answers, or one does not grant it.
     pub(crate) async fn heartbeat(
         &mut self,
         name: &str,
         ttl: Duration,
         queues: &[Beat<'_>],
-    ) -> Result<Vec<Instances>, SourceError> {
+    ) -> Result<Vec<Option<Instances>>, SourceError> {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let mut pipe = redis::pipe();
-        for Beat { keys, holds, able } in queues {
-            pipe.cmd("EVALSHA").arg(self.heartbeat.get_hash()).arg(2);
-            pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl);
-            pipe.arg(u8::from(*holds)).arg(u8::from(*able));
+        let asking = std::mem::take(&mut self.servers).into_iter().map(|mut server| {
+            let mut pipe = redis::pipe();
+            for Beat { keys, holds, able } in server.queues.iter().filter_map(|at| queues.get(*at)) {
+                pipe.cmd("EVALSHA").arg(self.heartbeat.get_hash()).arg(2);
+                pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl);
+                pipe.arg(u8::from(*holds)).arg(u8::from(*able));
+            }
+            async move {
+                let answers: Answers = pipe.query_async(&mut server.connection).await?;
+                Ok((server, answers))
+            }
+        });
+        let (answered, is_whole) = of_all(asking, self.patience).await?;
+        self.is_whole &= is_whole;
+        let mut members = vec![None; queues.len()];
+        for (server, answers) in answered {
+            for (at, (holder, instances)) in server.queues.iter().zip(answers) {
+                members[*at] =
+                    Some(Instances { holder: Some(holder).filter(|holder| !holder.is_empty()), instances });
+            }
+            self.servers.push(server);
         }
-        let answers: Vec<(String, BTreeSet<String>)> = pipe.query_async(&mut self.connection).await?;
-        let members = |(holder, instances): (String, BTreeSet<String>)| Instances {
-            holder: Some(holder).filter(|holder| !holder.is_empty()),
-            instances,
-        };
-        Ok(answers.into_iter().map(members).collect())
+        Ok(members)
     }
 
     /// Says of each queue that `name` drains it no more, so that nobody waits for it.
     pub(crate) async fn leave(&mut self, name: &str, queues: &[&Keys]) -> Result<(), SourceError> {
-        let mut pipe = redis::pipe();
-        for keys in queues {
-            pipe.cmd("ZREM").arg(&keys.instances).arg(name).ignore();
+        let leaving = std::mem::take(&mut self.servers).into_iter().map(|mut server| {
+            let mut pipe = redis::pipe();
+            for keys in server.queues.iter().filter_map(|at| queues.get(*at)) {
+                pipe.cmd("ZREM").arg(&keys.instances).arg(name).ignore();
+            }
+            async move { Ok(pipe.query_async::<()>(&mut server.connection).await?) }
+        });
+        of_all(leaving, self.patience).await.map(drop)
+    }
+}
+
+/// What servers answer that are asked at once, and whether all did.
+///
+/// # Errors
+/// One does not grant what is needed, or none answers.
+async fn of_all<T: Send + 'static>(
+    asked: impl Iterator<Item = impl Future<Output = Result<T, SourceError>> + Send + 'static>,
+    patience: Duration,
+) -> Result<(Vec<T>, bool), SourceError> {
+    let hangs = |_| Err(SourceError::Lost(format!("no reply within {patience:?}").into()));
+    let mut asking: JoinSet<_> =
+        asked.map(|asked| async move { tokio::time::timeout(patience, asked).await }).collect();
+    let (mut answers, mut last) = (Vec::with_capacity(asking.len()), None);
+    while let Some(answer) = asking.join_next().await {
+        match answer.map_err(SourceError::lost)?.unwrap_or_else(hangs) {
+            Ok(answer) => answers.push(answer),
+            Err(error) if error.is_of_rights() => return Err(error),
+            Err(error) => last = Some(error),
         }
-        Ok(pipe.query_async(&mut self.connection).await?)
+    }
+    match last {
+        Some(error) if answers.is_empty() => Err(error),
+        last => Ok((answers, last.is_none())),
     }
 }

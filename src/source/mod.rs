@@ -16,6 +16,7 @@ macro_rules! of_kind {
     };
 }
 
+mod cluster;
 mod connect;
 mod deaths;
 mod delivery_status;
@@ -27,6 +28,7 @@ mod lease;
 mod list;
 mod lua;
 mod meddling;
+mod node;
 mod pop;
 mod rights;
 mod script;

@@ -212,6 +212,7 @@ impl Pop {
     fn failed(&self, what: &str, error: &SourceError) {
         match error {
             SourceError::Refused(_) => self.health.redis.refuses(what, error),
+            _ if self.redis.is_cluster() => self.health.redis.lacks(what, error),
             _ => self.health.redis.down(error),
         }
     }

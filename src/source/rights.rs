@@ -142,6 +142,7 @@ impl Rights {
     /// Refused, with what and why; fatal, where a key has another type; Redis's.
     pub(crate) async fn probe(&self, redis: &Redis) -> Result<(), SourceError> {
         let mut connection = redis.connect().await?;
+        redis.check_mode(&mut connection).await?;
         self.probe_kinds(&mut connection, redis.user()).await?;
         let mut multi = redis::pipe();
         multi.cmd("MULTI").cmd("MULTI").ignore_errors();
@@ -296,8 +297,10 @@ mod tests {
     #[test]
     fn every_command_in_the_code_is_listed() {
         // Said while connecting, where a refusal ends the attempt and is told; or asked for by /durable alone.
-        const ELSEWHERE: [&str; 10] =
-            ["HEXISTS", "AUTH", "SELECT", "ROLE", "SENTINEL", "MULTI", "GET", "ZSCORE", "ZRANGE", "ZCARD"];
+        const ELSEWHERE: [&str; 11] = [
+            "HEXISTS", "AUTH", "CLUSTER", "SELECT", "ROLE", "SENTINEL", "MULTI", "GET", "ZSCORE", "ZRANGE",
+            "ZCARD",
+        ];
         let listed: BTreeSet<&str> = [&OWNED[..], &List::COMMANDS, &Stream::COMMANDS, &OF_POPPED]
             .iter()
             .flat_map(|commands| commands.iter().filter_map(|command| command.split(' ').next()))

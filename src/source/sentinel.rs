@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use super::error::SourceError;
+use super::node::{ask, at};
 use crate::caused::Caused;
 use crate::config::SecretUrl;
 
@@ -42,42 +43,16 @@ impl Sentinels {
     ) -> Result<ConnectionInfo, SourceError> {
         let says = |last: &str| format!("no sentinel tells where the primary is: {last}");
         let mut last = Caused::from(says("redis.sentinels is empty"));
+        let mut primary = redis::cmd("SENTINEL");
+        primary.arg("get-master-addr-by-name").arg(&self.primary);
         for sentinel in &self.infos {
-            match self.ask(sentinel, timeout).await {
-                Ok(Some((host, port))) => return Ok(info.clone().set_addr(at(info.addr(), host, port))),
+            match ask::<Option<(String, u16)>>(sentinel, &primary, timeout).await {
+                Ok(Some((host, port))) => return Ok(at(info, host, port)),
                 Ok(None) => last = says(&format!("it does not know {:?}", self.primary)).into(),
                 Err(error) => last = Caused::of(says(&error.to_string()), error),
             }
         }
         Err(SourceError::Lost(last))
-    }
-
-    async fn ask(
-        &self,
-        sentinel: &ConnectionInfo,
-        timeout: Duration,
-    ) -> Result<Option<(String, u16)>, SourceError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
-        let client = Client::open(sentinel.clone())?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        let address = redis::cmd("SENTINEL")
-            .arg("get-master-addr-by-name")
-            .arg(&self.primary)
-            .query_async(&mut connection)
-            .await?;
-        Ok(address)
-    }
-}
-
-/// An address like the configured one, elsewhere.
-fn at(configured: &ConnectionAddr, host: String, port: u16) -> ConnectionAddr {
-    match configured {
-        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
-            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
-        }
-        _ => ConnectionAddr::Tcp(host, port),
     }
 }
 

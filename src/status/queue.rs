@@ -90,7 +90,7 @@ impl QueueStatus {
             key: queue.key.clone(),
             kind: queue.kind,
             delivery: queue.delivery,
-            dead_list: format!("{}{}", queue.key, config.dead_letter.suffix),
+            dead_list: config.keys_of(&queue.key).dead_list,
             metrics: Arc::clone(metrics),
             phase: Mutex::new((Phase::Connecting, Instant::now())),
             obstacle: Mutex::new(None),

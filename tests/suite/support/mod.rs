@@ -2,6 +2,7 @@
 //!
 //! - [`Redis`] and [`Mongo`] start a server on a free port with its data in a temporary folder, and can stop, kill,
 //!   pause and restart it. `shared()` takes the user's server instead, if one is named in the environment.
+//! - [`Cluster`] starts a Redis Cluster, and finds the node of a key.
 //! - [`Proxy`] stands in front of a server and fails as networks do; [`Forge`] stands in front of MongoDB and answers as
 //!   other servers, or one in trouble, would.
 //! - [`Launch`] starts the daemon, [`Tidegate`] is one that runs.
@@ -13,6 +14,7 @@
 #![allow(dead_code, unused_imports, reason = "shared by the tests and the demo; each uses a part")]
 
 mod browser;
+mod cluster;
 mod documents;
 mod forge;
 mod http;
@@ -29,6 +31,7 @@ mod tidegate;
 mod wait;
 
 pub(crate) use self::browser::{Browser, Tab};
+pub(crate) use self::cluster::{Cluster, ClusterClient};
 pub(crate) use self::documents::{count, document, documents};
 pub(crate) use self::forge::{Code, Forge, InForce, On, Rule, Statement, command_error, write_error};
 pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};

@@ -45,6 +45,8 @@ struct Own {
     folder: TempDir,
     port: u16,
     aof: Aof,
+    /// More options, such as a cluster's.
+    options: Vec<String>,
     process: Option<Process>,
 }
 
@@ -56,7 +58,23 @@ impl Redis {
 
     /// Starts a server.
     pub(crate) async fn start_with(aof: Aof) -> anyhow::Result<Self> {
-        let mut own = Own { folder: tempfile::tempdir()?, port: 0, aof, process: None };
+        Self::start_as(aof, Vec::new()).await
+    }
+
+    /// Starts a node of a cluster that is not made yet.
+    pub(crate) async fn start_node(node_timeout: Duration) -> anyhow::Result<Self> {
+        let mut options = vec!["--cluster-enabled".into(), "yes".into()];
+        options.extend(["--cluster-node-timeout".into(), node_timeout.as_millis().to_string()]);
+        // Beside its port there is no room for another at a fixed distance.
+        options.extend(["--cluster-port".into(), port::free()?.to_string()]);
+        options.extend(
+            ["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"].map(str::to_owned),
+        );
+        Self::start_as(Aof::EverySecond, options).await
+    }
+
+    async fn start_as(aof: Aof, options: Vec<String>) -> anyhow::Result<Self> {
+        let mut own = Own { folder: tempfile::tempdir()?, port: 0, aof, options, process: None };
         let mut tries = 0;
         loop {
             own.port = port::free()?;
@@ -188,6 +206,7 @@ impl Own {
             Aof::EverySecond => command.args(["--appendonly", "yes", "--appendfsync", "everysec"]),
             Aof::Always => command.args(["--appendonly", "yes", "--appendfsync", "always"]),
         };
+        command.args(&self.options);
         let mut process = Process::spawn("redis-server", command)?;
         let url = self.url();
         process

@@ -1,0 +1,323 @@
+//! Tests a Redis Cluster: queues on several nodes, slots that move, and nodes that die, all under load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use bson::Bson;
+use mongodb::Database;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::stage::{PATIENCE, update};
+use crate::support::{Cluster, ClusterClient, Launch, Mongo, Redis, Tidegate, document, eventually, unique};
+
+type Outcome = anyhow::Result<()>;
+
+/// A cluster with partitions, and what they are written to.
+struct Partitions {
+    cluster: Cluster,
+    _mongo: Mongo,
+    database: Database,
+    name: String,
+    count: usize,
+    launch: Launch,
+}
+
+impl Partitions {
+    async fn on(cluster: Cluster, count: usize) -> anyhow::Result<Self> {
+        let mut mongo = Mongo::shared().await?;
+        let (name, database) = (unique("cluster"), mongo.database_name("test"));
+        let config = format!(
+            "native.collections = [\"documents\"]\nlease.ttl = \"2s\"\n\
+             [[queues]]\nkey = \"{name}:{{0..{}}}\"\n",
+            count - 1
+        );
+        let launch = Launch::config(config)
+            .env("TIDEGATE_REDIS__CLUSTER", cluster.seeds())
+            // Only how to log in would be taken from it; this address is nobody's.
+            .env("TIDEGATE_REDIS__URL", "redis://127.0.0.1:1/")
+            .mongodb(&mongo, &database);
+        let database = mongo.database(&database).await?;
+        Ok(Partitions { cluster, _mongo: mongo, database, name, count, launch })
+    }
+
+    fn key(&self, partition: usize) -> String {
+        format!("{}:{partition}", self.name)
+    }
+
+    /// Pushes to all partitions in turn until told to stop, and has each event on so many replicas before the next.
+    fn load(&self, replicas: &Arc<AtomicUsize>) -> anyhow::Result<Load> {
+        let mut client = ClusterClient::new(&self.cluster)?;
+        let keys: Vec<_> = (0..self.count).map(|partition| self.key(partition)).collect();
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, round, replicas) = (Arc::clone(&stop), Arc::clone(&rounds), Arc::clone(replicas));
+        let pushing = tokio::spawn(async move {
+            let mut pushed = vec![Vec::new(); keys.len()];
+            while !stopped.load(Ordering::Relaxed) {
+                for (partition, key) in keys.iter().enumerate() {
+                    pushed[partition].extend(
+                        push(&mut client, key, partition, round.load(Ordering::Relaxed), &replicas).await?,
+                    );
+                }
+                round.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(pushed)
+        });
+        Ok(Load { stop, rounds, pushing })
+    }
+
+    /// Waits until all that was pushed is written, and asserts that each event is there once and in order.
+    async fn assert_exact(&self, pushed: &[Vec<Pushed>]) -> Outcome {
+        let mut client = ClusterClient::new(&self.cluster)?;
+        for (partition, pushed) in pushed.iter().enumerate() {
+            let key = self.key(partition);
+            eventually(PATIENCE, &format!("{key} to be empty"), async || {
+                let left: usize = client.ask(&key, redis::cmd("LLEN").arg(&key)).await?;
+                anyhow::ensure!(left == 0, "{left} are left");
+                anyhow::Ok(())
+            })
+            .await;
+            let document = document(&self.database, "documents", format!("doc{partition}")).await?;
+            let document = document.with_context(|| format!("no doc{partition}"))?;
+            let log: Vec<_> = document.get_array("log")?.iter().filter_map(Bson::as_str).collect();
+            let mut written = log.iter().peekable();
+            for Pushed { event, is_certain } in pushed {
+                let is_there = written.next_if(|written| **written == event).is_some();
+                anyhow::ensure!(
+                    is_there || !is_certain,
+                    "{key}: {event} is missing, or {:?} is too much",
+                    written.peek()
+                );
+            }
+            anyhow::ensure!(written.peek().is_none(), "{key}: {:?} is too much", written.peek());
+        }
+        Ok(())
+    }
+}
+
+/// A load that runs.
+struct Load {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicUsize>,
+    pushing: JoinHandle<anyhow::Result<Vec<Vec<Pushed>>>>,
+}
+
+impl Load {
+    /// Waits until every partition got so many events more.
+    async fn goes_on(&self, more: usize) {
+        let until = self.rounds.load(Ordering::Relaxed) + more;
+        eventually(PATIENCE, "more to be pushed", async || {
+            let rounds = self.rounds.load(Ordering::Relaxed);
+            if rounds >= until { Ok(()) } else { Err(format!("{rounds} of {until}")) }
+        })
+        .await;
+    }
+
+    async fn stop(self) -> anyhow::Result<Vec<Vec<Pushed>>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.pushing.await?
+    }
+}
+
+/// An event, and whether the cluster said that it is in its queue for good.
+#[derive(Clone)]
+struct Pushed {
+    event: String,
+    is_certain: bool,
+}
+
+/// Pushes an event until that is certain. What may have been pushed before is another event.
+async fn push(
+    client: &mut ClusterClient,
+    key: &str,
+    partition: usize,
+    n: usize,
+    replicas: &AtomicUsize,
+) -> anyhow::Result<Vec<Pushed>> {
+    let mut pushed = Vec::new();
+    for attempt in 0..1000 {
+        let event = format!("{n}/{attempt}");
+        let text = update(&format!("doc{partition}"), json!({ "$push": { "log": event } }));
+        let replicas = replicas.load(Ordering::Relaxed);
+        let answer = client.ask::<usize>(key, redis::cmd("RPUSH").arg(key).arg(text)).await;
+        let kept = match answer {
+            Ok(_) if replicas == 0 => Ok(0),
+            Ok(_) => client.ask::<usize>(key, redis::cmd("WAIT").arg(replicas).arg(1000)).await,
+            Err(error) => Err(error),
+        };
+        let is_certain = kept.is_ok_and(|kept| kept >= replicas);
+        pushed.push(Pushed { event, is_certain });
+        if is_certain {
+            return Ok(pushed);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    anyhow::bail!("{key} takes no event")
+}
+
+async fn holds(instances: &[&Tidegate], count: usize) {
+    eventually(PATIENCE, "all queues to be owned", async || {
+        let mut held = Vec::new();
+        for instance in instances {
+            held.push(instance.metrics().await?.sum("tidegate_lease_held", &[]) as usize);
+        }
+        anyhow::ensure!(held.iter().sum::<usize>() == count, "{held:?}");
+        anyhow::ensure!(held.iter().all(|held| held.abs_diff(count / instances.len()) <= 1), "{held:?}");
+        anyhow::Ok(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_moves_takes_its_queue_along() -> Outcome {
+    let stage = Partitions::on(Cluster::start(3, 0).await?, 6).await?;
+    let mut tidegate = stage.launch.start().await?;
+    let load = stage.load(&Arc::default())?;
+    load.goes_on(20).await;
+    for partition in 0..stage.count {
+        let key = stage.key(partition);
+        let to = (stage.cluster.primary_of(&key).await? + 1) % 3;
+        // The others go on while the keys of this one are on two nodes.
+        stage.cluster.move_slot_of(&key, to, async || load.goes_on(2).await).await?;
+        anyhow::ensure!(stage.cluster.primary_of(&key).await? == to, "the slot has not moved");
+    }
+    load.goes_on(20).await;
+    stage.assert_exact(&load.stop().await?).await?;
+    tidegate.logged("the queue's slot has moved to another node", PATIENCE).await?;
+    eventually(PATIENCE, "it to be ready", async || {
+        let (status, body) = tidegate.get_json("/readyz").await?;
+        anyhow::ensure!(status == 200, "{body}");
+        anyhow::Ok(())
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_outlive_a_primary_an_instance_and_a_move() -> Outcome {
+    const COUNT: usize = 64;
+    let mut stage = Partitions::on(Cluster::start(3, 1).await?, COUNT).await?;
+    let launch = stage.launch.clone();
+    let (first, second, third) = (launch.start().await?, launch.start().await?, launch.start().await?);
+    holds(&[&first, &second, &third], COUNT).await;
+    let replicas = Arc::new(AtomicUsize::new(1));
+    let load = stage.load(&replicas)?;
+    load.goes_on(5).await;
+
+    stage.cluster.move_slots(0, 1, 1000).await?;
+    load.goes_on(5).await;
+    first.kill9()?;
+    load.goes_on(5).await;
+    holds(&[&second, &third], COUNT).await;
+    let primary = stage.cluster.primary_of(&stage.key(0)).await?;
+    stage.cluster.nodes[primary].kill()?;
+    // The replica that takes its place has none.
+    replicas.store(0, Ordering::Relaxed);
+    load.goes_on(5).await;
+    holds(&[&second, &third], COUNT).await;
+    stage.cluster.nodes[primary].restart().await?;
+    load.goes_on(5).await;
+
+    stage.assert_exact(&load.stop().await?).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_queue_keeps_is_in_its_slot() -> Outcome {
+    let stage = Partitions::on(Cluster::start(3, 0).await?, 3).await?;
+    let launch = stage.launch.clone().env("TIDEGATE_RECEIPTS__ENABLED", "true");
+    let tidegate = launch.start().await?;
+    let mut client = ClusterClient::new(&stage.cluster)?;
+    for partition in 0..3 {
+        let key = stage.key(partition);
+        let () = client.ask(&key, redis::cmd("RPUSH").arg(&key).arg("no event")).await?;
+        let dead = format!("{{{key}}}:dead");
+        eventually(PATIENCE, "the dead letter", async || {
+            let letters: Vec<String> =
+                client.ask(&dead, redis::cmd("LRANGE").arg(&dead).arg(0).arg(-1)).await?;
+            let letter = letters.first().context("none yet")?;
+            let letter: Value = serde_json::from_str(letter)?;
+            anyhow::ensure!(letter["event_base64"].is_string() || letter["event"] == "no event", "{letter}");
+            anyhow::Ok(())
+        })
+        .await;
+    }
+    eventually(PATIENCE, "the status to know of them", async || {
+        let (_, status) = tidegate.get_json("/status").await?;
+        for queue in status["queues"].as_array().context("queues")? {
+            let list = format!("{{{}}}:dead", queue["key"].as_str().unwrap_or_default());
+            anyhow::ensure!(queue["owner"] == status["instance"], "{queue}");
+            anyhow::ensure!(queue["dead_letters"] == 1 && queue["dead_letter_list"] == list, "{queue}");
+        }
+        anyhow::Ok(())
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_and_a_single_server_are_told_apart_at_the_start() -> Outcome {
+    let stage = Partitions::on(Cluster::start(3, 0).await?, 2).await?;
+    let single = stage
+        .launch
+        .clone()
+        .env("TIDEGATE_REDIS__CLUSTER", "[]")
+        .env("TIDEGATE_REDIS__URL", stage.cluster.nodes[0].url());
+    let exited = single.until_exit(PATIENCE).await?;
+    let told = exited.lines.join("\n");
+    assert!(
+        !exited.status.success() && told.contains("names a node of a Redis Cluster: set redis.cluster"),
+        "{told}"
+    );
+
+    let redis = Redis::start().await?;
+    let cluster = stage.launch.clone().env("TIDEGATE_REDIS__CLUSTER", format!("[{:?}]", redis.url()));
+    let exited = cluster.until_exit(PATIENCE).await?;
+    let told = exited.lines.join("\n");
+    assert!(!exited.status.success() && told.contains("is no node of a Redis Cluster"), "{told}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_dead_node_holds_back_its_own_queues_only() -> Outcome {
+    let mut stage = Partitions::on(Cluster::start(3, 0).await?, 6).await?;
+    // Else no node serves anything when one is gone.
+    for node in &stage.cluster.nodes {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("cluster-require-full-coverage").arg("no");
+        let () = set.query_async(&mut node.connect().await?).await?;
+    }
+    let mut tidegate = stage.launch.start().await?;
+    holds(&[&tidegate], 6).await;
+    let dead = stage.cluster.primary_of(&stage.key(0)).await?;
+    let mut alive = None;
+    for partition in 1..6 {
+        if stage.cluster.primary_of(&stage.key(partition)).await? != dead {
+            alive = Some(partition);
+        }
+    }
+    let alive = alive.context("all queues are on one node")?;
+    stage.cluster.nodes[dead].kill()?;
+    tidegate.logged("redis is down: queue", PATIENCE).await?;
+    let mut client = ClusterClient::new(&stage.cluster)?;
+    let pushed = push(&mut client, &stage.key(alive), alive, 0, &AtomicUsize::new(0)).await?;
+    let mut all = vec![Vec::new(); alive + 1];
+    all[alive] = pushed;
+    eventually(PATIENCE, "the event on a node that lives", async || {
+        let written = document(&stage.database, "documents", format!("doc{alive}")).await?;
+        written.context("not yet").map(drop)
+    })
+    .await;
+    let (status, _) = tidegate.get_json("/readyz").await?;
+    assert_eq!(status, 503, "a queue is not drained");
+    stage.cluster.nodes[dead].restart().await?;
+    eventually(PATIENCE, "it to be ready", async || {
+        let (status, body) = tidegate.get_json("/readyz").await?;
+        anyhow::ensure!(status == 200, "{body}");
+        anyhow::Ok(())
+    })
+    .await;
+    Ok(())
+}
