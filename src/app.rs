@@ -189,7 +189,8 @@ async fn connect(
     let connect = || async {
         let database = database.get_or_try_init(|| sink::database(&config.mongodb)).await?.clone();
         let (live, health, metrics) = (Arc::clone(live), Arc::clone(health), Arc::clone(metrics));
-        Sink::connect(database, config, live, health, metrics).await
+        let sink = Sink::connect(database, config, live, health, metrics).await?;
+        sink.check_collections(config).await.map(|()| sink)
     };
     let attempt = || async {
         match connect().await {

@@ -15,6 +15,9 @@ pub const EXIT_CONFIG: u8 = 64;
 /// Exit code of `check --event` if an event would be a dead letter.
 pub const EXIT_DEAD: u8 = 1;
 
+/// Exit code of `check --connect` if a promise would be lost, or nothing drained until something is put right.
+pub const EXIT_LOSES: u8 = 1;
+
 /// Exit code when all is well.
 pub const EXIT_OK: u8 = 0;
 
@@ -45,7 +48,8 @@ TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of
 `url_file` and `uri_file` in the shipped config.toml, which explains every key.
 
 Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
-second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter.";
+second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter,
+`check --connect` if a promise would be lost.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]
@@ -54,6 +58,9 @@ pub enum Action {
     ///
     /// Connects to nothing. The configuration goes to standard output, warnings and errors to
     /// standard error. Exits with 64 if tidegate would refuse to start.
+    ///
+    /// With --connect, looks at both servers instead: versions, rights, what would lose events, the collections and their
+    /// indexes. Exits with 1 after a warning that would cost a promise, and with 64 if tidegate would refuse to start.
     ///
     /// With --event, shows instead what each sample event becomes: the route that matches, the document,
     /// and the command to MongoDB, or the dead letter. Exits with 1 if one would be a dead letter.
@@ -69,6 +76,9 @@ pub struct Check {
     /// A file of sample events, one a line, or a single one on several lines; - is standard input
     #[arg(long, value_name = "FILE")]
     pub event: Option<PathBuf>,
+    /// Reach both servers with these credentials, and say line by line what is found there; changes nothing
+    #[arg(long, conflicts_with = "event")]
+    pub connect: bool,
 }
 
 /// Options that are understood before and after a command.

@@ -26,6 +26,7 @@
 //! | [`http`], [`log`], [`format`](mod@format) | how they are told |
 //! | [`app`], [`config`], [`cli`], [`reload`] | starting and ending it, and what it is to do |
 //! | [`sample`] | what sample events become, for whoever writes routes |
+//! | [`preflight`], `finding` | what the servers are like, before anything is drained |
 //!
 //! `docs/architecture.md` has the protocol and its reasons. Its code map says of every module what must hold, and what it
 //! may import. Its walk follows one event file by file.
@@ -46,6 +47,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod decode;
 pub mod epoch;
+mod finding;
 pub mod format;
 pub mod health;
 pub mod history;
@@ -59,6 +61,7 @@ pub mod mapping;
 pub mod metrics;
 pub mod ownership;
 pub mod peers;
+pub mod preflight;
 pub mod queue;
 pub mod raw;
 pub mod receipts;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tidegate::cli::{Action, Cli, EXIT_CONFIG, check};
 use tidegate::config::Config;
 use tidegate::log::Filter;
-use tidegate::{app, log, reload};
+use tidegate::{app, log, preflight, reload};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -15,8 +15,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Action::Check(_)) = cli.command {
-        return check(&cli).into();
+    match &cli.command {
+        Some(Action::Check(asked)) if asked.connect => return connected(&cli).into(),
+        Some(Action::Check(_)) => return check(&cli).into(),
+        None => {}
     }
     let config = match cli.load() {
         Ok(config) => config,
@@ -38,6 +40,16 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// `tidegate check --connect`. Gives the exit code.
+#[tokio::main(flavor = "current_thread")]
+async fn connected(cli: &Cli) -> u8 {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli.load() {
+        Ok(config) => preflight::preflight(&config, &mut std::io::stdout()).await,
+        Err(_) => check(cli),
     }
 }
 

@@ -67,6 +67,12 @@ impl Expiry {
     }
 }
 
+/// The indexes that are made, by collection and name.
+pub(super) fn wanted_indexes(config: &Config) -> impl Iterator<Item = (String, &'static str)> {
+    let made = Expiry::wanted(config).into_iter().filter(|index| index.after.is_some());
+    made.map(|index| (index.collection, index.name))
+}
+
 impl Sink {
     /// Makes the indexes that a configuration asks for, each as soon as nothing is in the way. Ends when all are there.
     pub(crate) async fn make_indexes(&self, config: &Config) {

@@ -5,6 +5,7 @@ mod attempt;
 mod bulk_command;
 mod cause;
 mod code;
+mod collections;
 mod command;
 mod compact;
 mod dead;
@@ -15,6 +16,7 @@ mod expr;
 mod history;
 mod insert;
 mod insert_rate;
+mod inspect;
 mod json_patch;
 #[cfg(test)]
 mod law;
@@ -207,6 +209,20 @@ impl Sink {
     /// Runs a command, within the configured time, whose failure says nothing of the server.
     async fn ask(&self, command: &Document) -> Result<Document, SinkError> {
         self.send(bson::serialize_to_vec(command)?).await
+    }
+
+    /// The same for another database than the one that is written to.
+    async fn ask_in(&self, database: &str, command: &Document) -> Result<Document, SinkError> {
+        let database = self.database.client().database(database);
+        match timeout(self.timeout, database.run_command(command.clone())).await {
+            Ok(result) => result.map_err(SinkError::from),
+            Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),
+        }
+    }
+
+    /// Whether the server is a mongos.
+    fn is_router(&self) -> bool {
+        !self.may_insert
     }
 
     async fn send(&self, body: Vec<u8>) -> Result<Document, SinkError> {

@@ -176,7 +176,7 @@ async fn info(connection: &mut MultiplexedConnection) -> Result<String, SourceEr
     Ok(redis::cmd("INFO").arg("server").query_async(connection).await?)
 }
 
-fn field<'i>(info: &'i str, name: &str) -> &'i str {
+pub(super) fn field<'i>(info: &'i str, name: &str) -> &'i str {
     info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
 }
 

@@ -23,6 +23,7 @@ mod delivery_status;
 mod error;
 mod hot_state;
 mod identity;
+mod inspect;
 mod instances;
 mod lease;
 mod list;
@@ -49,6 +50,7 @@ pub(crate) use self::delivery_status::{DeliveryStatus, DeliveryStatuses, Recorde
 pub(crate) use self::error::SourceError;
 pub(crate) use self::hot_state::{Looked, Refresh};
 pub(crate) use self::identity::{KnownQueue, identify};
+pub(crate) use self::inspect::inspect;
 pub(crate) use self::instances::{Beat, Instances, Roster};
 pub(crate) use self::lease::Lease;
 use self::list::List;

@@ -4,6 +4,7 @@
 mod alerts;
 mod architecture;
 mod bad_input;
+mod check_connect;
 mod cluster;
 mod codes;
 mod collab;

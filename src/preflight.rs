@@ -1,0 +1,49 @@
+//! Looks at both servers as a start would, and tells line by line: `tidegate check --connect`.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use crate::cli::{EXIT_CONFIG, EXIT_LOSES, EXIT_OK};
+use crate::config::Config;
+use crate::finding::{Finding, Weight};
+use crate::health::Health;
+use crate::live_settings::LiveSettings;
+use crate::metrics::WriteMetrics;
+use crate::retry::Class;
+use crate::sink::{self, Sink};
+use crate::source::inspect;
+
+/// Tells what is found; answers the exit code.
+pub async fn preflight(config: &Config, out: &mut impl Write) -> u8 {
+    let mut worst = Weight::Fine;
+    for finding in inspect(config).await.into_iter().chain(mongodb(config).await) {
+        worst = worst.max(finding.weight);
+        // Whoever closed the pipe does not want to know.
+        let _ = writeln!(out, "{finding}");
+    }
+    match worst {
+        Weight::Fine | Weight::Note => EXIT_OK,
+        Weight::Warning => EXIT_LOSES,
+        Weight::Fatal => EXIT_CONFIG,
+    }
+}
+
+async fn mongodb(config: &Config) -> Vec<Finding> {
+    let live = LiveSettings::new(config);
+    let metrics = Arc::new(WriteMetrics::new(live.mapping().collections.names()));
+    let connected = async {
+        let database = sink::database(&config.mongodb).await?;
+        Sink::connect(database, config, live, Health::new(), metrics).await
+    };
+    match connected.await {
+        Ok(sink) => {
+            let found = sink.inspect(config).await;
+            sink.close().await;
+            found
+        }
+        Err(error) if error.class() == Class::Fatal => vec![Finding::fatal("mongodb", error.to_string())],
+        Err(error) => {
+            vec![Finding::warning("mongodb", format!("{error}; tidegate would wait until that is put right"))]
+        }
+    }
+}
