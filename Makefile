@@ -33,7 +33,7 @@ ROUNDS ?= 200
 chaos: servers ## kill, stall and cut off everything under load: ROUNDS=n; SEED=n FIRST=n FAULT=text to repeat some
 	@$(CARGO) build --locked --release --bin tidegate
 	@CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),$(shell date +%s)) CHAOS_FIRST=$(or $(FIRST),0) CHAOS_FAULT='$(FAULT)' \
-	$(CARGO) test --locked --test chaos campaign -- --exact --nocapture
+	$(if $(CLUSTER),CHAOS_CLUSTER_ROUNDS=$(ROUNDS)) $(CARGO) test --locked --test chaos $(if $(CLUSTER),cluster::cluster_campaign,campaign) -- --exact --nocapture
 
 OVERLOAD_SECONDS ?= 180
 overload: servers ## push ten times what MongoDB takes, for OVERLOAD_SECONDS: memory stays bounded, nothing is lost

@@ -148,7 +148,7 @@ impl Queue {
                 self.shared.metrics.retried_redis();
             }
             SourceError::Moved => {
-                tracing::info!(queue, "the queue's slot has moved to another node; taking it over there");
+                tracing::info!(queue, "the queue's slot has moved to another node; following it");
             }
             SourceError::Refused(told) | SourceError::Fatal(told) => {
                 self.shared.health.redis.refuses(queue, &SourceError::Refused(told.clone()));

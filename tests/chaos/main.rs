@@ -12,6 +12,7 @@ mod support;
 #[path = "../suite/hot_state/filler.rs"]
 mod filler;
 
+mod cluster;
 mod deck;
 mod faults;
 mod history;

@@ -1,17 +1,17 @@
 //! Tests a Redis Cluster: queues on several nodes, slots that move, and nodes that die, all under load.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
-use bson::Bson;
 use mongodb::Database;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
 
 use crate::stage::{PATIENCE, update};
-use crate::support::{Cluster, ClusterClient, Launch, Mongo, Redis, Tidegate, document, eventually, unique};
+use crate::support::{
+    Cluster, ClusterClient, Launch, Load, Mongo, Pushed, Redis, Tidegate, document, documents, eventually,
+    unique,
+};
 
 type Outcome = anyhow::Result<()>;
 
@@ -47,114 +47,19 @@ impl Partitions {
         format!("{}:{partition}", self.name)
     }
 
-    /// Pushes to all partitions in turn until told to stop, and has each event on so many replicas before the next.
+    fn keys(&self) -> Vec<String> {
+        (0..self.count).map(|partition| self.key(partition)).collect()
+    }
+
     fn load(&self, replicas: &Arc<AtomicUsize>) -> anyhow::Result<Load> {
-        let mut client = ClusterClient::new(&self.cluster)?;
-        let keys: Vec<_> = (0..self.count).map(|partition| self.key(partition)).collect();
-        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (stopped, round, replicas) = (Arc::clone(&stop), Arc::clone(&rounds), Arc::clone(replicas));
-        let pushing = tokio::spawn(async move {
-            let mut pushed = vec![Vec::new(); keys.len()];
-            while !stopped.load(Ordering::Relaxed) {
-                for (partition, key) in keys.iter().enumerate() {
-                    pushed[partition].extend(
-                        push(&mut client, key, partition, round.load(Ordering::Relaxed), &replicas).await?,
-                    );
-                }
-                round.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(pushed)
-        });
-        Ok(Load { stop, rounds, pushing })
+        Load::start(&self.cluster, self.keys(), replicas)
     }
 
     /// Waits until all that was pushed is written, and asserts that each event is there once and in order.
-    async fn assert_exact(&self, pushed: &[Vec<Pushed>]) -> Outcome {
-        let mut client = ClusterClient::new(&self.cluster)?;
-        for (partition, pushed) in pushed.iter().enumerate() {
-            let key = self.key(partition);
-            eventually(PATIENCE, &format!("{key} to be empty"), async || {
-                let left: usize = client.ask(&key, redis::cmd("LLEN").arg(&key)).await?;
-                anyhow::ensure!(left == 0, "{left} are left");
-                anyhow::Ok(())
-            })
-            .await;
-            let document = document(&self.database, "documents", format!("doc{partition}")).await?;
-            let document = document.with_context(|| format!("no doc{partition}"))?;
-            let log: Vec<_> = document.get_array("log")?.iter().filter_map(Bson::as_str).collect();
-            let mut written = log.iter().peekable();
-            for Pushed { event, is_certain } in pushed {
-                let is_there = written.next_if(|written| **written == event).is_some();
-                anyhow::ensure!(
-                    is_there || !is_certain,
-                    "{key}: {event} is missing, or {:?} is too much",
-                    written.peek()
-                );
-            }
-            anyhow::ensure!(written.peek().is_none(), "{key}: {:?} is too much", written.peek());
-        }
-        Ok(())
+    async fn assert_exact(&self, pushed: &Pushed) -> Outcome {
+        pushed.drained(&self.cluster, PATIENCE).await?;
+        pushed.compare(&documents(&self.database, "documents").await?).check()
     }
-}
-
-/// A load that runs.
-struct Load {
-    stop: Arc<AtomicBool>,
-    rounds: Arc<AtomicUsize>,
-    pushing: JoinHandle<anyhow::Result<Vec<Vec<Pushed>>>>,
-}
-
-impl Load {
-    /// Waits until every partition got so many events more.
-    async fn goes_on(&self, more: usize) {
-        let until = self.rounds.load(Ordering::Relaxed) + more;
-        eventually(PATIENCE, "more to be pushed", async || {
-            let rounds = self.rounds.load(Ordering::Relaxed);
-            if rounds >= until { Ok(()) } else { Err(format!("{rounds} of {until}")) }
-        })
-        .await;
-    }
-
-    async fn stop(self) -> anyhow::Result<Vec<Vec<Pushed>>> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.pushing.await?
-    }
-}
-
-/// An event, and whether the cluster said that it is in its queue for good.
-#[derive(Clone)]
-struct Pushed {
-    event: String,
-    is_certain: bool,
-}
-
-/// Pushes an event until that is certain. What may have been pushed before is another event.
-async fn push(
-    client: &mut ClusterClient,
-    key: &str,
-    partition: usize,
-    n: usize,
-    replicas: &AtomicUsize,
-) -> anyhow::Result<Vec<Pushed>> {
-    let mut pushed = Vec::new();
-    for attempt in 0..1000 {
-        let event = format!("{n}/{attempt}");
-        let text = update(&format!("doc{partition}"), json!({ "$push": { "log": event } }));
-        let replicas = replicas.load(Ordering::Relaxed);
-        let answer = client.ask::<usize>(key, redis::cmd("RPUSH").arg(key).arg(text)).await;
-        let kept = match answer {
-            Ok(_) if replicas == 0 => Ok(0),
-            Ok(_) => client.ask::<usize>(key, redis::cmd("WAIT").arg(replicas).arg(1000)).await,
-            Err(error) => Err(error),
-        };
-        let is_certain = kept.is_ok_and(|kept| kept >= replicas);
-        pushed.push(Pushed { event, is_certain });
-        if is_certain {
-            return Ok(pushed);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    anyhow::bail!("{key} takes no event")
 }
 
 async fn holds(instances: &[&Tidegate], count: usize) {
@@ -185,7 +90,7 @@ async fn a_slot_that_moves_takes_its_queue_along() -> Outcome {
     }
     load.goes_on(20).await;
     stage.assert_exact(&load.stop().await?).await?;
-    tidegate.logged("the queue's slot has moved to another node", PATIENCE).await?;
+    tidegate.logged("the queue's slot has moved to another node; following it", PATIENCE).await?;
     eventually(PATIENCE, "it to be ready", async || {
         let (status, body) = tidegate.get_json("/readyz").await?;
         anyhow::ensure!(status == 200, "{body}");
@@ -217,6 +122,8 @@ async fn partitions_outlive_a_primary_an_instance_and_a_move() -> Outcome {
     replicas.store(0, Ordering::Relaxed);
     load.goes_on(5).await;
     holds(&[&second, &third], COUNT).await;
+    // For a moment, it takes itself for the primary that it was: what it acknowledges then is lost.
+    replicas.store(1, Ordering::Relaxed);
     stage.cluster.nodes[primary].restart().await?;
     load.goes_on(5).await;
 
@@ -302,11 +209,11 @@ async fn one_dead_node_holds_back_its_own_queues_only() -> Outcome {
     stage.cluster.nodes[dead].kill()?;
     tidegate.logged("redis is down: queue", PATIENCE).await?;
     let mut client = ClusterClient::new(&stage.cluster)?;
-    let pushed = push(&mut client, &stage.key(alive), alive, 0, &AtomicUsize::new(0)).await?;
-    let mut all = vec![Vec::new(); alive + 1];
-    all[alive] = pushed;
+    let key = stage.key(alive);
+    let event = update("there", json!({ "$set": { "is": true } }));
+    let () = client.ask(&key, redis::cmd("RPUSH").arg(&key).arg(event)).await?;
     eventually(PATIENCE, "the event on a node that lives", async || {
-        let written = document(&stage.database, "documents", format!("doc{alive}")).await?;
+        let written = document(&stage.database, "documents", "there").await?;
         written.context("not yet").map(drop)
     })
     .await;

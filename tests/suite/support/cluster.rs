@@ -48,7 +48,7 @@ impl Cluster {
     }
 
     /// Waits until all nodes agree that every slot is served, and so many replicas are in step.
-    async fn settled(&self, replicas: usize) -> anyhow::Result<()> {
+    pub(crate) async fn settled(&self, replicas: usize) -> anyhow::Result<()> {
         try_eventually(LIMIT, "the cluster to be whole", async || {
             let mut in_step = 0;
             for node in &self.nodes {
@@ -70,6 +70,40 @@ impl Cluster {
         let address = client.find(key).await?;
         let at = self.addresses()?.iter().position(|known| *known == address);
         at.with_context(|| format!("{address} is none of the nodes"))
+    }
+
+    /// The nodes that are primaries with slots, as the first that runs and is in touch tells.
+    pub(crate) async fn primaries(&self) -> anyhow::Result<Vec<usize>> {
+        let addresses = self.addresses()?;
+        let found = ClusterClient::new(self)?.ranges().await?;
+        let at = |address: &String| addresses.iter().position(|known| known == address);
+        let primaries: std::collections::BTreeSet<_> =
+            found.iter().filter_map(|(.., address)| at(address)).collect();
+        Ok(primaries.into_iter().collect())
+    }
+
+    /// Waits until another node has the place of this one.
+    pub(crate) async fn until_replaced(&self, node: usize) -> anyhow::Result<()> {
+        try_eventually(LIMIT, "a replica to take the place", async || {
+            let primaries = self.primaries().await?;
+            ensure!(primaries.len() >= 3 && !primaries.contains(&node), "{primaries:?}");
+            anyhow::Ok(())
+        })
+        .await
+    }
+
+    /// Has the replica of a primary take its place in order: nothing is lost.
+    pub(crate) async fn step_down(&self, primary: usize) -> anyhow::Result<()> {
+        let port = self.nodes[primary].address()?.port();
+        for node in &self.nodes {
+            let mut connection = node.connect().await?;
+            let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await?;
+            if info.contains(&format!("master_port:{port}\r")) {
+                let () = redis::cmd("CLUSTER").arg("FAILOVER").query_async(&mut connection).await?;
+                return self.until_replaced(primary).await;
+            }
+        }
+        bail!("node {primary} has no replica")
     }
 
     /// Moves so many slots of one node's to another, key by key, while both serve them.
@@ -167,28 +201,20 @@ impl ClusterClient {
 
     /// The address of the primary that has a key.
     async fn find(&self, key: &str) -> anyhow::Result<String> {
+        let slot = redis_slot(key);
+        let found =
+            self.ranges().await?.into_iter().find(|(first, last, _)| (*first..=*last).contains(&slot));
+        Ok(found.with_context(|| format!("no node has slot {slot} of {key}"))?.2)
+    }
+
+    /// The first and last slot of each range, and its primary, as the first node tells that is in touch with the others.
+    async fn ranges(&self) -> anyhow::Result<Vec<(u16, u16, String)>> {
         for url in &self.urls {
-            let Ok(mut node) = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await
-            else {
-                continue;
-            };
-            let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut node).await?;
-            let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut node).await?;
-            if !info.contains("cluster_state:ok") {
-                continue;
-            }
-            let ranges: Vec<Vec<redis::Value>> =
-                redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut node).await?;
-            for range in ranges {
-                let [first, last, redis::Value::Array(primary), ..] = &range[..] else { bail!("{range:?}") };
-                let number = |value| redis::from_redis_value_ref::<u16>(value);
-                if (number(first)?..=number(last)?).contains(&slot) {
-                    let host: String = redis::from_redis_value_ref(&primary[0])?;
-                    return Ok(format!("{host}:{}", number(&primary[1])?));
-                }
+            if let Ok(ranges) = ranges_of(url).await {
+                return Ok(ranges);
             }
         }
-        bail!("no node knows where {key} is")
+        bail!("no node knows which slots are whose")
     }
 
     /// Sends a command to the node that has `key`, as far as is known; follows it if that sends it elsewhere.
@@ -246,4 +272,31 @@ impl ClusterClient {
         try_eventually(LIMIT, "the cluster to answer", async || this.lock().await.ask(key, command).await)
             .await
     }
+}
+
+async fn ranges_of(url: &str) -> anyhow::Result<Vec<(u16, u16, String)>> {
+    let mut node = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
+    let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(&mut node).await?;
+    ensure!(info.contains("cluster_state:ok"), "{info}");
+    let ranges: Vec<Vec<redis::Value>> = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut node).await?;
+    let range = |range: &Vec<redis::Value>| {
+        let [first, last, redis::Value::Array(primary), ..] = &range[..] else { bail!("{range:?}") };
+        let number = |value| redis::from_redis_value_ref::<u16>(value);
+        let host: String = redis::from_redis_value_ref(&primary[0])?;
+        Ok((number(first)?, number(last)?, format!("{host}:{}", number(&primary[1])?)))
+    };
+    ranges.iter().map(range).collect()
+}
+
+/// The slot of a key, worked out bit by bit:
+/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
+fn redis_slot(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
+    let crc = hashed.bytes().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    });
+    crc % 16384
 }

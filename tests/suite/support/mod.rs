@@ -15,6 +15,7 @@
 
 mod browser;
 mod cluster;
+mod cluster_load;
 mod documents;
 mod forge;
 mod http;
@@ -32,6 +33,7 @@ mod wait;
 
 pub(crate) use self::browser::{Browser, Tab};
 pub(crate) use self::cluster::{Cluster, ClusterClient};
+pub(crate) use self::cluster_load::{Compared, Load, Pushed, Wait};
 pub(crate) use self::documents::{count, document, documents};
 pub(crate) use self::forge::{Code, Forge, InForce, On, Rule, Statement, command_error, write_error};
 pub(crate) use self::metrics::{Metrics, assert_accounting, check_accounting};

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::names::unique;
 use super::port;
-use super::process::{Process, command_on_a_small_disk, on_path};
+use super::process::{Process, command, command_on_a_small_disk, on_path};
 
 /// Names a server to use instead of starting one.
 const SHARED: &str = "TIDEGATE_TEST_REDIS_URL";
@@ -65,8 +65,10 @@ impl Redis {
     pub(crate) async fn start_node(node_timeout: Duration) -> anyhow::Result<Self> {
         let mut options = vec!["--cluster-enabled".into(), "yes".into()];
         options.extend(["--cluster-node-timeout".into(), node_timeout.as_millis().to_string()]);
-        // Beside its port there is no room for another at a fixed distance.
-        options.extend(["--cluster-port".into(), port::free()?.to_string()]);
+        // Else it is 10,000 above its port, which an earlier Redis insists on.
+        if has_cluster_port()? {
+            options.extend(["--cluster-port".into(), port::free()?.to_string()]);
+        }
         options.extend(
             ["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"].map(str::to_owned),
         );
@@ -226,6 +228,12 @@ impl Drop for Redis {
             eprintln!("cannot tidy up the shared Redis: {error:#}");
         }
     }
+}
+
+/// Whether this Redis lets its nodes talk to each other on a port of one's choice, which 7.0 was the first to do.
+fn has_cluster_port() -> anyhow::Result<bool> {
+    let version = command("redis-server").arg("--version").output()?;
+    Ok(!String::from_utf8_lossy(&version.stdout).contains("v=6."))
 }
 
 async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
