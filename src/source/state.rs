@@ -3,7 +3,7 @@
 use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
-use crate::config::{self, Keys};
+use crate::config::{self, Delivery, Keys};
 
 /// What Redis knows of a queue, before it is taken over.
 #[derive(Debug, Clone, Default)]
@@ -57,5 +57,10 @@ pub(crate) async fn state(
     keys: &Keys,
     queue: &config::Queue,
 ) -> Result<QueueState, SourceError> {
+    if queue.delivery == Delivery::AtMostOnce {
+        // Nothing else is kept of what is popped, and no right to read more is asked for.
+        let elements = redis::cmd("LLEN").arg(&keys.queue).query_async(connection).await?;
+        return Ok(QueueState { elements, ..QueueState::default() });
+    }
     of_kind!(queue.kind, Queue => Queue::state(connection, keys, queue).await)
 }

@@ -39,6 +39,7 @@ mod reaching_mongodb;
 mod receipts;
 mod refusals;
 mod reload;
+mod rights;
 mod sentinel;
 mod shard_key;
 mod sharing;

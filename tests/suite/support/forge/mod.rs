@@ -18,6 +18,7 @@ mod rule;
 mod statements;
 mod wire;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -67,6 +68,8 @@ struct Shared {
     server: SocketAddr,
     rules: Mutex<Vec<Arc<Rule>>>,
     faults: Mutex<Vec<String>>,
+    /// The names of all commands, in small letters.
+    heard: Mutex<BTreeSet<String>>,
     /// Connections of an earlier generation are to end.
     generation: watch::Sender<u64>,
 }
@@ -108,8 +111,8 @@ impl Forge {
             }
         };
         let address = listener.local_addr()?;
-        let (rules, faults, generation) = Default::default();
-        let shared = Arc::new(Shared { server, rules, faults, generation });
+        let (rules, faults, heard, generation) = Default::default();
+        let shared = Arc::new(Shared { server, rules, faults, heard, generation });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared))).abort_handle();
         let uri = format!("mongodb://{address}/?directConnection=true");
         Ok(Self { address, uri, shared, accepting })
@@ -135,6 +138,11 @@ impl Forge {
     /// Removes all rules. What they hold is let go.
     pub(crate) fn heal(&self) {
         self.shared.rules.lock().drain(..).for_each(|rule| rule.remove());
+    }
+
+    /// The names of all commands that came so far, in small letters.
+    pub(crate) fn heard(&self) -> BTreeSet<String> {
+        self.shared.heard.lock().clone()
     }
 
     /// Ends all connections.
@@ -211,6 +219,7 @@ async fn exchange(request: Message, server: &mut TcpStream, shared: &Shared) -> 
     let request = if greets { request.plain()? } else { request };
     let mut hit = None;
     if let Some(name) = &name {
+        shared.heard.lock().insert(name.to_lowercase());
         let about: Vec<_> = shared.rules.lock().iter().filter(|rule| rule.is_about(name)).cloned().collect();
         if !about.is_empty() {
             let command = request.document()?;
