@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, KeyPath, Problem};
 use crate::decode;
 use crate::sample;
+use crate::source::Redis;
 
 /// Exit code for a bad configuration or command line: `EX_USAGE` of `sysexits.h`.
 pub const EXIT_CONFIG: u8 = 64;
@@ -122,7 +123,14 @@ impl Cli {
     /// # Errors
     /// Says everything that is wrong, one line each.
     pub fn load(&self) -> Result<Config, ConfigError> {
-        Config::load(self.config_file(), &self.overrides()?, decode::check_literal)
+        let config = Config::load(self.config_file(), &self.overrides()?, decode::check_literal)?;
+        // What servers are reached with is parsed as for a connection.
+        let unusable = |text: String| {
+            let (origin, key) = (None, KeyPath::default());
+            ConfigError::Invalid(vec![Problem { origin, key, message: text }])
+        };
+        Redis::new(&config.redis).map_err(|error| unusable(error.to_string()))?;
+        Ok(config)
     }
 
     fn overrides(&self) -> Result<Vec<(String, String)>, ConfigError> {

@@ -21,6 +21,7 @@
 //! | [`mapping`], [`live_settings`] | what events mean, and what else can change while an instance runs |
 //! | [`retry`], [`health`] | which errors are tried again, and whether the servers answer |
 //! | [`history`], [`hot_state`], [`yjs`] | events kept as they came; documents kept in Redis; binary documents |
+//! | `tls` | what encrypted connections are made with, and why one is not made |
 //! | [`trace`], [`tail_clock`] | which traces events belong to; how old they are |
 //! | [`status`], [`metrics`], [`receipts`] | what people, Prometheus and producers are told |
 //! | [`http`], [`log`], [`format`](mod@format) | how they are told |
@@ -72,5 +73,6 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod tail_clock;
+mod tls;
 pub mod trace;
 pub mod yjs;

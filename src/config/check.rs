@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
-use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, SecretUrl, show};
+use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, SecretUrl, Tls, show};
 
 /// Lanes of one queue. More would only wait for the same server.
 const MAX_LANES: usize = 64;
@@ -154,6 +154,7 @@ impl Config {
             check_url(sentinel, key, &["redis", "rediss"], found);
         }
         self.check_cluster(found);
+        self.redis.check_tls(found);
         check_url(&self.mongodb.uri, "mongodb.uri", &["mongodb", "mongodb+srv"], found);
 
         let database = self.mongodb.database.as_str();
@@ -284,6 +285,18 @@ impl Config {
             "log.level",
             "must be off, error, warn, info, debug or trace, or a filter such as \"info,tidegate=debug\"",
         );
+    }
+}
+
+impl super::Redis {
+    /// An encrypted connection is asked for by the URL, whatever it is made with.
+    fn check_tls(&self, found: &mut Violations) {
+        let Tls { cert_file, key_file, .. } = &self.tls;
+        let message = "only means something where `redis.url` begins with rediss://";
+        found.require(self.tls.is_none() || self.url.scheme() == Some("rediss"), "redis.tls", message);
+        let message = "is needed, too: a certificate and its private key go together";
+        found.require(cert_file.is_some() || key_file.is_none(), "redis.tls.cert_file", message);
+        found.require(key_file.is_some() || cert_file.is_none(), "redis.tls.key_file", message);
     }
 }
 

@@ -23,6 +23,25 @@ fn tombstones_stay_as_long_as_mongodb_can_count() {
 }
 
 #[test]
+fn what_encrypts_goes_together() {
+    let tls = |redis: &str| {
+        violations(&format!("queues = [{{ key = 'a' }}]\nnative.collections = ['c']\nredis = {{ {redis} }}"))
+    };
+    assert_eq!(tls("url = 'rediss://a', tls = { ca_file = 'a', cert_file = 'b', key_file = 'c' }"), "");
+    assert_eq!(
+        tls("url = 'redis://a', tls.ca_file = 'a'"),
+        "`redis.tls`: only means something where `redis.url` begins with rediss://"
+    );
+    for (there, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        let message = "is needed, too: a certificate and its private key go together";
+        assert_eq!(
+            tls(&format!("url = 'rediss://a', tls.{there} = 'a'")),
+            format!("`redis.tls.{other}`: {message}")
+        );
+    }
+}
+
+#[test]
 fn every_bound_is_kept() {
     insta::assert_snapshot!(violations(r#"
         queues = [{ key = "a" }, { key = "" }, { key = "a" }]

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 
 use super::{
     Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Patience, Receipts, Redis,
-    SecretUrl, Shutdown, Tombstones,
+    SecretUrl, Shutdown, Tls, Tombstones,
 };
 
 impl Default for Redis {
@@ -18,6 +18,7 @@ impl Default for Redis {
             sentinels: Vec::new(),
             sentinel_primary: "mymaster".into(),
             cluster: Vec::new(),
+            tls: Tls::default(),
             timeout: Duration::from_secs(5),
         }
     }

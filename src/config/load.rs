@@ -11,7 +11,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{may_be_secret, nearest_key, parser_message, problem};
-use super::{CheckLiteral, Config, ConfigError, KeyPath, Problem, Queue, SecretUrl};
+use super::{CheckLiteral, Config, ConfigError, KeyPath, Problem, Queue, SecretUrl, Tls};
 
 /// Environment variables that begin with this are ours.
 const PREFIX: &str = "TIDEGATE_";
@@ -37,7 +37,9 @@ pub(super) enum Form {
 pub(super) static KEYS: LazyLock<Vec<(String, Form)>> = LazyLock::new(|| {
     let mut config = Config::default();
     // TOML has nothing for what is not there.
-    (config.redis.url_file, config.mongodb.uri_file) = (Some(PathBuf::new()), Some(PathBuf::new()));
+    let file = || Some(PathBuf::new());
+    (config.redis.url_file, config.mongodb.uri_file) = (file(), file());
+    config.redis.tls = Tls { ca_file: file(), cert_file: file(), key_file: file() };
     let form = |value: &toml::Value| match value {
         toml::Value::Integer(_) => Form::Number,
         toml::Value::Boolean(_) => Form::Bool,
@@ -49,14 +51,19 @@ pub(super) static KEYS: LazyLock<Vec<(String, Form)>> = LazyLock::new(|| {
 
 /// The keys of a configuration that have a value, and their values; secrets are hidden.
 pub(super) fn values(config: &Config) -> Vec<(String, toml::Value)> {
-    let sections = toml::Table::try_from(config).unwrap_or_default();
-    let values = sections.into_iter().flat_map(|(section, value)| match value {
-        toml::Value::Table(keys) => {
-            keys.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)).collect()
+    let mut found = Vec::new();
+    flatten("", toml::Table::try_from(config).unwrap_or_default(), &mut found);
+    found
+}
+
+fn flatten(above: &str, table: toml::Table, found: &mut Vec<(String, toml::Value)>) {
+    for (key, value) in table {
+        let key = if above.is_empty() { key } else { format!("{above}.{key}") };
+        match value {
+            toml::Value::Table(keys) => flatten(&key, keys, found),
+            value => found.push((key, value)),
         }
-        value => vec![(section, value)],
-    });
-    values.collect()
+    }
 }
 
 impl Config {
@@ -178,7 +185,9 @@ fn layer(origin: String, key: &str, text: &str, name: impl Fn(&str) -> String) -
     let Some((_, form)) = KEYS.iter().find(|(known, _)| known == key) else {
         let suggestion = nearest_key(key).or_else(|| {
             // A table where one of its keys is needed.
-            KEYS.iter().map(|(known, _)| known.as_str()).find(|known| known.split('.').next() == Some(key))
+            KEYS.iter()
+                .map(|(known, _)| known.as_str())
+                .find(|known| known.strip_prefix(key).is_some_and(|below| below.starts_with('.')))
         });
         let key = KeyPath::from(key);
         let message = match suggestion {

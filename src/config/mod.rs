@@ -108,9 +108,32 @@ pub struct Redis {
     pub sentinel_primary: String,
     /// URLs of some nodes of a Redis Cluster; they tell of the others. All are reached with the rest of `url`.
     pub cluster: Vec<SecretUrl>,
+    /// What encrypted connections are made with, those to sentinels too.
+    #[serde(skip_serializing_if = "Tls::is_none")]
+    pub tls: Tls,
     /// Longest wait for a reply, blocking waits excepted.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+}
+
+/// `[redis.tls]`: files of PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// The authorities that are trusted, and no others.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate that is shown to servers that want one.
+    pub cert_file: Option<PathBuf>,
+    /// Its private key.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Tls {
+    /// Whether it is left to defaults.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Tls::default()
+    }
 }
 
 /// `[mongodb]`

@@ -2,14 +2,27 @@
 
 use mongodb::error::ErrorKind;
 
+use crate::tls::{TlsNames, explained};
+
+/// What the settings of connections to MongoDB are called.
+pub(super) const TLS: TlsNames = TlsNames {
+    url: "mongodb.uri",
+    mark: "asks for it",
+    ca: "tlsCAFile of mongodb.uri",
+    certificate: "tlsCertificateKeyFile of mongodb.uri",
+};
+
 /// Servers of which it is told; what ails one usually ails all.
 const SERVERS: usize = 3;
+
+/// What a server that wants TLS does to whoever does not begin with it.
+const ENDED: &str = " (the server ended the connection; does it want TLS, and does mongodb.uri ask for it?)";
 
 /// What an error of the driver says.
 pub(super) fn cause(kind: &ErrorKind) -> String {
     match kind {
         ErrorKind::ServerSelection { message, .. } => selection(message),
-        kind => kind.to_string(),
+        kind => explained(&kind.to_string(), &TLS),
     }
 }
 
@@ -47,27 +60,12 @@ fn server(text: &str) -> String {
     if let Some(error) = field(", Error: ").or(field(", Compatiblity Error: ")) {
         let error = end(error);
         let error = error.strip_prefix("Kind: ").unwrap_or(&error);
-        return format!("{address}: {error}{}", advice(error));
+        let ended = if error.ends_with("unexpected end of file") { ENDED } else { "" };
+        return format!("{address}: {}{ended}", explained(error, &TLS));
     }
     match rest.split([',', ' ']).next().unwrap_or_default() {
         "Unknown" | "" => format!("{address}: has not answered yet"),
         kind => format!("{address}: is no primary ({kind})"),
-    }
-}
-
-/// What the reader of an error might not think of.
-fn advice(error: &str) -> &'static str {
-    let says = |text: &str| error.contains(text);
-    if says("InvalidContentType") || says("corrupt message") || says("handshake eof") {
-        " (no TLS is spoken there; is it right that the URI asks for it?)"
-    } else if says("UnknownIssuer") || says("BadSignature") {
-        " (its certificate is of an authority that is not trusted here; tlsCAFile names one)"
-    } else if says("CaUsedAsEndEntity") {
-        " (it shows an authority's certificate in place of one of its own)"
-    } else if says("NotValidForName") || says("not valid for name") {
-        " (its certificate is for another name than the URI's)"
-    } else {
-        ""
     }
 }
 

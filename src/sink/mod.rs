@@ -4,6 +4,7 @@ mod applied;
 mod attempt;
 mod bulk_command;
 mod cause;
+mod client;
 mod code;
 mod collections;
 mod command;
@@ -38,13 +39,11 @@ use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
 use mongodb::Database;
-use mongodb::error::ErrorKind;
-use mongodb::options::ClientOptions;
 use tokio::time::{Instant, timeout};
 
 pub(crate) use self::applied::NamedDocument;
 pub use self::bulk_command::CommandLimits;
-use self::cause::cause;
+pub(crate) use self::client::database;
 pub use self::command::{Command, Encoder, Guard};
 pub(crate) use self::compact::Grown;
 pub(crate) use self::epoch::Owner;
@@ -88,39 +87,6 @@ pub(crate) struct Sink {
     may_insert: bool,
     health: Arc<Health>,
     metrics: Arc<WriteMetrics>,
-}
-
-/// Opens a client. Of a `mongodb+srv` URI, the servers' names are looked up; else nothing is sent yet.
-///
-/// # Errors
-/// The connection string cannot be used; or the names cannot be looked up now, which is no more fatal than a server that
-/// does not answer.
-pub(crate) async fn database(config: &config::Mongodb) -> Result<Database, SinkError> {
-    let unusable = |error: mongodb::error::Error| {
-        SinkError::fatal(Caused::of(format!("mongodb.uri cannot be used: {}", cause(&error.kind)), error))
-    };
-    let parse = timeout(config.timeout, ClientOptions::parse(config.uri.expose()));
-    let mut options = match parse.await {
-        Ok(Ok(options)) => options,
-        Ok(Err(error)) if matches!(&*error.kind, ErrorKind::DnsResolve { .. } | ErrorKind::Io(_)) => {
-            return Err(SinkError::transient(Caused::of(
-                format!("mongodb.uri: {}", cause(&error.kind)),
-                error,
-            )));
-        }
-        Ok(Err(error)) => return Err(unusable(error)),
-        Err(_) => {
-            let text = format!("mongodb.uri: no answer of the DNS within {:?}", config.timeout);
-            return Err(SinkError::transient(text));
-        }
-    };
-    options.app_name.get_or_insert_with(|| "tidegate".to_owned());
-    // The search for a server has to end before `timeout` does: only its error says what ails them. A connection has to
-    // fail before the search ends.
-    let selection = (config.timeout / 2).min(Duration::from_secs(5));
-    options.server_selection_timeout = Some(selection);
-    options.connect_timeout.get_or_insert(selection * 4 / 5);
-    Ok(mongodb::Client::with_options(options).map_err(unusable)?.database(&config.database))
 }
 
 impl Sink {

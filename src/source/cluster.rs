@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Value};
+use redis::{ConnectionAddr, ConnectionInfo, Value};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::access::info;
 use super::error::SourceError;
 use super::node::{ask, at};
-use crate::caused::Caused;
 use crate::config::SecretUrl;
 use crate::config::keys::hash_tag;
 
@@ -57,16 +57,13 @@ impl Cluster {
     /// # Errors
     /// Fatal: one cannot be used. It is not repeated in the text.
     pub(super) fn new(urls: &[SecretUrl]) -> Result<Self, SourceError> {
-        let read = |url: &SecretUrl| match url.expose().into_connection_info()?.addr() {
+        let read = |url: &SecretUrl| match info("redis.cluster", url)?.addr() {
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                 Ok((host.clone(), *port))
             }
-            _ => Err((redis::ErrorKind::InvalidClientConfig, "a node has a host and a port").into()),
+            _ => Err(SourceError::Fatal("redis.cluster cannot be used: a node has a host and a port".into())),
         };
-        let seeds = urls.iter().map(read).collect::<redis::RedisResult<_>>().map_err(|error| {
-            let what = error.detail().unwrap_or(error.category());
-            SourceError::Fatal(Caused::of(format!("redis.cluster cannot be used: {what}"), error))
-        })?;
+        let seeds = urls.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Cluster { seeds, known: Arc::default() })
     }
 

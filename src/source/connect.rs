@@ -1,17 +1,16 @@
 //! Opens connections to Redis.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo};
 
+use super::access::{Access, Credentials};
 use super::cluster::{Cluster, slot};
 use super::error::SourceError;
+use super::open::open;
 use super::sentinel::{Sentinels, check_primary};
 use super::wire::Wire;
-use crate::caused::Caused;
 use crate::config::{self, QueueKind};
 
 /// The first Redis that has `XACKDEL`.
@@ -20,7 +19,7 @@ const DELETES_AT_ONCE: (u32, u32) = (8, 2);
 /// Where Redis is. Connections never reconnect by themselves: whoever loses one takes over again.
 #[derive(Debug, Clone)]
 pub(crate) struct Redis {
-    info: ConnectionInfo,
+    credentials: Arc<Credentials>,
     servers: Servers,
     timeout: Duration,
 }
@@ -42,20 +41,13 @@ impl Redis {
     /// # Errors
     /// Fatal: the URL cannot be used. It is not repeated in the text.
     pub(crate) fn new(config: &config::Redis) -> Result<Self, SourceError> {
-        let bad = |error: redis::RedisError| {
-            let what = error.detail().unwrap_or(error.category());
-            SourceError::Fatal(Caused::of(format!("redis.url cannot be used: {what}"), error))
-        };
-        let info: ConnectionInfo = config.url.expose().into_connection_info().map_err(bad)?;
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        // Opening tells what is wrong with it; nothing is sent.
-        Client::open(info.clone()).map_err(bad)?;
+        let credentials = Arc::new(Credentials::new(config)?);
         let servers = match (&*config.cluster, &*config.sentinels) {
             ([], []) => Servers::Single,
             ([], sentinels) => Servers::Sentinels(Sentinels::new(sentinels, &config.sentinel_primary)?),
             (nodes, _) => Servers::Cluster(Cluster::new(nodes)?, None),
         };
-        Ok(Redis { info, servers, timeout: config.timeout })
+        Ok(Redis { credentials, servers, timeout: config.timeout })
     }
 
     /// The same, for what is in the slot of a queue.
@@ -76,12 +68,12 @@ impl Redis {
 
     /// Which server it is now, by an address that is the same for all that share one.
     pub(crate) async fn server(&self) -> Result<String, SourceError> {
-        Ok(self.address().await?.addr().to_string())
+        Ok(self.access().await?.info.addr().to_string())
     }
 
     /// Who asks, as Redis knows it.
-    pub(super) fn user(&self) -> &str {
-        self.info.redis_settings().username().unwrap_or("default")
+    pub(super) fn user(&self) -> String {
+        self.credentials.user()
     }
 
     /// Opens a connection whose commands are answered within the configured time.
@@ -104,20 +96,15 @@ impl Redis {
     /// Opens a connection for large replies, which has the same time for its answers. Whether the server is the one that
     /// other connections found, it does not ask: whoever reads has the owner checked.
     pub(crate) async fn wire(&self) -> Result<Wire, SourceError> {
-        let server = self.address().await?;
-        let opened = Wire::open(&server, self.timeout).await;
-        opened.map_err(|error| self.at(&server.addr().to_string(), error))
+        let access = self.access().await?;
+        let opened = Wire::open(&access, self.timeout).await;
+        opened.map_err(|error| self.at(&access.info.addr().to_string(), error))
     }
 
     async fn open(&self, response: Duration) -> Result<MultiplexedConnection, SourceError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(response));
-        let server = self.address().await?.into_owned();
-        let address = server.addr().to_string();
-        let client = Client::open(server)?;
-        let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut connection = connection.map_err(|error| self.at(&address, error.into()))?;
+        let server = self.access().await?.info;
+        let opened = open(&server, self.timeout, response).await;
+        let mut connection = opened.map_err(|error| self.at(&server.addr().to_string(), error))?;
         if matches!(self.servers, Servers::Sentinels(_)) {
             check_primary(&mut connection).await?;
         }
@@ -153,15 +140,15 @@ impl Redis {
         Err(SourceError::Fatal(told.into()))
     }
 
-    /// Where Redis is now.
-    async fn address(&self) -> Result<Cow<'_, ConnectionInfo>, SourceError> {
-        Ok(match &self.servers {
-            Servers::Single => Cow::Borrowed(&self.info),
-            Servers::Sentinels(sentinels) => Cow::Owned(sentinels.resolve(&self.info, self.timeout).await?),
-            Servers::Cluster(cluster, slot) => {
-                Cow::Owned(cluster.resolve(*slot, &self.info, self.timeout).await?)
-            }
-        })
+    /// Where Redis is now, and what it is reached with.
+    async fn access(&self) -> Result<Access, SourceError> {
+        let access = self.credentials.access();
+        let info = match &self.servers {
+            Servers::Single => return Ok(access),
+            Servers::Sentinels(sentinels) => sentinels.resolve(&access.info, self.timeout).await?,
+            Servers::Cluster(cluster, slot) => cluster.resolve(*slot, &access.info, self.timeout).await?,
+        };
+        Ok(Access { info, ..access })
     }
 }
 

@@ -6,6 +6,15 @@ use redis::{ErrorKind, RedisError};
 
 use super::stream::ANOTHER;
 use crate::caused::Caused;
+use crate::tls::{TlsNames, explained};
+
+/// What the settings of connections to Redis are called.
+pub(super) const TLS: TlsNames = TlsNames {
+    url: "redis.url",
+    mark: "begins with rediss://",
+    ca: "redis.tls.ca_file",
+    certificate: "redis.tls.cert_file",
+};
 
 /// Why a queue cannot be read or committed to by this owner any more.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +54,7 @@ pub enum SourceError {
 impl SourceError {
     /// What an error on the way has ended.
     pub(crate) fn lost(cause: impl Error + Send + Sync + 'static) -> Self {
-        SourceError::Lost(Caused::of(cause.to_string(), cause))
+        SourceError::Lost(Caused::of(explained(&cause.to_string(), &TLS), cause))
     }
 
     /// The same, with the queue that it is about where it ends the process.

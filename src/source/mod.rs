@@ -16,6 +16,7 @@ macro_rules! of_kind {
     };
 }
 
+mod access;
 mod cluster;
 mod connect;
 mod deaths;
@@ -30,6 +31,7 @@ mod list;
 mod lua;
 mod meddling;
 mod node;
+mod open;
 mod pop;
 mod rights;
 mod script;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue};
 
 use super::error::SourceError;
+use super::open::open;
 
 /// What a server answers.
 pub(super) async fn ask<T: FromRedisValue>(
@@ -12,11 +13,7 @@ pub(super) async fn ask<T: FromRedisValue>(
     question: &Cmd,
     timeout: Duration,
 ) -> Result<T, SourceError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(timeout));
-    let client = Client::open(server.clone())?;
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection = open(server, timeout, timeout).await?;
     Ok(question.query_async(&mut connection).await?)
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo};
 
+use super::access::info;
 use super::error::SourceError;
 use super::node::{ask, at};
 use crate::caused::Caused;
@@ -23,12 +24,7 @@ impl Sentinels {
     /// # Errors
     /// Fatal: one cannot be used. It is not repeated in the text.
     pub(super) fn new(urls: &[SecretUrl], primary: &str) -> Result<Self, SourceError> {
-        let read = |url: &SecretUrl| url.expose().into_connection_info();
-        let infos = urls.iter().map(read).collect::<Result<_, _>>();
-        let infos = infos.map_err(|error| {
-            let what = error.detail().unwrap_or(error.category());
-            SourceError::Fatal(Caused::of(format!("redis.sentinels cannot be used: {what}"), error))
-        })?;
+        let infos = urls.iter().map(|url| info("redis.sentinels", url)).collect::<Result<_, _>>()?;
         Ok(Sentinels { infos, primary: primary.to_owned() })
     }
 
@@ -46,13 +42,25 @@ impl Sentinels {
         let mut primary = redis::cmd("SENTINEL");
         primary.arg("get-master-addr-by-name").arg(&self.primary);
         for sentinel in &self.infos {
-            match ask::<Option<(String, u16)>>(sentinel, &primary, timeout).await {
+            match ask::<Option<(String, u16)>>(&encrypted_like(info, sentinel), &primary, timeout).await {
                 Ok(Some((host, port))) => return Ok(at(info, host, port)),
                 Ok(None) => last = says(&format!("it does not know {:?}", self.primary)).into(),
                 Err(error) => last = Caused::of(says(&error.to_string()), error),
             }
         }
         Err(SourceError::Lost(last))
+    }
+}
+
+/// A sentinel whose connections are encrypted with what those to the primary are, where both are.
+fn encrypted_like(primary: &ConnectionInfo, sentinel: &ConnectionInfo) -> ConnectionInfo {
+    match sentinel.addr() {
+        ConnectionAddr::TcpTls { host, port, .. }
+            if matches!(primary.addr(), ConnectionAddr::TcpTls { .. }) =>
+        {
+            sentinel.clone().set_addr(at(primary, host.clone(), *port).addr().clone())
+        }
+        _ => sentinel.clone(),
     }
 }
 

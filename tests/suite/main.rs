@@ -15,6 +15,7 @@ mod crash_loop;
 mod dashboards;
 mod deaths;
 mod delivery;
+mod encryption;
 mod ending;
 mod exposition;
 mod held_back;

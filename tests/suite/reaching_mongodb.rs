@@ -1,31 +1,23 @@
 //! Tests that what is in the way of MongoDB at the start is waited for, and told once with its cause.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::join_all;
-use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use crate::stage::{PATIENCE, Setting, assert_exact, logged};
-use crate::support::{Launch, On, Tidegate, command_error, free_port, try_eventually};
+use crate::support::{Authority, Launch, On, Tidegate, Tls, command_error, free_port, try_eventually};
 
 type Outcome = anyhow::Result<()>;
 
-/// Waits until the status and the probe say why MongoDB cannot be asked, and holds the log to one line of it.
-async fn told(tidegate: &mut Tidegate, cause: &str) -> Outcome {
-    tidegate.logged("mongodb is down", PATIENCE).await?;
+/// Waits until the status and the probe say why a server cannot be asked, and holds the log to one line of it.
+pub(crate) async fn told(tidegate: &mut Tidegate, server: &str, cause: &str) -> Outcome {
+    tidegate.logged(&format!("{server} is down"), PATIENCE).await?;
     try_eventually(PATIENCE, &format!("{cause:?} in the status"), async || {
         let (_, status) = tidegate.get_json("/status").await?;
-        let error = status["dependencies"]["mongodb"]["error"].as_str().unwrap_or_default();
+        let error = status["dependencies"][server]["error"].as_str().unwrap_or_default();
         anyhow::ensure!(error.contains(cause), "{error:?}");
-        anyhow::ensure!(status["summary"]["kind"] == "mongodb-down", "{}", status["summary"]);
+        anyhow::ensure!(status["summary"]["kind"] == format!("{server}-down"), "{}", status["summary"]);
         anyhow::ensure!(status["summary"]["error"].as_str().is_some_and(|error| error.contains(cause)));
         anyhow::Ok(())
     })
@@ -33,75 +25,47 @@ async fn told(tidegate: &mut Tidegate, cause: &str) -> Outcome {
     let (code, body) = tidegate.get("/readyz").await?;
     assert_eq!(code, 503, "{body}");
     let log = tidegate.log();
-    let lines: Vec<_> = log.iter().filter(|line| line.contains("mongodb is")).collect();
+    let lines: Vec<_> = log.iter().filter(|line| line.contains(&format!("{server} is"))).collect();
     assert!(lines.len() == 1 && lines[0].contains(cause), "{cause:?}: {lines:#?}");
     assert!(!log.iter().any(|line| line.contains("sesame")), "{log:#?}");
     Ok(())
-}
-
-/// MongoDB behind TLS: what is decrypted goes on to the real server.
-struct Tls {
-    port: u16,
-    certificate: std::path::PathBuf,
-    _folder: TempDir,
-    accepting: AbortHandle,
-}
-
-impl Tls {
-    async fn before(server: SocketAddr, name: &str) -> anyhow::Result<Self> {
-        let certified = rcgen::generate_simple_self_signed([name.to_owned()])?;
-        let folder = tempfile::tempdir()?;
-        let certificate = folder.path().join("ca.pem");
-        std::fs::write(&certificate, certified.cert.pem())?;
-        let key =
-            PrivateKeyDer::try_from(certified.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
-        let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![certified.cert.der().clone()], key)?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let port = listener.local_addr()?.port();
-        let accepting = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let mut client = acceptor.accept(client).await?;
-                    let mut server = TcpStream::connect(server).await?;
-                    tokio::io::copy_bidirectional(&mut client, &mut server).await
-                });
-            }
-        });
-        Ok(Tls { port, certificate, _folder: folder, accepting: accepting.abort_handle() })
-    }
-
-    /// A URI with what an encrypted connection needs.
-    fn uri(&self, host: &str, trusted: &Tls) -> String {
-        let port = self.port;
-        let file = trusted.certificate.display().to_string().replace('/', "%2F");
-        format!("mongodb://{host}:{port}/?directConnection=true&tls=true&tlsCAFile={file}")
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn each_reason_why_no_server_can_be_reached_is_told_once() -> Outcome {
     let stage = Setting::new().own_fast_servers().stage().await?;
     let server = stage.mongo.address()?;
-    let (tls, other) = (Tls::before(server, "localhost").await?, Tls::before(server, "localhost").await?);
-    let elsewhere = Tls::before(server, "db.example").await?;
+    let (authority, other) = (Authority::new()?, Authority::new()?);
+    let (trusted, own) = (authority.file(), authority.issue("localhost")?);
+    let tls = Tls::before(server, &own, None).await?;
+    let elsewhere = Tls::before(server, &authority.issue("db.example")?, None).await?;
+    let expired = Tls::before(server, &authority.issue_expired("localhost")?, None).await?;
+    let strict = Tls::before(server, &own, Some(&authority)).await?;
+    let plain = tls.uri("localhost", &trusted, None);
+    let plain = plain.split("&tls").next().context("a URI")?.to_owned();
     let closed = free_port()?;
     let reasons = [
         // secantusd-rs waits for the rest of what it takes for a message.
         (format!("mongodb://{server}/?directConnection=true&tls=true"), "timed out"),
-        (tls.uri("localhost", &other), "is of an authority that is not trusted here"),
-        (elsewhere.uri("localhost", &elsewhere), "certificate is for another name"),
+        (
+            tls.uri("localhost", &other.file(), None),
+            "is of an authority that is not trusted here; tlsCAFile of mongodb.uri names one",
+        ),
+        (elsewhere.uri("localhost", &trusted, None), "certificate is for another name than mongodb.uri has"),
+        (expired.uri("localhost", &trusted, None), "its certificate has expired"),
+        (
+            strict.uri("localhost", &trusted, None),
+            "wants a certificate of tidegate; tlsCertificateKeyFile of mongodb.uri names one",
+        ),
+        (
+            strict.uri("localhost", &trusted, Some(&authority.issue_expired("tidegate")?.both)),
+            "tidegate's certificate has expired; tlsCertificateKeyFile of mongodb.uri names it",
+        ),
+        (
+            strict.uri("localhost", &trusted, Some(&other.issue("tidegate")?.both)),
+            "does not accept tidegate's certificate; tlsCertificateKeyFile of mongodb.uri names it",
+        ),
+        (plain, "does it want TLS, and does mongodb.uri ask for it?"),
         (format!("mongodb://{server}/?replicaSet=rs9"), "rs9"),
         (format!("mongodb://{server}/?directConnection=true&replicaSet=rs9"), "rs9"),
         (format!("mongodb://app:sesame@127.0.0.1:{closed}/"), "Connection refused"),
@@ -110,13 +74,14 @@ async fn each_reason_why_no_server_can_be_reached_is_told_once() -> Outcome {
     // All at once: each waits for the end of a search for a server.
     let told = reasons.iter().map(async |(uri, cause)| {
         let mut tidegate = launch(uri).spawn().await?;
-        told(&mut tidegate, cause).await.with_context(|| uri.clone())?;
+        told(&mut tidegate, "mongodb", cause).await.with_context(|| uri.clone())?;
         anyhow::ensure!(tidegate.terminate().await?.status.success());
         anyhow::Ok(())
     });
     join_all(told).await.into_iter().collect::<Result<(), _>>()?;
     // What is right works.
-    let tidegate = launch(&tls.uri("localhost", &tls)).start().await?;
+    let shown = authority.issue("tidegate")?.both;
+    let tidegate = launch(&strict.uri("localhost", &trusted, Some(&shown))).start().await?;
     stage.push((0..3).map(|n| logged("d", n))).await?;
     stage.settled(&tidegate).await?;
     assert_exact(stage.document("d").await?.as_ref(), 3);
@@ -143,7 +108,7 @@ async fn whatever_the_first_answers_say_is_told_and_waited_for() -> Outcome {
         let rule = stage.forge().rule(ours.answer(command_error(code, name, &text)));
         let mut tidegate = stage.launch.spawn().await?;
         rule.hit(3, PATIENCE).await?;
-        told(&mut tidegate, &text).await?;
+        told(&mut tidegate, "mongodb", &text).await?;
         rule.remove();
         tidegate.readiness(200, PATIENCE).await?;
         // The line is read a little later than the answer.
@@ -162,16 +127,26 @@ async fn names_that_cannot_be_looked_up_are_waited_for() -> Outcome {
         stage.launch.clone().env("TIDEGATE_MONGODB__URI", uri).env("TIDEGATE_MONGODB__TIMEOUT", "2s")
     };
     let mut tidegate = launch("mongodb+srv://app:sesame@cluster.tidegate.invalid/").spawn().await?;
-    told(&mut tidegate, "DNS").await?;
+    told(&mut tidegate, "mongodb", "DNS").await?;
     let began = std::time::Instant::now();
     let exited = tidegate.terminate().await?;
     assert!(exited.status.success() && began.elapsed() < Duration::from_secs(5), "{exited:?}");
 
     // A URI that can never be used ends it at once.
-    for uri in ["mongodb+srv://cluster.tidegate.invalid:27017/", "mongodb://localhost/?tls=perhaps"] {
+    let file = |name: &str| format!("mongodb://localhost/?tls=true&{name}=%2Fdev%2Fnull");
+    for (uri, told) in [
+        ("mongodb+srv://cluster.tidegate.invalid:27017/", "mongodb.uri cannot be used"),
+        ("mongodb://localhost/?tls=perhaps", "mongodb.uri cannot be used"),
+        (&file("tlsCAFile"), "tlsCAFile of mongodb.uri: /dev/null holds no certificate"),
+        (
+            &file("tlsCertificateKeyFile"),
+            "tlsCertificateKeyFile of mongodb.uri: /dev/null holds no certificate",
+        ),
+        ("mongodb://localhost/?tls=true&tlsCAFile=/none", "tlsCAFile of mongodb.uri: cannot read /none"),
+    ] {
         let exited = launch(uri).until_exit(PATIENCE).await?;
         assert_eq!(exited.status.code(), Some(1), "{exited:?}");
-        assert!(exited.lines.iter().any(|line| line.contains("mongodb.uri cannot be used")), "{exited:?}");
+        assert!(exited.lines.iter().any(|line| line.contains(told)), "{exited:?}");
     }
     Ok(())
 }

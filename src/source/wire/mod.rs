@@ -9,12 +9,13 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use redis::{ConnectionInfo, FromRedisValue, Pipeline};
+use redis::{FromRedisValue, Pipeline};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::open::Duplex;
 use self::resp::Scanner;
 pub(super) use self::resp::{ReplyPart, ReplyWalk};
+use super::access::Access;
 use super::error::SourceError;
 
 /// The least that is read at once.
@@ -37,19 +38,16 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// Connects as `info` says: TCP, TLS or a Unix socket, credentials, database.
+    /// Connects as `access` says: TCP, TLS or a Unix socket, credentials, database.
     ///
     /// # Errors
     /// Lost, or fatal where Redis refuses the credentials.
-    pub(in crate::source) async fn open(
-        info: &ConnectionInfo,
-        timeout: Duration,
-    ) -> Result<Self, SourceError> {
-        let opened = tokio::time::timeout(timeout, open::open(info)).await;
+    pub(in crate::source) async fn open(access: &Access, timeout: Duration) -> Result<Self, SourceError> {
+        let opened = tokio::time::timeout(timeout, open::open(access)).await;
         let stream =
             opened.map_err(|_| SourceError::Lost(format!("no connection within {timeout:?}").into()))??;
         let mut wire = Wire { stream, timeout, awaits: false, usual: 0 };
-        let greeting = open::greeting(info.redis_settings());
+        let greeting = open::greeting(access.info.redis_settings());
         if !greeting.is_empty() {
             wire.ask(&greeting).await?;
         }

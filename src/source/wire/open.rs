@@ -1,15 +1,13 @@
 //! Connects as a URL says.
 
-use std::sync::Arc;
-
-use redis::{ConnectionAddr, ConnectionInfo, Pipeline, RedisConnectionInfo};
+use redis::{ConnectionAddr, Pipeline, RedisConnectionInfo};
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use crate::caused::Caused;
+use crate::source::access::Access;
 use crate::source::error::SourceError;
 
 /// Something to read from and to write to.
@@ -18,14 +16,16 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for T {}
 
 /// Opens what an address names.
-pub(super) async fn open(info: &ConnectionInfo) -> Result<Box<dyn Duplex>, SourceError> {
-    Ok(match info.addr() {
+pub(super) async fn open(access: &Access) -> Result<Box<dyn Duplex>, SourceError> {
+    Ok(match access.info.addr() {
         ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await.map_err(SourceError::lost)?),
         ConnectionAddr::TcpTls { host, port, .. } => {
             let name = ServerName::try_from(host.clone());
             let name =
                 name.map_err(|error| SourceError::Lost(Caused::of(format!("{host:?}: {error}"), error)))?;
-            let connector = TlsConnector::from(Arc::new(tls()?));
+            let tls =
+                access.tls.clone().ok_or_else(|| SourceError::Lost("nothing to encrypt with".into()))?;
+            let connector = TlsConnector::from(tls);
             let stream = tcp(host, *port).await.map_err(SourceError::lost)?;
             Box::new(connector.connect(name, stream).await.map_err(SourceError::lost)?)
         }
@@ -38,20 +38,6 @@ async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// Trusts whom the system trusts, as the other connections do.
-fn tls() -> Result<ClientConfig, SourceError> {
-    let found = rustls_native_certs::load_native_certs();
-    if let Some(error) = found.errors.into_iter().next() {
-        let text = format!("the system's certificates cannot be read: {error}");
-        return Err(SourceError::Lost(Caused::of(text, error)));
-    }
-    let mut roots = RootCertStore::empty();
-    for certificate in found.certs {
-        roots.add(certificate).map_err(SourceError::lost)?;
-    }
-    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 /// What is to be said first: who asks, and which database is meant.

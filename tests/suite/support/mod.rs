@@ -29,6 +29,7 @@ mod proxy;
 mod queue;
 mod redis;
 mod tidegate;
+mod tls;
 mod wait;
 
 pub(crate) use self::browser::{Browser, Tab};
@@ -46,4 +47,5 @@ pub(crate) use self::proxy::{Flow, Proxy};
 pub(crate) use self::queue::{Group, add, add_at_once, dead_letters, group, length, push};
 pub(crate) use self::redis::{Aof, Redis};
 pub(crate) use self::tidegate::{Exited, Launch, REST, Tidegate, tidegate_command};
+pub(crate) use self::tls::{Authority, Issued, Tls};
 pub(crate) use self::wait::{eventually, try_eventually};
