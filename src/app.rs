@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,7 @@ use crate::queue::drain;
 use crate::receipts::Receipts;
 use crate::reload::{self, Reloader};
 use crate::retry::Class;
-use crate::sink::{self, Sink, SinkError};
+use crate::sink::{Connections, Sink, SinkError};
 use crate::source::{Redis, Rights, SourceError, state};
 use crate::status::Status;
 
@@ -52,12 +51,14 @@ pub async fn run(
     background.spawn(exporter.clone().upkeep());
     background.spawn(Arc::clone(&status).watch());
     let redis = Redis::new(&config.redis).map_err(ended)?;
+    let mongodb = Connections::new(&config.mongodb);
     let asked = Asked::new(redis.clone(), &config);
     background.spawn(serve(listener, Arc::clone(&status), exporter, asked.clone()));
     let reloader = Reloader {
         source: reload,
         config: config.clone(),
         live: Arc::clone(&live),
+        servers: (redis.clone(), Arc::clone(&mongodb)),
         buffer: Arc::clone(&buffer),
         status: Arc::clone(&status),
         metrics: (Arc::clone(&metrics), queue_metrics.clone()),
@@ -65,7 +66,7 @@ pub async fn run(
     background.spawn(reloader.run());
 
     let sink = tokio::select! {
-        sink = connect(&config, &live, &status.health, &metrics, &stop) => sink.map_err(ended)?,
+        sink = connect(&mongodb, &config, &live, &status.health, &metrics, &stop) => sink.map_err(ended)?,
         error = look_at_queues(&redis, &config, &status) => return Err(ended(error)),
     };
     let Some(sink) = sink else { return Ok(()) };
@@ -179,17 +180,16 @@ fn rights(config: &Config) -> Vec<Rights> {
 
 /// Connects to MongoDB, however long that takes. None if stopped meanwhile.
 async fn connect(
+    mongodb: &Arc<Connections>,
     config: &Config,
     live: &Arc<LiveSettings>,
     health: &Arc<Health>,
     metrics: &Arc<WriteMetrics>,
     stop: &CancellationToken,
 ) -> Result<Option<Sink>, SinkError> {
-    let database = OnceCell::new();
     let connect = || async {
-        let database = database.get_or_try_init(|| sink::database(&config.mongodb)).await?.clone();
         let (live, health, metrics) = (Arc::clone(live), Arc::clone(health), Arc::clone(metrics));
-        let sink = Sink::connect(database, config, live, health, metrics).await?;
+        let sink = Sink::connect(Arc::clone(mongodb), config, live, health, metrics).await?;
         sink.check_collections(config).await.map(|()| sink)
     };
     let attempt = || async {
@@ -210,7 +210,7 @@ async fn look_at_queues(redis: &Redis, config: &Config, status: &Status) -> Sour
     loop {
         match look(redis, config, status).await {
             Ok(()) => status.health.redis.up(),
-            Err(error @ SourceError::Fatal(_)) => return error,
+            Err(error) if error.is_fatal(&status.health.redis) => return error,
             Err(error) => status.health.redis.down(&error),
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -10,7 +10,7 @@ use crate::health::Health;
 use crate::live_settings::LiveSettings;
 use crate::metrics::WriteMetrics;
 use crate::retry::Class;
-use crate::sink::{self, Sink};
+use crate::sink::{Connections, Sink};
 use crate::source::inspect;
 
 /// Tells what is found; answers the exit code.
@@ -32,8 +32,7 @@ async fn mongodb(config: &Config) -> Vec<Finding> {
     let live = LiveSettings::new(config);
     let metrics = Arc::new(WriteMetrics::new(live.mapping().collections.names()));
     let connected = async {
-        let database = sink::database(&config.mongodb).await?;
-        Sink::connect(database, config, live, Health::new(), metrics).await
+        Sink::connect(Connections::new(&config.mongodb), config, live, Health::new(), metrics).await
     };
     match connected.await {
         Ok(sink) => {

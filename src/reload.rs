@@ -11,12 +11,13 @@ use tracing::Level;
 
 use crate::batch::Policy;
 use crate::buffer::Buffer;
-use crate::config::{Config, ConfigError, Log};
+use crate::config::{self, Config, ConfigError, Log};
 use crate::history::Histories;
 use crate::live_settings::LiveSettings;
 use crate::log::Filter;
 use crate::metrics::{QueueMetrics, WriteMetrics};
-use crate::sink::Tombstones;
+use crate::sink::{Connections, Tombstones};
+use crate::source::Redis;
 use crate::status::Status;
 
 /// Where another configuration comes from.
@@ -37,6 +38,8 @@ pub(crate) struct Reloader {
     pub(crate) config: Config,
     /// Batches and routes.
     pub(crate) live: Arc<LiveSettings>,
+    /// Reach the servers.
+    pub(crate) servers: (Redis, Arc<Connections>),
     /// Bounds of memory.
     pub(crate) buffer: Arc<Buffer>,
     /// Shows the configuration.
@@ -50,13 +53,13 @@ impl Reloader {
     pub(crate) async fn run(mut self) -> std::io::Result<()> {
         loop {
             match self.source.asked.recv().await {
-                Some(()) => self.reload(),
+                Some(()) => self.reload().await,
                 None => std::future::pending().await,
             }
         }
     }
 
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         let new = match (self.source.load)() {
             Ok(new) => new,
             Err(error) => {
@@ -77,19 +80,22 @@ impl Reloader {
         if heard {
             tell();
         }
-        self.apply(plan);
+        self.apply(plan).await;
         if !heard {
             tell();
         }
     }
 
-    fn apply(&mut self, plan: ReloadPlan) {
+    async fn apply(&mut self, plan: ReloadPlan) {
         let ReloadPlan { config, changed, .. } = plan;
         if changed.contains(&"log.level")
             && let Err(error) = self.source.filter.set_level(&config.log.level)
         {
             tracing::error!("log.level stays as it is: {error:#}");
         }
+        // Even if nothing else has changed, a program may print another password by now.
+        self.servers.0.follow(&config.redis).await;
+        self.servers.1.follow(&config.mongodb).await;
         self.live.set_policy(Policy::from(&config.batch));
         self.buffer.set_bounds(&config.buffer);
         if changed.iter().any(|key| is_of_mapping(key)) {
@@ -139,8 +145,29 @@ impl ReloadPlan {
         // All who write to a collection have to agree on tombstones, and MongoDB needs indexes.
         // Routes and native collections are checked together, so they stay together.
         let mapping = if whys.is_empty() { new } else { old };
+        // Whatever else is needed to reach the same server may change.
+        let redis = match Redis::is_same(&old.redis, &new.redis) {
+            true => config::Redis {
+                sentinels: old.redis.sentinels.clone(),
+                sentinel_primary: old.redis.sentinel_primary.clone(),
+                cluster: old.redis.cluster.clone(),
+                timeout: old.redis.timeout,
+                ..new.redis.clone()
+            },
+            false => old.redis.clone(),
+        };
+        let mongodb = match Connections::is_same(&old.mongodb, &new.mongodb) {
+            true => config::Mongodb {
+                uri: new.mongodb.uri.clone(),
+                uri_file: new.mongodb.uri_file.clone(),
+                ..old.mongodb.clone()
+            },
+            false => old.mongodb.clone(),
+        };
         // What a running instance follows; the rest needs a restart.
         let config = Config {
+            redis,
+            mongodb,
             log: Log { level: new.log.level.clone(), ..old.log.clone() },
             batch: new.batch.clone(),
             buffer: new.buffer.clone(),
@@ -209,6 +236,23 @@ mod tests {
             ReloadPlan::new(&plan.config, &plan.config).line(false),
             "configuration re-read: nothing changed"
         );
+    }
+
+    #[test]
+    fn what_the_same_server_is_reached_with_can_change() {
+        let mut old = Config::default();
+        old.redis.url = SecretUrl::new("redis://:one@cache/1");
+        let mut new = old.clone();
+        new.redis.url = SecretUrl::new("redis://app@cache:6379/1");
+        new.redis.password_file = Some("/run/secrets/password".into());
+        new.redis.cluster = vec![SecretUrl::new("redis://cache")];
+        let line = "configuration re-read: redis.url, redis.password_file; needs a restart: redis.cluster";
+        assert_eq!(ReloadPlan::new(&old, &new).line(false), line);
+        for elsewhere in ["redis://other/1", "redis://cache/2", "rediss://cache/1", "redis://cache:6380/1"] {
+            new.redis.url = SecretUrl::new(elsewhere);
+            let line = "configuration re-read: nothing changed; needs a restart: redis.url, redis.password_file, redis.cluster";
+            assert_eq!(ReloadPlan::new(&old, &new).line(false), line);
+        }
     }
 
     #[test]

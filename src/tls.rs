@@ -61,6 +61,11 @@ impl PemFile {
         found.map_err(|_| self.fault("holds no private key as PEM that needs no password"))
     }
 
+    /// Whether it holds something else by now, or nothing that can be read.
+    pub(crate) fn has_changed(&self) -> bool {
+        std::fs::read(&self.path).ok().as_ref() != Some(&self.content)
+    }
+
     /// What is wrong with it.
     pub(crate) fn fault(&self, what: &str) -> String {
         format!("{}: {} {what}", self.setting, self.path.display())

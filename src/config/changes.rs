@@ -14,6 +14,8 @@ impl Config {
         // What is shown of them is not all of them.
         let secret_differs = |key: &str| match key {
             "redis.url" => self.redis.url != other.redis.url,
+            "redis.password_command" => self.redis.password_command != other.redis.password_command,
+            "redis.cluster" => self.redis.cluster != other.redis.cluster,
             "redis.sentinels" => self.redis.sentinels != other.redis.sentinels,
             "mongodb.uri" => self.mongodb.uri != other.mongodb.uri,
             _ => false,
@@ -42,7 +44,8 @@ mod tests {
             "listen" => "127.0.0.1:1",
             "level" => "debug",
             "format" => "json",
-            "database" | "suffix" | "sentinel_primary" | "channel" | "dead_channel" => "another",
+            "password_command" => "['another']",
+            "username" | "database" | "suffix" | "sentinel_primary" | "channel" | "dead_channel" => "another",
             "sentinels" | "cluster" => "['redis://elsewhere:26379']",
             "show_payloads" | "enabled" => "true",
             "write_concern" => "1",

@@ -154,7 +154,7 @@ impl Config {
             check_url(sentinel, key, &["redis", "rediss"], found);
         }
         self.check_cluster(found);
-        self.redis.check_tls(found);
+        self.redis.check_access(found);
         check_url(&self.mongodb.uri, "mongodb.uri", &["mongodb", "mongodb+srv"], found);
 
         let database = self.mongodb.database.as_str();
@@ -289,8 +289,11 @@ impl Config {
 }
 
 impl super::Redis {
-    /// An encrypted connection is asked for by the URL, whatever it is made with.
-    fn check_tls(&self, found: &mut Violations) {
+    /// An encrypted connection is asked for by the URL, whatever it is made with. There is one place for the password.
+    fn check_access(&self, found: &mut Violations) {
+        let message = "does not go together with `redis.password_file`: which is right is not guessed";
+        let is_one = self.password_file.is_none() || self.password_command.is_empty();
+        found.require(is_one, "redis.password_command", message);
         let Tls { cert_file, key_file, .. } = &self.tls;
         let message = "only means something where `redis.url` begins with rediss://";
         found.require(self.tls.is_none() || self.url.scheme() == Some("rediss"), "redis.tls", message);

@@ -23,7 +23,7 @@ fn tombstones_stay_as_long_as_mongodb_can_count() {
 }
 
 #[test]
-fn what_encrypts_goes_together() {
+fn what_redis_is_reached_with_goes_together() {
     let tls = |redis: &str| {
         violations(&format!("queues = [{{ key = 'a' }}]\nnative.collections = ['c']\nredis = {{ {redis} }}"))
     };
@@ -31,6 +31,10 @@ fn what_encrypts_goes_together() {
     assert_eq!(
         tls("url = 'redis://a', tls.ca_file = 'a'"),
         "`redis.tls`: only means something where `redis.url` begins with rediss://"
+    );
+    assert_eq!(
+        tls("password_file = 'a', password_command = ['b']"),
+        "`redis.password_command`: does not go together with `redis.password_file`: which is right is not guessed"
     );
     for (there, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
         let message = "is needed, too: a certificate and its private key go together";

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 
 use super::{
     Batch, Buffer, DeadLetter, Http, Lanes, Lease, Log, LogFormat, Mongodb, Patience, Receipts, Redis,
-    SecretUrl, Shutdown, Tls, Tombstones,
+    SecretCommand, SecretUrl, Shutdown, Tls, Tombstones,
 };
 
 impl Default for Redis {
@@ -15,6 +15,9 @@ impl Default for Redis {
         Redis {
             url: SecretUrl::new("redis://127.0.0.1:6379"),
             url_file: None,
+            username: None,
+            password_file: None,
+            password_command: SecretCommand::default(),
             sentinels: Vec::new(),
             sentinel_primary: "mymaster".into(),
             cluster: Vec::new(),

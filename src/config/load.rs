@@ -39,6 +39,7 @@ pub(super) static KEYS: LazyLock<Vec<(String, Form)>> = LazyLock::new(|| {
     // TOML has nothing for what is not there.
     let file = || Some(PathBuf::new());
     (config.redis.url_file, config.mongodb.uri_file) = (file(), file());
+    (config.redis.username, config.redis.password_file) = (Some(String::new()), file());
     config.redis.tls = Tls { ca_file: file(), cert_file: file(), key_file: file() };
     let form = |value: &toml::Value| match value {
         toml::Value::Integer(_) => Form::Number,
@@ -224,6 +225,7 @@ fn layer(origin: String, key: &str, text: &str, name: impl Fn(&str) -> String) -
 fn example(key: &str) -> &'static str {
     match key {
         "queues" => r#"[{ key = "collabQueue" }]"#,
+        "redis.password_command" => r#"["cat", "/run/secrets/redis-password"]"#,
         "routes" => r#"[{ collection = "documents", id = "id", replace = "state" }]"#,
         _ => r#"["documents"]"#,
     }
@@ -292,12 +294,22 @@ fn edit(root: &mut Value, key: &KeyPath, change: impl FnOnce(&mut Dict, String))
 }
 
 impl super::Redis {
+    /// The URL, as it is now if it is in a file.
+    pub(crate) fn url_now(&self) -> Result<SecretUrl, String> {
+        self.url_file.as_ref().map_or_else(|| Ok(self.url.clone()), |path| url_in(path))
+    }
+
     fn read_url_file(&mut self, origin: impl Fn(&KeyPath) -> String, problems: &mut Vec<Problem>) {
         read_secret(&mut self.url, &mut self.url_file, "redis.url_file", origin, problems);
     }
 }
 
 impl super::Mongodb {
+    /// The connection string, as it is now if it is in a file.
+    pub(crate) fn uri_now(&self) -> Result<SecretUrl, String> {
+        self.uri_file.as_ref().map_or_else(|| Ok(self.uri.clone()), |path| url_in(path))
+    }
+
     fn read_uri_file(&mut self, origin: impl Fn(&KeyPath) -> String, problems: &mut Vec<Problem>) {
         read_secret(&mut self.uri, &mut self.uri_file, "mongodb.uri_file", origin, problems);
     }
@@ -313,19 +325,25 @@ fn read_secret(
 ) {
     // An empty path is how a variable that is set but empty says "none".
     *file = file.take().filter(|path| !path.as_os_str().is_empty());
-    let Some(path) = file else { return };
-    let message = match fs::read_to_string(&*path) {
-        Ok(content) if content.trim().is_empty() => format!("{} is empty", path.display()),
-        Ok(content) => {
-            *url = SecretUrl::new(content.trim());
-            return;
+    match file.as_ref().map(|path| url_in(path)) {
+        None => {}
+        Some(Ok(read)) => *url = read,
+        Some(Err(message)) => {
+            let key = KeyPath::from(key);
+            problems.push(Problem { origin: Some(origin(&key)), key, message });
         }
+    }
+}
+
+/// The URL that a file holds.
+fn url_in(path: &Path) -> Result<SecretUrl, String> {
+    match fs::read_to_string(path) {
+        Ok(content) if content.trim().is_empty() => Err(format!("{} is empty", path.display())),
+        Ok(content) => Ok(SecretUrl::new(content.trim())),
         // Whoever put the URL itself here must not see it in a log.
         Err(error) if may_be_secret(&path.to_string_lossy()) => {
-            format!("cannot read it ({error}); it must be a path, not a URL")
+            Err(format!("cannot read it ({error}); it must be a path, not a URL"))
         }
-        Err(error) => format!("cannot read {}: {error}", path.display()),
-    };
-    let key = KeyPath::from(key);
-    problems.push(Problem { origin: Some(origin(&key)), key, message });
+        Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+    }
 }

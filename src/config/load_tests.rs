@@ -202,7 +202,7 @@ fn a_keys_text_is_read_as_its_default_is_written() {
     let form = |key| load::KEYS.iter().find(|(known, _)| known == key).map(|(_, form)| *form);
     let forms = [load::Form::Text, load::Form::Number, load::Form::Bool, load::Form::Toml];
     assert_eq!(keys.map(form), forms.map(Some));
-    assert_eq!(load::KEYS.len(), 36);
+    assert_eq!(load::KEYS.len(), 39);
 }
 
 proptest! {

@@ -50,7 +50,7 @@ pub use keys::Keys;
 pub use patience::Patience;
 pub use queue::{Delivery, MaxLen, Queue, QueueKind, Trim, TrimWord};
 pub use route::{Deletes, Empty, Route, Scalar, Skip};
-pub use secret::SecretUrl;
+pub use secret::{SecretCommand, SecretUrl};
 pub use source::{Amount, Id, Source};
 pub use source_table::{Conversion, SourceTable};
 pub use yjs::{Yjs, YjsEncoding};
@@ -102,6 +102,12 @@ pub struct Redis {
     pub url: SecretUrl,
     /// File that holds the URL; wins over `url`.
     pub url_file: Option<PathBuf>,
+    /// Who asks, if the URL does not say.
+    pub username: Option<String>,
+    /// File that holds the password alone.
+    pub password_file: Option<PathBuf>,
+    /// Program that prints the password, and its arguments.
+    pub password_command: SecretCommand,
     /// URLs of sentinels, which know where the primary is; it is reached with the rest of `url`.
     pub sentinels: Vec<SecretUrl>,
     /// The name under which the sentinels know the primary.

@@ -1,4 +1,4 @@
-//! Holds URLs with passwords, and shows them without.
+//! Holds URLs with passwords, and commands that print them, and shows them without.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -70,6 +70,42 @@ impl SecretUrl {
             shown.push_str(&query.split('&').map(redact_parameter).collect::<Vec<_>>().join("&"));
         }
         shown
+    }
+}
+
+/// A program and its arguments, of which only the program is shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct SecretCommand(Vec<String>);
+
+impl SecretCommand {
+    /// All of it.
+    #[must_use]
+    pub fn expose(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn redacted(&self) -> Vec<&str> {
+        let program = self.0.first().map(String::as_str);
+        program.into_iter().chain(self.0.iter().skip(1).map(|_| HIDDEN)).collect()
+    }
+}
+
+impl fmt::Debug for SecretCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.redacted().fmt(f)
+    }
+}
+
+impl Serialize for SecretCommand {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.redacted().serialize(serializer)
     }
 }
 

@@ -112,6 +112,7 @@ mod tests {
         insta::assert_snapshot!(with_everything().redacted_toml(), @r#"
         [redis]
         url = "redis://:***@cache:6379"
+        password_command = []
         sentinels = []
         sentinel_primary = "mymaster"
         cluster = []

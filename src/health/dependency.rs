@@ -27,6 +27,8 @@ pub(crate) struct Dependency {
     name: &'static str,
     /// Whether `state` says "up": the common question, answered without its lock.
     up: AtomicBool,
+    /// It ever was.
+    answered: AtomicBool,
     state: Mutex<Observed>,
     back: Notify,
     gauge: Gauge,
@@ -140,6 +142,7 @@ impl Dependency {
         Dependency {
             name,
             up: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             state: Mutex::new(Observed {
                 state: Availability::Unknown,
                 refused: BTreeMap::new(),
@@ -183,6 +186,7 @@ impl Dependency {
         known.state = Availability::Up { since: Instant::now() };
         known.told.clear();
         self.up.store(true, Ordering::Relaxed);
+        self.answered.store(true, Ordering::Relaxed);
         self.gauge.set(1.0);
         self.back.notify_waiters();
     }
@@ -264,6 +268,12 @@ impl Dependency {
     #[must_use]
     pub(crate) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// Whether it ever answered.
+    #[must_use]
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Whether it is known to be out of reach. What is not sent then need not be sent apart from what comes behind it.

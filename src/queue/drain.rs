@@ -116,7 +116,7 @@ pub(crate) async fn drain(
         }
         match ended {
             Ok(()) => {}
-            Err(error @ SourceError::Fatal(_)) if queue.previous.is_none() => {
+            Err(error) if queue.previous.is_none() && error.is_fatal(&queue.shared.health.redis) => {
                 return Err(error.about(&queue.config.key));
             }
             Err(error) => {
@@ -154,6 +154,10 @@ impl Queue {
                 self.shared.health.redis.refuses(queue, &SourceError::Refused(told.clone()));
                 self.shared.metrics.retried_redis();
             }
+            SourceError::LoginRefused(_) => {
+                self.shared.health.redis.refuses(queue, error);
+                self.shared.metrics.retried_redis();
+            }
             SourceError::Fenced => {
                 tracing::warn!(queue, "the lease was lost; what was unsettled is left to the new owner");
             }
@@ -189,6 +193,8 @@ impl Queue {
 
     /// A refusal, by the right that is missing if it is one.
     async fn named(&mut self, error: SourceError) -> SourceError {
+        // What asks for rights comes first, and notices that it is over.
+        self.lacks_rights |= matches!(error, SourceError::LoginRefused(_));
         if self.lacks_rights || !matches!(error, SourceError::Refused(_)) {
             return error;
         }

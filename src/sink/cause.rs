@@ -22,8 +22,15 @@ const ENDED: &str = " (the server ended the connection; does it want TLS, and do
 pub(super) fn cause(kind: &ErrorKind) -> String {
     match kind {
         ErrorKind::ServerSelection { message, .. } => selection(message),
+        ErrorKind::ConnectionPoolCleared { message, .. } => explained(&cleared(message), &TLS),
         kind => explained(&kind.to_string(), &TLS),
     }
+}
+
+/// Of connections that ended together: why the first of them did. `... failed with: Kind: E, labels: { ... }, ...`
+fn cleared(message: &str) -> String {
+    let cause = message.split_once("failed with: Kind: ").map(|(_, cause)| cause);
+    cause.map_or(message, |cause| cause.split(", labels: {").next().unwrap_or(cause)).to_owned()
 }
 
 /// Of a search for a server that found none: what each server answered last. The driver has it in its text alone:
@@ -89,6 +96,14 @@ mod tests {
             selection(text),
             "no MongoDB server can be reached: none of the servers named is a member of the replica set \"rs1\" (replicaSet)"
         );
+    }
+
+    #[test]
+    fn of_connections_that_ended_together_the_first_ones_error_is_told() {
+        let text = "Connection pool for a:1 cleared because another operation failed with: Kind: SCRAM failure: Authentication \
+            failed., labels: {}, source: Some(Error { kind: Command(CommandError { code: 18 }) }), server response: None";
+        assert_eq!(cleared(text), "SCRAM failure: Authentication failed.");
+        assert_eq!(cleared("something else"), "something else");
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Sink {
 
     /// The shard keys of those collections that are sharded, as far as this user may know.
     async fn shard_keys(&self, names: &[String]) -> Result<BTreeMap<String, Vec<String>>, SinkError> {
-        let database = self.database.name();
+        let database = self.connections.database().await?.name().to_owned();
         let ids: Vec<_> = names.iter().map(|name| format!("{database}.{name}")).collect();
         // https://www.mongodb.com/docs/manual/reference/config-database/#config.collections
         let find = doc! {

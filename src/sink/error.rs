@@ -93,6 +93,12 @@ impl SinkError {
 impl From<Error> for SinkError {
     fn from(error: Error) -> Self {
         let text = cause(&error.kind);
+        let is_login = match &*error.kind {
+            ErrorKind::Command(command) => command.code == AUTHENTICATION_FAILED,
+            ErrorKind::ConnectionPoolCleared { message, .. } => message.contains("code: 18,"),
+            kind => matches!(kind, ErrorKind::Authentication { .. }),
+        };
+        let text = if is_login { format!("MongoDB refuses the credentials: {text}") } else { text };
         let (class, code) = match &*error.kind {
             ErrorKind::Command(command) => (command_class(command.code), Some(command.code)),
             ErrorKind::Authentication { .. } | ErrorKind::InvalidArgument { .. } => (Class::Fatal, None),
@@ -113,8 +119,8 @@ impl From<bson::error::Error> for SinkError {
 /// What is to be done about a command that was refused as a whole.
 fn command_class(code: i32) -> Class {
     match (code, blame(code)) {
-        // AuthenticationFailed, AuthenticationRestrictionUnmet, APIStrictError
-        (18 | 214 | 323, _) => Class::Fatal,
+        // And AuthenticationRestrictionUnmet, APIStrictError.
+        (AUTHENTICATION_FAILED | 214 | 323, _) => Class::Fatal,
         (_, Blame::Content(..)) => Class::Data,
         (_, Blame::Server | Blame::Unknown) => Class::Transient,
     }
@@ -140,3 +146,5 @@ fn misfit(code: i32, text: &str) -> Option<&str> {
 }
 
 const CONVERSION_FAILURE: i32 = 241;
+
+const AUTHENTICATION_FAILED: i32 = 18;

@@ -38,12 +38,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{Document, RawDocumentBuf, doc};
-use mongodb::Database;
 use tokio::time::{Instant, timeout};
 
 pub(crate) use self::applied::NamedDocument;
 pub use self::bulk_command::CommandLimits;
-pub(crate) use self::client::database;
+pub(crate) use self::client::Connections;
 pub use self::command::{Command, Encoder, Guard};
 pub(crate) use self::compact::Grown;
 pub(crate) use self::epoch::Owner;
@@ -72,7 +71,7 @@ const MIN_WIRE_VERSION: i32 = 13;
 /// MongoDB, as a place to write to.
 #[derive(Debug)]
 pub(crate) struct Sink {
-    database: Database,
+    connections: Arc<Connections>,
     live: Arc<LiveSettings>,
     limits: CommandLimits,
     write_concern: Vec<u8>,
@@ -93,7 +92,7 @@ impl Sink {
     /// Asks the server what it is and accepts. Whoever asked tells of a failure: else one that comes after a good answer
     /// would be another outage each time.
     pub(crate) async fn connect(
-        database: Database,
+        connections: Arc<Connections>,
         config: &config::Config,
         live: Arc<LiveSettings>,
         health: Arc<Health>,
@@ -102,7 +101,7 @@ impl Sink {
         let tombstones = Tombstones::new(config, &live.mapping().collections);
         let config = &config.mongodb;
         let mut sink = Sink {
-            database,
+            connections,
             tombstones,
             insert_rate: InsertRate::default(),
             written: parking_lot::Mutex::default(),
@@ -156,9 +155,7 @@ impl Sink {
 
     /// Ends the client's connections and sessions, which it else does in the background while the runtime ends.
     pub(crate) async fn close(&self) {
-        let closing = self.database.client().clone().shutdown().immediate(true);
-        // Whether the server heard of it matters little.
-        let _ = timeout(Duration::from_secs(1), closing).await;
+        self.connections.close().await;
     }
 
     /// Whether the server answers. Tells the status.
@@ -179,7 +176,7 @@ impl Sink {
 
     /// The same for another database than the one that is written to.
     async fn ask_in(&self, database: &str, command: &Document) -> Result<Document, SinkError> {
-        let database = self.database.client().database(database);
+        let database = self.connections.database().await?.client().database(database);
         match timeout(self.timeout, database.run_command(command.clone())).await {
             Ok(result) => result.map_err(SinkError::from),
             Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),
@@ -193,10 +190,16 @@ impl Sink {
 
     async fn send(&self, body: Vec<u8>) -> Result<Document, SinkError> {
         let command = RawDocumentBuf::from_bytes(body)?;
-        match timeout(self.timeout, self.database.run_raw_command(command)).await {
+        let database = self.connections.database().await?;
+        let answer = match timeout(self.timeout, database.run_raw_command(command)).await {
             Ok(result) => result.map_err(SinkError::from),
             Err(_) => Err(SinkError::transient(format!("no reply within {:?}", self.timeout))),
+        };
+        if answer.as_ref().is_err_and(|error| error.is_outage() || error.class() == Class::Fatal) {
+            // It may be that others are let in by now.
+            self.connections.renew().await;
         }
+        answer
     }
 
     /// Runs a command for documents, within the configured time. A refusal is told with the documents that wait for it, and says

@@ -1,18 +1,25 @@
-//! Holds what connections to Redis are opened with. Where that is in files, it follows them.
+//! Holds what connections to Redis are opened with. Where that is in files, or printed by a program, it follows them.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use super::error::{SourceError, TLS};
+use super::program::{printed_by, without_line_end};
 use crate::caused::Caused;
 use crate::config::{self, SecretUrl};
 use crate::tls::PemFile;
+
+/// The program that prints a password is run at most so often, however many connections are refused.
+const RERUN: Duration = Duration::from_secs(1);
 
 /// What a connection is opened with.
 #[derive(Clone)]
@@ -21,11 +28,13 @@ pub(super) struct Access {
     pub(super) info: ConnectionInfo,
     /// What encrypts the connection, if that is asked for. The address has the same in the form that the client library takes.
     pub(super) tls: Option<Arc<ClientConfig>>,
+    /// How many were made before.
+    pub(super) number: u64,
 }
 
 impl fmt::Debug for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+        f.debug_struct("Access").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
@@ -33,58 +42,135 @@ impl fmt::Debug for Access {
 #[derive(Debug)]
 pub(super) struct Credentials(Mutex<Kept>);
 
-#[derive(Debug)]
 struct Kept {
     config: config::Redis,
-    files: TlsFiles,
+    read: Read,
     access: Access,
-    /// Why the files were of no use when they were last read, if so.
+    /// What the program printed last, if there is one.
+    printed: Option<String>,
+    asked: Option<Instant>,
+    /// That is wanted anew.
+    is_outdated: bool,
+    /// Why what was read last was of no use, if so.
     fault: Option<String>,
 }
 
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
 impl Credentials {
-    /// Reads all of it.
+    /// Reads all of it, but for what a program prints.
     ///
     /// # Errors
     /// Fatal: something cannot be read, or cannot be used.
     pub(super) fn new(config: &config::Redis) -> Result<Self, SourceError> {
-        let files = TlsFiles::read(&config.tls).map_err(fatal)?;
-        let access = access(config, &files)?;
-        Ok(Credentials(Kept { config: config.clone(), files, access, fault: None }.into()))
+        let read = Read::now(config, None).map_err(fatal)?;
+        let access = read.access(config, 0)?;
+        let (config, printed, asked, fault) = (config.clone(), None, None, None);
+        Ok(Credentials(Kept { config, read, access, printed, asked, is_outdated: true, fault }.into()))
     }
 
     /// Who asks, as Redis knows it.
-    pub(super) fn user(&self) -> String {
-        self.0.lock().access.info.redis_settings().username().unwrap_or("default").to_owned()
+    pub(super) async fn user(&self) -> String {
+        self.0.lock().await.access.info.redis_settings().username().unwrap_or("default").to_owned()
     }
 
-    /// What to open a connection with now. Files that have changed are used from now on; where they are of no use, what was
-    /// in them before is.
-    pub(super) fn access(&self) -> Access {
-        let mut kept = self.0.lock();
-        match kept.renewed() {
-            Ok(()) => kept.fault = None,
-            Err(error) => {
-                let text = error.to_string();
-                if kept.fault.as_ref() != Some(&text) {
-                    tracing::warn!("{text}; what it held before goes on being used");
-                    kept.fault = Some(text);
-                }
-            }
+    /// What to open a connection with now. What has changed is used from now on; where it is of no use, what was there before
+    /// is.
+    ///
+    /// # Errors
+    /// Lost: no password was printed yet.
+    pub(super) async fn access(&self) -> Result<Access, SourceError> {
+        let mut kept = self.0.lock().await;
+        kept.look().await;
+        match &kept.fault {
+            Some(fault) if kept.has_none() => Err(SourceError::Lost(fault.clone().into())),
+            _ => Ok(kept.access.clone()),
         }
-        kept.access.clone()
+    }
+
+    /// What to use in place of what was refused, if there is something else by now.
+    pub(super) async fn other_than(&self, refused: &Access) -> Result<Option<Access>, SourceError> {
+        let refused_at = Instant::now();
+        let mut kept = self.0.lock().await;
+        // Many connections may be refused at once, and all but the first find that the program was run since.
+        if let Some(asked) = kept.asked.filter(|asked| *asked < refused_at)
+            && kept.access.number == refused.number
+        {
+            sleep_until(asked + RERUN).await;
+            kept.is_outdated = true;
+        }
+        drop(kept);
+        let other = self.access().await?;
+        Ok(Some(other).filter(|other| other.number != refused.number))
+    }
+
+    /// Uses another configuration of the same server from now on.
+    pub(super) async fn follow(&self, config: &config::Redis) {
+        let mut kept = self.0.lock().await;
+        kept.config = config.clone();
+        (kept.is_outdated, kept.asked) = (true, None);
+        kept.look().await;
     }
 }
 
 impl Kept {
-    fn renewed(&mut self) -> Result<(), SourceError> {
-        let files = TlsFiles::read(&self.config.tls).map_err(fatal)?;
-        if files != self.files {
-            self.access = access(&self.config, &files)?;
-            self.files = files;
+    /// Reads all of it again, and tells once where that is of no use.
+    async fn look(&mut self) {
+        match self.renew().await {
+            Ok(()) => self.fault = None,
+            Err(error) => {
+                let text = error.to_string();
+                if self.fault.as_ref() != Some(&text) && !self.has_none() {
+                    tracing::warn!("{text}; what was there before goes on being used");
+                }
+                self.fault = Some(text);
+            }
         }
+    }
+
+    /// Whether a program is to print a password and never did.
+    fn has_none(&self) -> bool {
+        self.printed.is_none() && !self.config.password_command.is_empty()
+    }
+
+    async fn renew(&mut self) -> Result<(), SourceError> {
+        let command = &self.config.password_command;
+        if !command.is_empty() && self.is_outdated {
+            if self.asked.is_some_and(|asked| asked.elapsed() < RERUN) {
+                // It was of no use just now.
+                return self.fault.clone().map_or(Ok(()), |fault| Err(fatal(fault)));
+            }
+            self.asked = Some(Instant::now());
+            let printed = printed_by(command.expose()).await;
+            self.printed = Some(printed.map_err(|told| fatal(format!("redis.password_command: {told}")))?);
+            self.is_outdated = false;
+        }
+        let read = Read::now(&self.config, self.printed.clone()).map_err(fatal)?;
+        if read == self.read {
+            return Ok(());
+        }
+        let access = read.access(&self.config, self.access.number + 1)?;
+        if place(&access.info) != place(&self.access.info) {
+            return Err(fatal("redis.url names another server or database, which needs a restart".into()));
+        }
+        (self.read, self.access) = (read, access);
         Ok(())
     }
+}
+
+/// Whether two configurations are of the same server and database.
+pub(super) fn is_same_place(one: &config::Redis, other: &config::Redis) -> bool {
+    let place = |config: &config::Redis| info("redis.url", &config.url).ok().map(|info| place(&info));
+    place(one) == place(other)
+}
+
+fn place(info: &ConnectionInfo) -> (bool, String, i64) {
+    let is_encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    (is_encrypted, info.addr().to_string(), info.redis_settings().db())
 }
 
 fn fatal(text: String) -> SourceError {
@@ -113,16 +199,67 @@ pub(super) fn info(key: &str, url: &SecretUrl) -> Result<ConnectionInfo, SourceE
     Ok(info)
 }
 
-fn access(config: &config::Redis, files: &TlsFiles) -> Result<Access, SourceError> {
-    let info = info("redis.url", &config.url)?;
-    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        return Ok(Access { info, tls: None });
+/// What files hold, and what a program printed.
+#[derive(PartialEq, Eq)]
+struct Read {
+    url: SecretUrl,
+    password: Option<String>,
+    tls: TlsFiles,
+}
+
+impl Read {
+    fn now(config: &config::Redis, printed: Option<String>) -> Result<Self, String> {
+        let url = config.url_now().map_err(|told| format!("redis.url_file: {told}"))?;
+        let password = match &config.password_file {
+            Some(path) => Some(password(path).map_err(|told| format!("redis.password_file {told}"))?),
+            None => printed,
+        };
+        Ok(Read { url, password, tls: TlsFiles::read(&config.tls)? })
     }
-    let tls = files.client().map_err(fatal)?;
-    let client = Client::build_with_tls(info, files.certificates()).map_err(|error| {
-        SourceError::Fatal(Caused::of(format!("redis.tls cannot be used: {error}"), error))
-    })?;
-    Ok(Access { info: client.get_connection_info().clone(), tls: Some(Arc::new(tls)) })
+
+    fn access(&self, config: &config::Redis, number: u64) -> Result<Access, SourceError> {
+        let info = self.login(info("redis.url", &self.url)?, config).map_err(fatal)?;
+        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+            return Ok(Access { info, tls: None, number });
+        }
+        let tls = self.tls.client().map_err(fatal)?;
+        let client = Client::build_with_tls(info, self.tls.certificates()).map_err(|error| {
+            SourceError::Fatal(Caused::of(format!("redis.tls cannot be used: {error}"), error))
+        })?;
+        Ok(Access { info: client.get_connection_info().clone(), tls: Some(Arc::new(tls)), number })
+    }
+
+    /// The same with the user and the password that are beside the URL.
+    fn login(&self, info: ConnectionInfo, config: &config::Redis) -> Result<ConnectionInfo, String> {
+        let mut settings = info.redis_settings().clone();
+        let beside = if config.password_file.is_some() { "password_file" } else { "password_command" };
+        let is_beside = config.password_file.is_some() || !config.password_command.is_empty();
+        if is_beside && settings.password().is_some() {
+            return Err(format!(
+                "redis.{beside}: redis.url has a password, too; which is right is not guessed"
+            ));
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        if let Some(user) = &config.username {
+            if settings.username().is_some() {
+                return Err("redis.username: redis.url has a user, too; which is right is not guessed".into());
+            }
+            if !is_beside && settings.password().is_none() {
+                return Err("redis.username: there is no password; redis.password_file names one".into());
+            }
+            settings = settings.set_username(user);
+        }
+        Ok(info.set_redis_settings(settings))
+    }
+}
+
+/// The password that a file holds. Its path is not told: whoever put the password itself there must not see it in a log.
+fn password(path: &Path) -> Result<String, String> {
+    let content = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let password = without_line_end(&content);
+    if password.is_empty() { Err("names an empty file".into()) } else { Ok(password.to_owned()) }
 }
 
 /// The files of `redis.tls`.

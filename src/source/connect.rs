@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 
-use super::access::{Access, Credentials};
+use super::access::{Access, Credentials, is_same_place};
 use super::cluster::{Cluster, slot};
 use super::error::SourceError;
 use super::open::open;
@@ -68,12 +68,23 @@ impl Redis {
 
     /// Which server it is now, by an address that is the same for all that share one.
     pub(crate) async fn server(&self) -> Result<String, SourceError> {
-        Ok(self.access().await?.info.addr().to_string())
+        Ok(self.found(&self.credentials.access().await?).await?.info.addr().to_string())
     }
 
     /// Who asks, as Redis knows it.
-    pub(super) fn user(&self) -> String {
-        self.credentials.user()
+    pub(super) async fn user(&self) -> String {
+        self.credentials.user().await
+    }
+
+    /// Whether a configuration is of the same server and database, so that what it is reached with may change by itself.
+    #[must_use]
+    pub(crate) fn is_same(one: &config::Redis, other: &config::Redis) -> bool {
+        is_same_place(one, other)
+    }
+
+    /// Reaches the same server with what another configuration says, from the next connection on.
+    pub(crate) async fn follow(&self, config: &config::Redis) {
+        self.credentials.follow(config).await;
     }
 
     /// Opens a connection whose commands are answered within the configured time.
@@ -96,19 +107,47 @@ impl Redis {
     /// Opens a connection for large replies, which has the same time for its answers. Whether the server is the one that
     /// other connections found, it does not ask: whoever reads has the owner checked.
     pub(crate) async fn wire(&self) -> Result<Wire, SourceError> {
-        let access = self.access().await?;
+        let access = self.credentials.access().await?;
+        match self.wire_with(&access).await {
+            Err(error) => self.wire_with(&self.other_than(access, error).await?).await,
+            opened => opened,
+        }
+    }
+
+    async fn wire_with(&self, access: &Access) -> Result<Wire, SourceError> {
+        let access = self.found(access).await?;
         let opened = Wire::open(&access, self.timeout).await;
         opened.map_err(|error| self.at(&access.info.addr().to_string(), error))
     }
 
     async fn open(&self, response: Duration) -> Result<MultiplexedConnection, SourceError> {
-        let server = self.access().await?.info;
-        let opened = open(&server, self.timeout, response).await;
-        let mut connection = opened.map_err(|error| self.at(&server.addr().to_string(), error))?;
+        let access = self.credentials.access().await?;
+        let mut connection = match self.open_with(&access, response).await {
+            Err(error) => self.open_with(&self.other_than(access, error).await?, response).await?,
+            Ok(connection) => connection,
+        };
         if matches!(self.servers, Servers::Sentinels(_)) {
             check_primary(&mut connection).await?;
         }
         Ok(connection)
+    }
+
+    async fn open_with(
+        &self,
+        access: &Access,
+        response: Duration,
+    ) -> Result<MultiplexedConnection, SourceError> {
+        let server = self.found(access).await?.info;
+        let opened = open(&server, self.timeout, response).await;
+        opened.map_err(|error| self.at(&server.addr().to_string(), error))
+    }
+
+    /// What to try at once after an error, if that is a refused login, and there is another one by now.
+    async fn other_than(&self, access: Access, error: SourceError) -> Result<Access, SourceError> {
+        match error {
+            SourceError::LoginRefused(_) => self.credentials.other_than(&access).await?.ok_or(error),
+            error => Err(error),
+        }
     }
 
     /// An error of one server, with its name where there are several.
@@ -140,15 +179,14 @@ impl Redis {
         Err(SourceError::Fatal(told.into()))
     }
 
-    /// Where Redis is now, and what it is reached with.
-    async fn access(&self) -> Result<Access, SourceError> {
-        let access = self.credentials.access();
+    /// The same access, to where Redis is now.
+    async fn found(&self, access: &Access) -> Result<Access, SourceError> {
         let info = match &self.servers {
-            Servers::Single => return Ok(access),
+            Servers::Single => return Ok(access.clone()),
             Servers::Sentinels(sentinels) => sentinels.resolve(&access.info, self.timeout).await?,
             Servers::Cluster(cluster, slot) => cluster.resolve(*slot, &access.info, self.timeout).await?,
         };
-        Ok(Access { info, ..access })
+        Ok(Access { info, ..access.clone() })
     }
 }
 

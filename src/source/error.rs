@@ -6,6 +6,7 @@ use redis::{ErrorKind, RedisError};
 
 use super::stream::ANOTHER;
 use crate::caused::Caused;
+use crate::health::Dependency;
 use crate::tls::{TlsNames, explained};
 
 /// What the settings of connections to Redis are called.
@@ -46,6 +47,9 @@ pub enum SourceError {
     /// The epoch's offsets are used up. Take over again, under the next.
     #[error("the epoch's offsets are used up")]
     UsedUp,
+    /// The login is refused. No start can overcome that; once there was one, credentials may be on their way.
+    #[error("Redis refuses the credentials: {0}")]
+    LoginRefused(#[source] Caused),
     /// No start can overcome it.
     #[error(transparent)]
     Fatal(Caused),
@@ -80,7 +84,17 @@ impl SourceError {
     /// Whether Redis answers, and does not do what it is asked.
     #[must_use]
     pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, SourceError::Refused(_) | SourceError::Fatal(_))
+        matches!(self, SourceError::Refused(_) | SourceError::LoginRefused(_) | SourceError::Fatal(_))
+    }
+
+    /// Whether it ends a start.
+    #[must_use]
+    pub(crate) fn is_fatal(&self, redis: &Dependency) -> bool {
+        match self {
+            SourceError::Fatal(_) => true,
+            SourceError::LoginRefused(_) => !redis.has_answered(),
+            _ => false,
+        }
     }
 }
 
@@ -165,16 +179,17 @@ impl From<RedisError> for SourceError {
     fn from(error: RedisError) -> Self {
         let fatal = |what: &str| format!("{what}: {error}");
         match error.kind() {
-            ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-                return SourceError::Fatal(Caused::of(fatal("Redis refuses the connection"), error));
+            ErrorKind::AuthenticationFailed => {
+                return SourceError::LoginRefused(Caused::of(error.to_string(), error));
+            }
+            ErrorKind::InvalidClientConfig => {
+                return SourceError::Fatal(Caused::of(fatal("Redis cannot be connected to"), error));
             }
             _ => {}
         }
         let refusal = RedisRefusal::of(&error);
         match refusal.code.as_deref() {
-            Some("NOAUTH" | "WRONGPASS") => {
-                SourceError::Fatal(Caused::of(fatal("Redis refuses the credentials"), error))
-            }
+            Some("NOAUTH" | "WRONGPASS") => SourceError::LoginRefused(Caused::of(refusal.text, error)),
             Some("WRONGTYPE") => {
                 SourceError::Fatal(Caused::of(fatal("a key has another type than its queue"), error))
             }

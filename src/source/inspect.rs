@@ -66,7 +66,7 @@ pub(crate) async fn inspect(config: &Config) -> Vec<Finding> {
 /// What cannot be done, and whether the start would wait for it.
 fn failed(about: &str, error: &SourceError) -> Finding {
     match error {
-        SourceError::Fatal(_) => Finding::fatal(about, error.to_string()),
+        SourceError::Fatal(_) | SourceError::LoginRefused(_) => Finding::fatal(about, error.to_string()),
         _ => Finding::warning(about, format!("{error}; tidegate would wait until that is put right")),
     }
 }

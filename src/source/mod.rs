@@ -33,6 +33,7 @@ mod meddling;
 mod node;
 mod open;
 mod pop;
+mod program;
 mod rights;
 mod script;
 mod sentinel;

@@ -147,13 +147,13 @@ impl Rights {
     pub(crate) async fn probe(&self, redis: &Redis) -> Result<(), SourceError> {
         let mut connection = redis.connect().await?;
         redis.check_mode(&mut connection).await?;
-        self.probe_kinds(&mut connection, &redis.user()).await?;
+        self.probe_kinds(&mut connection, &redis.user().await).await?;
         let mut multi = redis::pipe();
         multi.cmd("MULTI").cmd("MULTI").ignore_errors();
         let begun: Vec<Value> = multi.query_async(&mut connection).await?;
         let told = begun.iter().map(|value| refusal(value).unwrap_or_default()).collect::<Vec<_>>();
         if let Some(refusal) = told.first().filter(|first| first.is_right()) {
-            return Err(self.refused(&[("MULTI", "", refusal)], &redis.user()));
+            return Err(self.refused(&[("MULTI", "", refusal)], &redis.user().await));
         }
         // That it cannot be nested is said only within one. Whatever else this server has, nothing may be tried on it.
         if !told.get(1).is_some_and(|second| second.text.contains("nested")) {
@@ -184,7 +184,7 @@ impl Rights {
         }
         let refused: Vec<_> =
             refused.iter().map(|(name, key, refusal)| (&**name, &***key, *refusal)).collect();
-        Err(self.refused(&refused, &redis.user()))
+        Err(self.refused(&refused, &redis.user().await))
     }
 
     /// Whether the keys are of the types that they must have.

@@ -172,8 +172,12 @@ impl Facts {
         let DependencyState::Refuses(time, error) = &self.redis else { return None };
         let text =
             format!("{error}, for {}: nothing is drained that needs it, nothing is lost.", span(*time));
-        let advice =
-            "Grant it, or see what Redis lacks: disk, replicas, a primary. tidegate goes on by itself then.";
+        let advice = if error.contains("refuses the credentials") {
+            "Put right what redis.url_file, redis.password_file or redis.password_command gives: it is read again. What stands \
+             in the configuration itself is read on SIGHUP."
+        } else {
+            "Grant it, or see what Redis lacks: disk, replicas, a primary. tidegate goes on by itself then."
+        };
         Some(summary(Level::Bad, "redis-refuses", text, advice))
     }
 

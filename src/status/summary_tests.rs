@@ -215,6 +215,12 @@ fn what_redis_refuses_is_told_with_its_reason() {
     Redis refuses: user worker may not HDEL on tidegate:{q}:dead, for 1 min 5 s: nothing is drained that needs it, nothing is lost.
     Grant it, or see what Redis lacks: disk, replicas, a primary. tidegate goes on by itself then.
     ");
+    let redis = refuses("Redis refuses the credentials: WRONGPASS invalid username-password pair");
+    insta::assert_snapshot!(told(&Facts { redis, ..facts(queue()) }), @r"
+    Bad, redis-refuses
+    Redis refuses the credentials: WRONGPASS invalid username-password pair, for 1 min 5 s: nothing is drained that needs it, nothing is lost.
+    Put right what redis.url_file, redis.password_file or redis.password_command gives: it is read again. What stands in the configuration itself is read on SIGHUP.
+    ");
     let receipts_refused = Some("Redis refuses: NOPERM this user has no permissions".to_owned());
     insta::assert_snapshot!(told(&Facts { receipts_refused, ..facts(queue()) }), @r"
     Notice, receipts-refused

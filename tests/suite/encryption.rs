@@ -165,7 +165,7 @@ async fn files_are_followed_without_a_restart() -> Outcome {
     // What is half written is not used.
     std::fs::write(file("ca"), "-----BEGIN")?;
     kill().await?;
-    tidegate.logged("what it held before goes on being used", PATIENCE).await?;
+    tidegate.logged("what was there before goes on being used", PATIENCE).await?;
     applies(&stage, &tidegate, 100..200).await?;
 
     mount(&second)?;

@@ -12,6 +12,7 @@ mod command_line;
 mod connections;
 mod cost;
 mod crash_loop;
+mod credentials;
 mod dashboards;
 mod deaths;
 mod delivery;
