@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, KeyPath, Problem};
 use crate::decode;
 use crate::sample;
+use crate::sink::check_uri;
 use crate::source::Redis;
 
 /// Exit code for a bad configuration or command line: `EX_USAGE` of `sysexits.h`.
@@ -130,6 +131,7 @@ impl Cli {
             ConfigError::Invalid(vec![Problem { origin, key, message: text }])
         };
         Redis::new(&config.redis).map_err(|error| unusable(error.to_string()))?;
+        check_uri(&config.mongodb).map_err(unusable)?;
         Ok(config)
     }
 
@@ -201,7 +203,8 @@ fn report(loaded: Result<Config, ConfigError>, out: &mut impl Write, err: &mut i
     match loaded {
         Ok(config) => {
             let _ = out.write_all(config.redacted_toml().as_bytes());
-            for warning in config.warnings() {
+            let of_uri = check_uri(&config.mongodb).ok().flatten();
+            for warning in config.warnings().into_iter().chain(of_uri) {
                 let _ = writeln!(err, "warning: {warning}");
             }
             EXIT_OK

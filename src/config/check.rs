@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
-use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, SecretUrl, Tls, show};
+use super::url_rules::check_url;
+use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, Tls, show};
 
 /// Lanes of one queue. More would only wait for the same server.
 const MAX_LANES: usize = 64;
@@ -46,6 +47,8 @@ pub type CheckLiteral = fn(&toml::Value, Option<Conversion>) -> Result<(), Strin
 /// Collects what is wrong.
 pub(super) struct Violations {
     found: Vec<Problem>,
+    /// What is allowed and probably not meant.
+    doubts: Vec<Problem>,
     pub(super) check_literal: CheckLiteral,
 }
 
@@ -56,6 +59,11 @@ impl Violations {
             self.found.push(Problem { origin: None, key: key.into(), message: message.into() });
         }
     }
+
+    /// `key` is allowed, and probably not meant.
+    pub(super) fn doubt(&mut self, key: impl Into<KeyPath>, message: impl Into<String>) {
+        self.doubts.push(Problem { origin: None, key: key.into(), message: message.into() });
+    }
 }
 
 impl Config {
@@ -63,7 +71,11 @@ impl Config {
     /// configurations made in code.
     #[must_use]
     pub fn violations(&self, check_literal: CheckLiteral) -> Vec<Problem> {
-        let mut found = Violations { found: Vec::new(), check_literal };
+        self.judged(check_literal).found
+    }
+
+    fn judged(&self, check_literal: CheckLiteral) -> Violations {
+        let mut found = Violations { found: Vec::new(), doubts: Vec::new(), check_literal };
         self.check_servers(&mut found);
         self.check_queues(&mut found);
         self.check_keys(&mut found);
@@ -94,7 +106,7 @@ impl Config {
         for (number, route) in self.routes.iter().enumerate() {
             route.check(&KeyPath::from("routes").join(number), &mut found);
         }
-        found.found
+        found
     }
 
     /// What is allowed and probably not meant, one line each.
@@ -131,6 +143,7 @@ impl Config {
             ));
         }
         self.warn_of_windows(&mut warnings);
+        warnings.extend(self.judged(|_, _| Ok(())).doubts.iter().map(ToString::to_string));
         warnings
     }
 
@@ -301,18 +314,6 @@ impl super::Redis {
         found.require(cert_file.is_some() || key_file.is_none(), "redis.tls.cert_file", message);
         found.require(key_file.is_some() || cert_file.is_none(), "redis.tls.key_file", message);
     }
-}
-
-pub(super) fn check_url(url: &SecretUrl, key: impl Into<KeyPath>, schemes: &[&str], found: &mut Violations) {
-    let key = key.into();
-    let expected = || schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ");
-    let scheme = url.scheme().filter(|scheme| schemes.contains(scheme));
-    let Some(scheme) = scheme else {
-        return found.require(false, key, format!("must begin with {}", expected()));
-    };
-    let rest = &url.expose()[scheme.len() + "://".len()..];
-    found.require(!rest.trim_matches('/').is_empty(), key.clone(), "must name a server");
-    found.require(!rest.contains(char::is_control), key, "must not contain control characters");
 }
 
 /// A name that events may write to.

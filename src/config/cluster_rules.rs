@@ -1,7 +1,8 @@
 //! Holds the rules for a Redis Cluster: what all its nodes have in common, and what there is none of in a cluster.
 
-use super::check::{Violations, check_url};
+use super::check::Violations;
 use super::keys::hash_tag;
+use super::url_rules::check_url;
 use super::{Config, KeyPath, Queue};
 
 impl Config {

@@ -26,6 +26,7 @@ mod source;
 mod source_table;
 mod target_rules;
 mod timing_rules;
+mod url_rules;
 mod yjs;
 
 #[cfg(test)]

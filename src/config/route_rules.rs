@@ -44,6 +44,12 @@ impl Route {
 
     fn check_paths(&self, sources: Vec<(KeyPath, &str)>, found: &mut Violations) {
         for (key, source) in sources {
+            if source == "$" || source.starts_with("$.") {
+                let message = format!(
+                    "{source:?} is looked for in a field that is called \"$\": paths begin with the event's own fields"
+                );
+                found.doubt(key.clone(), message);
+            }
             let is_path = source.split('.').all(|component| !component.is_empty());
             found.require(is_path, key, format!("{source:?} is no path: a component is empty"));
         }
@@ -170,6 +176,22 @@ impl Route {
 mod tests {
     fn violations(routes: &str) -> String {
         super::super::violations(&format!("queues = [{{ key = \"q\" }}]\n{routes}"))
+    }
+
+    #[test]
+    fn a_path_of_another_language_is_doubted() {
+        let toml = r#"
+            queues = [{ key = "q" }]
+            [[routes]]
+            collection = "a"
+            id = "$.id"
+            set = { a = "$.a", b = { value = "$.b" }, c = "c.$.d" }
+        "#;
+        let config: super::super::Config = toml::from_str(toml).unwrap();
+        insta::assert_snapshot!(config.warnings().join("\n"), @r#"
+`routes[0].id`: "$.id" is looked for in a field that is called "$": paths begin with the event's own fields
+`routes[0].set.a`: "$.a" is looked for in a field that is called "$": paths begin with the event's own fields
+"#);
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod reply;
 mod tombstone;
 #[cfg(test)]
 mod tombstone_tests;
+mod uri;
 mod watermark;
 mod write;
 
@@ -51,6 +52,7 @@ use self::insert_rate::InsertRate;
 pub(crate) use self::preview::preview;
 pub(crate) use self::reply::{Refusal, Verdict};
 pub use self::tombstone::Tombstones;
+pub use self::uri::check_uri;
 pub(crate) use self::watermark::{FoundWatermark, Strange};
 pub use self::write::Write;
 use crate::caused::Caused;
