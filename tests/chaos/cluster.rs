@@ -19,6 +19,8 @@ use crate::support::{Cluster, Compared, Launch, Load, Mongo, Tidegate, Wait, doc
 
 const PARTITIONS: usize = 24;
 const INSTANCES: usize = 3;
+/// Of a rolling restart.
+const ROLLED: usize = 64;
 /// A round in which an event waited for so much longer than the cluster took to replace a primary is worth a look.
 const SLOW: Duration = Duration::from_secs(3);
 /// How long the queues may take to be empty after the last fault.
@@ -154,6 +156,10 @@ async fn cluster_campaign() -> anyhow::Result<()> {
     let seed: u64 = crate::from_env("CHAOS_SEED")?.unwrap_or(crate::SEED);
     let first: u64 = crate::from_env("CHAOS_FIRST")?.unwrap_or(0);
     let release = asked.and_then(|_| crate::release_build());
+    let launch = |launch: Launch| match &release {
+        Some(release) => launch.program(vec![release.display().to_string()]),
+        None => launch,
+    };
     let mut cluster = Cluster::start(3, 1).await?;
     let (began, mut failures, mut sum, mut longest) =
         (Instant::now(), Vec::new(), Compared::default(), Duration::ZERO);
@@ -163,12 +169,8 @@ async fn cluster_campaign() -> anyhow::Result<()> {
         let mut faults = FAULTS.to_vec();
         rng.shuffle(&mut faults);
         faults.truncate(rng.usize(2..=3));
-        let launch = |launch: Launch| match &release {
-            Some(release) => launch.program(vec![release.display().to_string()]),
-            None => launch,
-        };
         let told: Vec<_> = faults.iter().map(Fault::to_string).collect();
-        let Played { found, gap, election, log } = play(&mut cluster, round, &faults, rng, launch)
+        let Played { found, gap, election, log } = play(&mut cluster, round, &faults, rng, &launch)
             .await
             .with_context(|| format!("round {round}: {}", told.join("; ")))?;
         println!(
@@ -195,6 +197,13 @@ async fn cluster_campaign() -> anyhow::Result<()> {
             failures.push(format!("round {round}: {}", found.faults.join("\n  ")));
         }
     }
+    if asked.is_some() {
+        let wait = rolling_restart(&cluster, &launch).await?;
+        println!(
+            "a rolling restart of {INSTANCES} instances with {ROLLED} partitions: an event waited {:.2} s at most",
+            wait.longest.as_secs_f64()
+        );
+    }
     println!(
         "{rounds} rounds in {:.0} s, seed {seed}: {} events, {} lost, {} twice, {} out of order; the longest wait of an event was {:.2} s",
         began.elapsed().as_secs_f64(),
@@ -217,6 +226,34 @@ struct Played {
     election: Duration,
     /// What the instances say that run in the end.
     log: Vec<String>,
+}
+
+/// Restarts one instance after the other in order, under load.
+async fn rolling_restart(cluster: &Cluster, launch: impl Fn(Launch) -> Launch) -> anyhow::Result<Wait> {
+    let mut mongo = Mongo::shared().await?;
+    let name = mongo.database_name("rolled");
+    let config =
+        format!("native.collections = [\"documents\"]\n[[queues]]\nkey = \"rolled:{{0..{}}}\"\n", ROLLED - 1);
+    let launch =
+        launch(Launch::config(config)).env("TIDEGATE_REDIS__CLUSTER", cluster.seeds()).mongodb(&mongo, &name);
+    let mut instances = Vec::new();
+    for _ in 0..INSTANCES {
+        instances.push(launch.start().await?);
+    }
+    let keys = (0..ROLLED).map(|partition| format!("rolled:{partition}")).collect();
+    let load = Load::start(cluster, keys, &Arc::new(AtomicUsize::new(1)))?;
+    load.goes_on(10).await;
+    let database = mongo.database(&name).await?;
+    let watch = load.watch(database.clone());
+    for _ in 0..INSTANCES {
+        instances.remove(0).terminate().await?;
+        instances.push(launch.start().await?);
+        load.goes_on(10).await;
+    }
+    let pushed = load.stop().await?;
+    pushed.drained(cluster, PATIENCE).await?;
+    pushed.compare(&documents(&database, "documents").await?).check()?;
+    watch.stop().await
 }
 
 /// Plays a round: its faults one after the other, under load. Answers what became of the events, and how long one waited.
