@@ -72,7 +72,7 @@ impl Publisher {
                 Err(error) => {
                     tracing::debug!(%error, receipts = count, "receipts are dropped");
                     // That the connection is lost is told by who cannot do without.
-                    if matches!(error, SourceError::Refused(_) | SourceError::Fatal(_)) {
+                    if error.is_refusal() {
                         self.status.receipts_refused(Some(error.to_string()));
                     }
                     self.metrics.dropped.increment(count);
@@ -88,7 +88,7 @@ impl Publisher {
                 Ok(connection) => return connection,
                 Err(error) => {
                     tracing::debug!(%error, "no connection for receipts");
-                    if matches!(error, SourceError::Refused(_) | SourceError::Fatal(_)) {
+                    if error.is_refusal() {
                         self.status.receipts_refused(Some(error.to_string()));
                     }
                 }

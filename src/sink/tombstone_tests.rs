@@ -5,7 +5,7 @@ use mongodb::Database;
 
 use super::bulk_command::CommandLimits;
 use super::command::{Encoder, Guard};
-use super::law::support::{Durability, Mongo};
+use super::law::support::Mongo;
 use super::{Tombstones, write_concern};
 use crate::change::Collections;
 use crate::change::Placed;
@@ -54,8 +54,9 @@ async fn send(database: &Database, command: &[u8]) -> anyhow::Result<()> {
 /// deleted since. A hard deletion leaves nothing that could stop it.
 #[tokio::test]
 async fn a_late_request_revives_what_was_deleted_unless_there_is_a_tombstone() -> anyhow::Result<()> {
-    let server = Mongo::start_with(Durability::Relaxed).await?;
-    let database = server.database("late").await?;
+    let mut server = Mongo::shared().await?;
+    let name = server.database_name("late");
+    let database = server.database(&name).await?;
     for (deletes, revived) in [("hard", true), ("tombstone", false)] {
         let [set, delete, set_again] = commands(deletes);
         let documents = database.collection::<Document>(deletes);

@@ -78,6 +78,11 @@ impl Credentials {
         self.0.lock().await.access.info.redis_settings().username().unwrap_or("default").to_owned()
     }
 
+    /// The address that the URL names.
+    pub(super) async fn place(&self) -> String {
+        self.0.lock().await.access.info.addr().to_string()
+    }
+
     /// What to open a connection with now. What has changed is used from now on; where it is of no use, what was there before
     /// is.
     ///

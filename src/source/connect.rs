@@ -68,6 +68,10 @@ impl Redis {
 
     /// Which server it is now, by an address that is the same for all that share one.
     pub(crate) async fn server(&self) -> Result<String, SourceError> {
+        if let Servers::Single = self.servers {
+            // Nobody shares it with another, and nothing need be read to know that.
+            return Ok(self.credentials.place().await);
+        }
         Ok(self.found(&self.credentials.access().await?).await?.info.addr().to_string())
     }
 

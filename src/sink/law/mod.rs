@@ -36,7 +36,7 @@ use crate::sink::Write;
 #[path = "../../../tests/suite/support/mod.rs"]
 pub(super) mod support;
 
-use self::support::{Durability, Mongo};
+use self::support::Mongo;
 
 /// A document to start with, and the native events that happen to it, without collection and id.
 #[derive(Debug, Clone)]
@@ -145,12 +145,13 @@ struct Court {
 
 impl Court {
     async fn open() -> anyhow::Result<Self> {
-        let server = Mongo::start_with(Durability::Relaxed).await?;
+        let mut server = Mongo::shared().await?;
+        let database = server.database_name("law");
         let native = Native { collections: vec!["folded".into()] };
         let config = Config { native, ..Config::default() };
         let buffer = Buffer::new(&config.buffer);
         Ok(Court {
-            database: server.database("law").await?,
+            database: server.database(&database).await?,
             _server: server,
             collections: Collections::new(&config),
             ledger: Ledger::new(Arc::new(QueueMetrics::new("law", &[])), buffer),
