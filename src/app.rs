@@ -109,6 +109,9 @@ fn queue_metrics(config: &Config, live: &LiveSettings, exporter: &Exporter) -> V
     let of = |queue: &Queue| Arc::new(QueueMetrics::new(&queue.key, collections.names()));
     let metrics: Vec<_> = config.queues.iter().map(of).collect();
     metrics.iter().for_each(|queue| exporter.add(Arc::clone(queue)));
+    for (queue, pattern) in config.queues.iter().filter_map(|queue| Some((queue, queue.aggregated()?))) {
+        exporter.aggregate(&queue.key, pattern);
+    }
     metrics
 }
 

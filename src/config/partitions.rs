@@ -33,7 +33,9 @@ impl Queue {
         // What is wrong was reported before.
         let (keys, ids) = (self.keys().unwrap_or_default(), self.ids().unwrap_or_default());
         let id = |id| self.id.is_some().then_some(id);
-        keys.into_iter().zip(ids).map(|(key, name)| Queue { key, id: id(name), ..self.clone() }).collect()
+        let pattern = (keys.len() > 1).then(|| self.key.clone());
+        let queue = |(key, name)| Queue { key, id: id(name), pattern: pattern.clone(), ..self.clone() };
+        keys.into_iter().zip(ids).map(queue).collect()
     }
 }
 

@@ -32,6 +32,12 @@ pub struct Queue {
     /// Of a stream: what becomes of entries that are settled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trim: Option<Trim>,
+    /// Partitions have the metrics of their pattern together, in place of some for each.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aggregate: bool,
+    /// The key with the range that this is a partition of.
+    #[serde(skip)]
+    pub pattern: Option<String>,
 }
 
 /// Kinds of queue.
@@ -101,6 +107,12 @@ impl Queue {
     #[must_use]
     pub fn id(&self) -> &str {
         self.id.as_deref().unwrap_or(&self.key)
+    }
+
+    /// What its metrics are told under, if not under its key.
+    #[must_use]
+    pub fn aggregated(&self) -> Option<&str> {
+        self.pattern.as_deref().filter(|_| self.aggregate)
     }
 
     /// The consumer group of a stream.

@@ -89,6 +89,8 @@ fn it_shows_every_key() {
         field: Some(String::new()),
         flat: true,
         trim: Some(Trim::KEEP),
+        aggregate: true,
+        pattern: None,
     };
     for key in toml::Table::try_from(queue).unwrap().keys() {
         assert!(shows(&section("queues"), key), "[[queues]] {key}");

@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use parking_lot::RwLock;
 
 use super::list::{Metric, MetricKind};
+use super::patterns::Patterns;
 use super::workarounds::render_process;
 use super::{QueueMetrics, gauge};
 use crate::beat;
@@ -19,6 +20,7 @@ use crate::beat;
 pub(crate) struct Exporter {
     handle: PrometheusHandle,
     queues: Arc<RwLock<Vec<Arc<QueueMetrics>>>>,
+    patterns: Arc<RwLock<Patterns>>,
 }
 
 /// A recorder that knows all metrics, and what renders it.
@@ -43,7 +45,7 @@ pub(crate) fn recorder() -> anyhow::Result<(PrometheusRecorder, Exporter)> {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     metrics::with_local_recorder(&recorder, || gauge(Metric::BuildInfo, &version).set(1.0));
     let handle = recorder.handle();
-    let exporter = Exporter { handle, queues: Arc::default() };
+    let exporter = Exporter { handle, queues: Arc::default(), patterns: Arc::default() };
     Ok((recorder, exporter))
 }
 
@@ -63,6 +65,11 @@ impl Exporter {
         self.queues.write().push(queue);
     }
 
+    /// Renders what a queue has together with all others of this pattern.
+    pub(crate) fn aggregate(&self, queue: &str, pattern: &str) {
+        self.patterns.write().add(queue, pattern);
+    }
+
     /// Keeps histograms that nobody scrapes from growing. Never ends.
     pub(crate) async fn upkeep(self) -> std::io::Result<()> {
         loop {
@@ -74,6 +81,10 @@ impl Exporter {
     /// All metrics in Prometheus' text format.
     #[must_use]
     pub(crate) fn render(&self) -> String {
+        self.patterns.read().fold(self.render_each())
+    }
+
+    fn render_each(&self) -> String {
         let mut out = self.handle.render();
         render_process(&mut out);
         let queues = self.queues.read();

@@ -8,6 +8,7 @@ mod dashboard_tests;
 mod docs_tests;
 mod exporter;
 mod list;
+mod patterns;
 #[cfg(test)]
 mod promtool;
 mod workarounds;

@@ -81,7 +81,7 @@ impl WeightedHistogram {
 }
 
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/#comments-help-text-and-type-information>
-fn escape(value: &str) -> String {
+pub(super) fn escape(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

@@ -196,3 +196,47 @@ async fn without_mongodb_the_backlog_is_seen_all_the_same() -> Outcome {
     stage.settled(&tidegate).await?;
     Ok(())
 }
+
+/// The partitions of a pattern have one set of series together, however many they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_may_be_told_as_one() -> Outcome {
+    const COUNT: usize = 12;
+    let mut stage = Setting::new().stage().await?;
+    let name = crate::support::unique("aggregate");
+    let mut sizes = Vec::new();
+    for count in [2, COUNT] {
+        let pattern = format!("{name}:{{0..{}}}", count - 1);
+        let queues = format!("[{{ key = \"{pattern}\", aggregate = true }}]");
+        let tidegate = stage.launch.clone().env("TIDEGATE_QUEUES", queues).start().await?;
+        let mut producer = stage.producer().await?;
+        for partition in 0..count {
+            let key = format!("{name}:{partition}");
+            stage.redis.tidy(&key);
+            let events = [
+                update(&format!("{count}/{partition}"), json!({ "$set": { "v": 1 } })),
+                "no event".to_owned(),
+            ];
+            crate::support::push(&mut producer, &key, events).await?;
+        }
+        let of = |metrics: &Metrics, metric: &str| metrics.sum(metric, &[("queue", &pattern)]);
+        let all = |metrics: &Metrics| {
+            let persisted = of(metrics, "tidegate_events_persisted_total");
+            let dead = of(metrics, "tidegate_events_dead_lettered_total");
+            ensure!((persisted, dead) == (count as f64, count as f64), "{persisted} {dead}");
+            ensure!(of(metrics, "tidegate_lease_held") == count as f64, "not all are owned");
+            ensure!(
+                of(metrics, "tidegate_persist_latency_seconds_count") == count as f64,
+                "not all have a latency"
+            );
+            Ok(())
+        };
+        tidegate.metrics_when(PATIENCE, "all partitions to be drained", all).await?;
+        let text = scrape(&tidegate).await?;
+        promtool_is_content(&text)?;
+        ensure!(!text.contains(&format!("{name}:1\"")), "a partition has series of its own");
+        sizes.push(text.lines().count());
+        tidegate.terminate().await?;
+    }
+    ensure!(sizes[0] == sizes[1], "{sizes:?} lines");
+    Ok(())
+}
