@@ -10,13 +10,16 @@ use crate::health::Health;
 use crate::live_settings::LiveSettings;
 use crate::metrics::WriteMetrics;
 use crate::retry::Class;
-use crate::sink::{Connections, Sink};
+use crate::sink::{Connections, Sink, check_uri};
 use crate::source::inspect;
 
 /// Tells what is found; answers the exit code.
 pub async fn preflight(config: &Config, out: &mut impl Write) -> u8 {
     let mut worst = Weight::Fine;
-    for finding in inspect(config).await.into_iter().chain(mongodb(config).await) {
+    let of_uri = check_uri(&config.mongodb).ok().flatten();
+    let doubts = config.warnings().into_iter().chain(of_uri);
+    let doubts: Vec<_> = doubts.map(|doubt| Finding::note("configuration", doubt)).collect();
+    for finding in [doubts, inspect(config).await, mongodb(config).await].into_iter().flatten() {
         worst = worst.max(finding.weight);
         // Whoever closed the pipe does not want to know.
         let _ = writeln!(out, "{finding}");

@@ -25,8 +25,12 @@ pub(crate) async fn inspect(config: &Config) -> Vec<Finding> {
         let server = match redis.server().await {
             Ok(server) => server,
             Err(error) => {
-                found.push(failed("redis", &error));
-                break;
+                let told = failed("redis", &error);
+                // What ails one queue often ails all.
+                if !found.contains(&told) {
+                    found.push(told);
+                }
+                continue;
             }
         };
         if let Some(is_reached) = servers.get(&server) {

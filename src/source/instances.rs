@@ -76,8 +76,16 @@ impl Roster {
     /// None of them can be reached, or one does not grant it.
     pub(crate) async fn open(redis: &Redis, queues: &[&Keys], ttl: Duration) -> Result<Self, SourceError> {
         let mut on: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut lost = None;
         for (at, keys) in queues.iter().enumerate() {
-            on.entry(redis.of_queue(&keys.queue).server().await?).or_default().push(at);
+            match redis.of_queue(&keys.queue).server().await {
+                Ok(server) => on.entry(server).or_default().push(at),
+                // Its slot may be nobody's, and others are somebody's.
+                Err(error) => lost = Some(error),
+            }
+        }
+        if let Some(error) = lost.take_if(|_| on.is_empty()) {
+            return Err(error);
         }
         let patience = if redis.is_cluster() { ttl / 4 } else { Duration::MAX };
         let heartbeat = Script::new(HEARTBEAT);
@@ -92,7 +100,7 @@ impl Roster {
             }
         });
         let (servers, is_whole) = of_all(opening, patience).await?;
-        Ok(Roster { heartbeat, servers, patience, is_whole })
+        Ok(Roster { heartbeat, servers, patience, is_whole: is_whole && lost.is_none() })
     }
 
     /// Whether every server answered last time. Else it is to be opened anew: slots may be elsewhere.

@@ -187,15 +187,67 @@ async fn a_cluster_and_a_single_server_are_told_apart_at_the_start() -> Outcome 
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_dead_node_holds_back_its_own_queues_only() -> Outcome {
-    let mut stage = Partitions::on(Cluster::start(3, 0).await?, 6).await?;
-    // Else no node serves anything when one is gone.
-    for node in &stage.cluster.nodes {
+/// Else no node serves anything when one is gone.
+async fn serve_what_there_is(cluster: &Cluster) -> Outcome {
+    for node in &cluster.nodes {
         let mut set = redis::cmd("CONFIG");
         set.arg("SET").arg("cluster-require-full-coverage").arg("no");
         let () = set.query_async(&mut node.connect().await?).await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_of_nobody_holds_back_its_own_queue_only() -> Outcome {
+    let stage = Partitions::on(Cluster::start(3, 0).await?, 6).await?;
+    serve_what_there_is(&stage.cluster).await?;
+    let (mut first, second) = (stage.launch.start().await?, stage.launch.start().await?);
+    holds(&[&first, &second], 6).await;
+    let key = stage.key(0);
+    let owner = stage.cluster.primary_of(&key).await?;
+    let slot = stage.cluster.slot_of(&key);
+    let change = async |what: &str, nodes: &[Redis]| -> Outcome {
+        for node in nodes {
+            let mut change = redis::cmd("CLUSTER");
+            change.arg(what).arg(slot);
+            let () = change.query_async(&mut node.connect().await?).await?;
+        }
+        Ok(())
+    };
+    change("DELSLOTS", &stage.cluster.nodes).await?;
+    // Whoever had the queue tells so, and both go on with the others, which are divided as they were.
+    let told = [
+        format!("slot {slot} of the Redis Cluster is no node's"),
+        "CLUSTERDOWN Hash slot not served".to_owned(),
+    ];
+    eventually(PATIENCE, "it to be told", async || {
+        let lines = [first.log(), second.log()].concat();
+        let is_told = lines.iter().any(|line| told.iter().any(|told| line.contains(told)));
+        anyhow::ensure!(is_told, "{}", lines.join("\n"));
+        anyhow::Ok(())
+    })
+    .await;
+    let mut client = ClusterClient::new(&stage.cluster)?;
+    for partition in 1..6 {
+        let key = stage.key(partition);
+        let event = update(&format!("there{partition}"), json!({ "$set": { "is": true } }));
+        let () = client.ask(&key, redis::cmd("RPUSH").arg(&key).arg(event)).await?;
+        eventually(PATIENCE, "the event of another slot", async || {
+            let written = document(&stage.database, "documents", format!("there{partition}")).await?;
+            written.context("not yet").map(drop)
+        })
+        .await;
+    }
+    change("ADDSLOTS", &stage.cluster.nodes[owner..=owner]).await?;
+    holds(&[&first, &second], 6).await;
+    first.logged("took the queue over", PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_dead_node_holds_back_its_own_queues_only() -> Outcome {
+    let mut stage = Partitions::on(Cluster::start(3, 0).await?, 6).await?;
+    serve_what_there_is(&stage.cluster).await?;
     let mut tidegate = stage.launch.start().await?;
     holds(&[&tidegate], 6).await;
     let dead = stage.cluster.primary_of(&stage.key(0)).await?;

@@ -65,6 +65,11 @@ impl Cluster {
         .await
     }
 
+    /// The slot of a key.
+    pub(crate) fn slot_of(&self, key: &str) -> u16 {
+        redis_slot(key)
+    }
+
     /// Where the primary of a key's slot is among the nodes, as a node that runs tells.
     pub(crate) async fn primary_of(&self, key: &str) -> anyhow::Result<usize> {
         let client = ClusterClient::new(self)?;
