@@ -13,8 +13,10 @@ use super::workarounds::escape;
 pub(super) struct Patterns(HashMap<String, String>);
 
 /// Of these, a pattern has what the partition has that has most of it. Of all others it has the sum.
-const OF_THE_FIRST: [Metric; 4] =
-    [Metric::QueueOldestAge, Metric::QueueWindow, Metric::Epoch, Metric::LastCommitTimestamp];
+const OF_THE_FIRST: [Metric; 3] = [Metric::QueueOldestAge, Metric::QueueWindow, Metric::LastCommitTimestamp];
+
+/// Of several queues together, it says nothing.
+const LEFT_OUT: Metric = Metric::Epoch;
 
 impl Patterns {
     pub(super) fn add(&mut self, key: &str, pattern: &str) {
@@ -34,10 +36,9 @@ impl Patterns {
                 write_sums(&mut folded, &mut sums);
             }
             match self.sample(line) {
+                Some((series, _)) if is_of(LEFT_OUT, &series) => {}
                 Some((series, value)) => {
-                    let is_first = OF_THE_FIRST.iter().any(|metric| {
-                        series.strip_prefix(metric.spec().name).is_some_and(|rest| rest.starts_with('{'))
-                    });
+                    let is_first = OF_THE_FIRST.iter().any(|metric| is_of(*metric, &series));
                     let sum = sums.entry(series).or_default();
                     *sum = if is_first { sum.max(value) } else { *sum + value };
                 }
@@ -67,6 +68,10 @@ impl Patterns {
         let (labels, value) = rest[end..].rsplit_once(' ')?;
         Some((format!("{before}{pattern}{labels}"), value.parse().ok()?))
     }
+}
+
+fn is_of(metric: Metric, series: &str) -> bool {
+    series.strip_prefix(metric.spec().name).is_some_and(|rest| rest.starts_with('{'))
 }
 
 fn write_sums(folded: &mut String, sums: &mut IndexMap<String, f64, foldhash::fast::RandomState>) {
@@ -101,6 +106,9 @@ mod tests {
             tidegate_persist_latency_seconds_sum{queue=\"q:0\"} 0.25\n\
             tidegate_persist_latency_seconds_bucket{queue=\"q:1\",le=\"0.5\"} 1\n\
             tidegate_persist_latency_seconds_sum{queue=\"q:1\"} 0.5\n\
+            # TYPE tidegate_epoch gauge\n\
+            tidegate_epoch{queue=\"q:0\"} 7\n\
+            tidegate_epoch{queue=\"other\"} 9\n\
             # TYPE tidegate_up gauge\n\
             tidegate_up{dependency=\"redis\"} 1\n";
         insta::assert_snapshot!(patterns.fold(text.to_owned()), @r#"
@@ -113,6 +121,8 @@ tidegate_queue_oldest_age_seconds{queue="q:{0..1}"} 1.5
 # TYPE tidegate_persist_latency_seconds histogram
 tidegate_persist_latency_seconds_bucket{queue="q:{0..1}",le="0.5"} 3
 tidegate_persist_latency_seconds_sum{queue="q:{0..1}"} 0.75
+# TYPE tidegate_epoch gauge
+tidegate_epoch{queue="other"} 9
 # TYPE tidegate_up gauge
 tidegate_up{dependency="redis"} 1
 "#);
