@@ -69,7 +69,11 @@ impl Guarded {
                 .env("TIDEGATE_REDIS__PASSWORD_FILE", file.to_string()),
             Place::Program => launch
                 .env("TIDEGATE_REDIS__USERNAME", USER)
-                .env("TIDEGATE_REDIS__PASSWORD_COMMAND", format!("[\"cat\", \"{file}\"]")),
+                // It would print nothing if it saw what tidegate is configured with.
+                .env(
+                    "TIDEGATE_REDIS__PASSWORD_COMMAND",
+                    format!("['sh', '-c', 'env | grep -q ^TIDEGATE_ || cat {file}']"),
+                ),
         }
     }
 
@@ -244,10 +248,10 @@ async fn a_program_that_fails_is_waited_for() -> Outcome {
     let guarded = Guarded::new(Setting::new(), Place::Program).await?;
     std::fs::remove_file(&guarded.file)?;
     let mut tidegate = guarded.launch().spawn().await?;
-    let told = "redis.password_command: cat has failed (exit status: 1): cat: ";
+    let told = "redis.password_command: sh has failed (exit status: 1): cat: ";
     tidegate.logged(&format!("redis is down: {told}"), PATIENCE).await?;
     let (_, config) = tidegate.get("/config").await?;
-    assert!(config.contains("password_command = [\"cat\", \"***\"]"), "{config}");
+    assert!(config.contains("password_command = [\"sh\", \"***\", \"***\"]"), "{config}");
     guarded.mount("one")?;
     tidegate.readiness(200, PATIENCE).await?;
     guarded.push(0..100).await?;
