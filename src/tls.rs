@@ -43,11 +43,6 @@ impl PemFile {
         }
     }
 
-    /// All that it holds.
-    pub(crate) fn content(&self) -> &[u8] {
-        &self.content
-    }
-
     /// Its certificates, at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.content).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use crate::source::Connection;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +99,7 @@ impl Queue {
     /// Waits until the queue is free and this instance's to take; answers what Redis knows of it. None if stopped before.
     async fn until_free(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         stop: &CancellationToken,
     ) -> Result<Option<QueueState>, SourceError> {
         let poll = (self.shared.config.lease.ttl / 16).min(Duration::from_millis(250));
@@ -176,7 +176,7 @@ impl Queue {
     /// Takes the queue over under an epoch.
     async fn take(
         &mut self,
-        connection: &MultiplexedConnection,
+        connection: &Connection,
         version: (u32, u32),
         (seen, known): (&QueueState, &KnownQueue),
         drawn: Drawn,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use redis::aio::MultiplexedConnection;
+use crate::source::Connection;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ impl Publisher {
     }
 
     /// Connects, however long that takes.
-    async fn connect(&self, backoff: &mut Backoff) -> MultiplexedConnection {
+    async fn connect(&self, backoff: &mut Backoff) -> Connection {
         loop {
             match self.redis.connect().await {
                 Ok(connection) => return connection,
@@ -99,9 +99,9 @@ impl Publisher {
 
     async fn publish(
         &self,
-        mut connection: MultiplexedConnection,
+        mut connection: Connection,
         batch: &[Receipt],
-    ) -> Result<MultiplexedConnection, SourceError> {
+    ) -> Result<Connection, SourceError> {
         let collections = self.live.mapping().collections.clone();
         let mut pipe = redis::pipe();
         for receipt in batch {

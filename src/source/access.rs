@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::io::tcp::TcpSettings;
-use redis::{Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Mutex;
@@ -26,7 +25,7 @@ const RERUN: Duration = Duration::from_secs(1);
 pub(super) struct Access {
     /// Where the server is, and who asks.
     pub(super) info: ConnectionInfo,
-    /// What encrypts the connection, if that is asked for. The address has the same in the form that the client library takes.
+    /// What encrypts the connection, where that is asked for.
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// How many were made before.
     pub(super) number: u64,
@@ -51,6 +50,8 @@ struct Kept {
     asked: Option<Instant>,
     /// That is wanted anew.
     is_outdated: bool,
+    /// Somebody wants all of it made anew, with what the system trusts by now.
+    is_asked: bool,
     /// Why what was read last was of no use, if so.
     fault: Option<String>,
 }
@@ -69,8 +70,17 @@ impl Credentials {
     pub(super) fn new(config: &config::Redis) -> Result<Self, SourceError> {
         let read = Read::now(config, None).map_err(fatal)?;
         let access = read.access(config, 0)?;
-        let (config, printed, asked, fault) = (config.clone(), None, None, None);
-        Ok(Credentials(Kept { config, read, access, printed, asked, is_outdated: true, fault }.into()))
+        let kept = Kept {
+            config: config.clone(),
+            read,
+            access,
+            printed: None,
+            asked: None,
+            is_outdated: true,
+            is_asked: false,
+            fault: None,
+        };
+        Ok(Credentials(kept.into()))
     }
 
     /// Who asks, as Redis knows it.
@@ -91,10 +101,11 @@ impl Credentials {
     pub(super) async fn access(&self) -> Result<Access, SourceError> {
         let mut kept = self.0.lock().await;
         kept.look().await;
-        match &kept.fault {
-            Some(fault) if kept.has_none() => Err(SourceError::Lost(fault.clone().into())),
-            _ => Ok(kept.access.clone()),
+        if kept.has_none() {
+            let none = || "redis.password_command has printed nothing yet".to_owned();
+            return Err(SourceError::Lost(kept.fault.clone().unwrap_or_else(none).into()));
         }
+        Ok(kept.access.clone())
     }
 
     /// What to use in place of what was refused, if there is something else by now.
@@ -117,7 +128,7 @@ impl Credentials {
     pub(super) async fn follow(&self, config: &config::Redis) {
         let mut kept = self.0.lock().await;
         kept.config = config.clone();
-        (kept.is_outdated, kept.asked) = (true, None);
+        (kept.is_asked, kept.is_outdated, kept.asked) = (true, true, None);
         kept.look().await;
     }
 }
@@ -149,13 +160,14 @@ impl Kept {
                 // It was of no use just now.
                 return self.fault.clone().map_or(Ok(()), |fault| Err(fatal(fault)));
             }
-            self.asked = Some(Instant::now());
+            // Whoever gives up waiting for it leaves nothing behind: the next one runs it.
             let printed = printed_by(command.expose()).await;
+            self.asked = Some(Instant::now());
             self.printed = Some(printed.map_err(|told| fatal(format!("redis.password_command: {told}")))?);
             self.is_outdated = false;
         }
         let read = Read::now(&self.config, self.printed.clone()).map_err(fatal)?;
-        if read == self.read {
+        if read == self.read && !std::mem::take(&mut self.is_asked) {
             return Ok(());
         }
         let access = read.access(&self.config, self.access.number + 1)?;
@@ -192,9 +204,6 @@ pub(super) fn info(key: &str, url: &SecretUrl) -> Result<ConnectionInfo, SourceE
         SourceError::Fatal(Caused::of(format!("{key} cannot be used: {what}"), error))
     };
     let info: ConnectionInfo = url.expose().into_connection_info().map_err(bad)?;
-    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
-    // Opening tells what is wrong with it; nothing is sent.
-    Client::open(info.clone()).map_err(bad)?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err(fatal(format!(
             "{key} cannot be used: nobody is trusted unseen; {} names whom to trust",
@@ -224,14 +233,10 @@ impl Read {
 
     fn access(&self, config: &config::Redis, number: u64) -> Result<Access, SourceError> {
         let info = self.login(info("redis.url", &self.url)?, config).map_err(fatal)?;
-        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-            return Ok(Access { info, tls: None, number });
-        }
-        let tls = self.tls.client().map_err(fatal)?;
-        let client = Client::build_with_tls(info, self.tls.certificates()).map_err(|error| {
-            SourceError::Fatal(Caused::of(format!("redis.tls cannot be used: {error}"), error))
-        })?;
-        Ok(Access { info: client.get_connection_info().clone(), tls: Some(Arc::new(tls)), number })
+        let is_encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+            || config.sentinels.iter().any(|sentinel| sentinel.scheme() == Some("rediss"));
+        let tls = is_encrypted.then(|| self.tls.client()).transpose().map_err(fatal)?;
+        Ok(Access { info, tls: tls.map(Arc::new), number })
     }
 
     /// The same with the user and the password that are beside the URL.
@@ -283,19 +288,6 @@ impl TlsFiles {
         Ok(TlsFiles { ca, own: certificate.zip(key) })
     }
 
-    /// For the client library, which parses them itself.
-    fn certificates(&self) -> TlsCertificates {
-        let own = |(certificate, key): &(PemFile, PemFile)| ClientTlsConfig {
-            client_cert: certificate.content().to_vec(),
-            client_key: key.content().to_vec(),
-        };
-        TlsCertificates {
-            client_tls: self.own.as_ref().map(own),
-            root_cert: self.ca.as_ref().map(|ca| ca.content().to_vec()),
-        }
-    }
-
-    /// For connections that are opened without it.
     fn client(&self) -> Result<ClientConfig, String> {
         let mut roots = RootCertStore::empty();
         if let Some(ca) = &self.ca {

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{ConnectionAddr, ConnectionInfo, Value};
+use redis::{ConnectionAddr, Value};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::access::info;
+use super::access::{Access, info};
 use super::error::SourceError;
 use super::node::{ask, at};
 use crate::config::SecretUrl;
@@ -67,20 +67,20 @@ impl Cluster {
         Ok(Cluster { seeds, known: Arc::default() })
     }
 
-    /// `info`, with the address of the primary that has `slot`; of any primary, if none is asked for.
+    /// `access`, with the address of the primary that has `slot`; of any primary, if none is asked for.
     ///
     /// # Errors
     /// Lost: no node answers, or none has the slot; fatal where the nodes are those of no cluster.
     pub(super) async fn resolve(
         &self,
         slot: Option<u16>,
-        info: &ConnectionInfo,
+        access: &Access,
         timeout: Duration,
-    ) -> Result<ConnectionInfo, SourceError> {
+    ) -> Result<Access, SourceError> {
         let mut known = self.known.lock().await;
         let map = match known.take() {
             Some(map) if map.asked.elapsed() < KNOWN_FOR => map,
-            outdated => self.ask(outdated, info, timeout).await?,
+            outdated => self.ask(outdated, access, timeout).await?,
         };
         let map = known.insert(map);
         let found = map
@@ -93,7 +93,7 @@ impl Cluster {
                 None => "no node of the Redis Cluster has any slots".into(),
             }));
         };
-        Ok(at(info, host.clone(), *port))
+        Ok(at(access, host.clone(), *port))
     }
 
     /// Asks nodes which slots are whose, in any order: one that is cut off from the others may go on telling what was. The
@@ -101,7 +101,7 @@ impl Cluster {
     async fn ask(
         &self,
         outdated: Option<SlotMap>,
-        info: &ConnectionInfo,
+        access: &Access,
         timeout: Duration,
     ) -> Result<SlotMap, SourceError> {
         let found = outdated.into_iter().flat_map(|map| map.ranges.into_iter().map(|(.., node)| node));
@@ -109,7 +109,7 @@ impl Cluster {
         fastrand::shuffle(&mut nodes);
         let mut asked = JoinSet::new();
         for (turn, (host, port)) in (0..ASKED).zip(nodes) {
-            let node = at(info, host.clone(), port);
+            let node = at(access, host.clone(), port);
             asked.spawn(async move {
                 tokio::time::sleep(STAGGER * turn).await;
                 let began = Instant::now();

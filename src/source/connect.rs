@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 
 use super::access::{Access, Credentials, is_same_place};
 use super::cluster::{Cluster, slot};
 use super::error::SourceError;
-use super::open::open;
+use super::node::connect;
 use super::sentinel::{Sentinels, check_primary};
 use super::wire::Wire;
 use crate::config::{self, QueueKind};
@@ -95,16 +95,13 @@ impl Redis {
     ///
     /// # Errors
     /// Lost, or fatal where Redis refuses the credentials.
-    pub(crate) async fn connect(&self) -> Result<MultiplexedConnection, SourceError> {
+    pub(crate) async fn connect(&self) -> Result<Connection, SourceError> {
         self.open(self.timeout).await
     }
 
     /// Opens a connection for commands that block up to `block` on the server. A response timeout that
     /// were shorter would end them from this side while the server still serves them.
-    pub(crate) async fn connect_blocking(
-        &self,
-        block: Duration,
-    ) -> Result<MultiplexedConnection, SourceError> {
+    pub(crate) async fn connect_blocking(&self, block: Duration) -> Result<Connection, SourceError> {
         self.open(block + self.timeout).await
     }
 
@@ -124,7 +121,7 @@ impl Redis {
         opened.map_err(|error| self.at(&access.info.addr().to_string(), error))
     }
 
-    async fn open(&self, response: Duration) -> Result<MultiplexedConnection, SourceError> {
+    async fn open(&self, response: Duration) -> Result<Connection, SourceError> {
         let access = self.credentials.access().await?;
         let mut connection = match self.open_with(&access, response).await {
             Err(error) => self.open_with(&self.other_than(access, error).await?, response).await?,
@@ -136,14 +133,10 @@ impl Redis {
         Ok(connection)
     }
 
-    async fn open_with(
-        &self,
-        access: &Access,
-        response: Duration,
-    ) -> Result<MultiplexedConnection, SourceError> {
-        let server = self.found(access).await?.info;
-        let opened = open(&server, self.timeout, response).await;
-        opened.map_err(|error| self.at(&server.addr().to_string(), error))
+    async fn open_with(&self, access: &Access, response: Duration) -> Result<Connection, SourceError> {
+        let access = self.found(access).await?;
+        let opened = connect(&access, self.timeout, response).await;
+        opened.map_err(|error| self.at(&access.info.addr().to_string(), error))
     }
 
     /// What to try at once after an error, if that is a refused login, and there is another one by now.
@@ -169,7 +162,7 @@ impl Redis {
     ///
     /// # Errors
     /// Fatal: it is a node of a cluster, and `redis.cluster` is not set.
-    pub(super) async fn check_mode(&self, connection: &mut MultiplexedConnection) -> Result<(), SourceError> {
+    pub(super) async fn check_mode(&self, connection: &mut Connection) -> Result<(), SourceError> {
         let info = match info(connection).await {
             Ok(info) => info,
             Err(SourceError::Refused(_)) => return Ok(()),
@@ -185,23 +178,22 @@ impl Redis {
 
     /// The same access, to where Redis is now.
     async fn found(&self, access: &Access) -> Result<Access, SourceError> {
-        let info = match &self.servers {
-            Servers::Single => return Ok(access.clone()),
-            Servers::Sentinels(sentinels) => sentinels.resolve(&access.info, self.timeout).await?,
-            Servers::Cluster(cluster, slot) => cluster.resolve(*slot, &access.info, self.timeout).await?,
-        };
-        Ok(Access { info, ..access.clone() })
+        match &self.servers {
+            Servers::Single => Ok(access.clone()),
+            Servers::Sentinels(sentinels) => sentinels.resolve(access, self.timeout).await,
+            Servers::Cluster(cluster, slot) => cluster.resolve(*slot, access, self.timeout).await,
+        }
     }
 }
 
 /// The server's version, `(major, minor)`.
-pub(crate) async fn version(connection: &mut MultiplexedConnection) -> Result<(u32, u32), SourceError> {
+pub(crate) async fn version(connection: &mut Connection) -> Result<(u32, u32), SourceError> {
     let info = info(connection).await?;
     let mut parts = field(&info, "redis_version:").split('.').map(|part| part.parse().unwrap_or(0));
     Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)))
 }
 
-async fn info(connection: &mut MultiplexedConnection) -> Result<String, SourceError> {
+async fn info(connection: &mut Connection) -> Result<String, SourceError> {
     Ok(redis::cmd("INFO").arg("server").query_async(connection).await?)
 }
 

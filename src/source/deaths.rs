@@ -4,8 +4,8 @@
 //! away. A process that has lost Redis or the lease cannot do so. It says that it lives when it looks at the queue
 //! again.
 
+use super::connection::Connection;
 use redis::Script;
-use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
 use super::lease::{Lease, fenced};
@@ -68,7 +68,7 @@ impl Lease {
 
 /// Says of a process that it lives: its mark does not count.
 pub(crate) async fn lives(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     keys: &Keys,
     process: &str,
 ) -> Result<(), SourceError> {

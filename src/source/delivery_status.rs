@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ pub(crate) struct RecordedOwnership {
 pub(crate) struct DeliveryStatuses {
     redis: Redis,
     /// One to each server that has a queue which was asked for.
-    connections: Mutex<BTreeMap<String, MultiplexedConnection>>,
+    connections: Mutex<BTreeMap<String, Connection>>,
 }
 
 impl DeliveryStatuses {
@@ -78,7 +78,7 @@ impl DeliveryStatuses {
     async fn asked<T>(
         &self,
         keys: &Keys,
-        ask: impl AsyncFnOnce(MultiplexedConnection) -> Result<T, SourceError>,
+        ask: impl AsyncFnOnce(Connection) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
         let redis = self.redis.of_queue(&keys.queue);
         let server = redis.server().await?;
@@ -99,7 +99,7 @@ impl DeliveryStatuses {
 }
 
 async fn ask(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     keys: &Keys,
     offset: i64,
 ) -> Result<(DeliveryStatus, RecordedOwnership), SourceError> {
@@ -114,7 +114,7 @@ async fn ask(
 }
 
 async fn look_up(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     keys: &Keys,
     offset: i64,
     mut base: i64,

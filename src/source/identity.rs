@@ -1,7 +1,7 @@
 //! Reads and records which Redis a queue is in, and how it was called in MongoDB.
 
+use super::connection::Connection;
 use redis::Script;
-use redis::aio::MultiplexedConnection;
 
 use super::error::SourceError;
 use crate::config::Keys;
@@ -51,10 +51,7 @@ impl KnownQueue {
 }
 
 /// Asks what is known of a queue; gives it an identity if it has none.
-pub(crate) async fn identify(
-    connection: &mut MultiplexedConnection,
-    keys: &Keys,
-) -> Result<KnownQueue, SourceError> {
+pub(crate) async fn identify(connection: &mut Connection, keys: &Keys) -> Result<KnownQueue, SourceError> {
     let made = format!("{:032x}", fastrand::u128(..));
     let (name, new, id, epoch): (String, String, String, String) =
         Script::new(IDENTIFY).key(&keys.identity).arg(made).invoke_async(connection).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 
 use super::connect::{Redis, check_version, field};
 use super::error::SourceError;
@@ -78,7 +78,7 @@ fn failed(about: &str, error: &SourceError) -> Finding {
 /// What there is to say of a server. One that does not tell about itself, as rented ones do, says so.
 async fn inspect_server(
     redis: &Redis,
-    mut connection: MultiplexedConnection,
+    mut connection: Connection,
     server: &str,
 ) -> Result<Vec<Finding>, SourceError> {
     redis.check_mode(&mut connection).await?;

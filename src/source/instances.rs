@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::connection::Connection;
 use redis::Script;
-use redis::aio::MultiplexedConnection;
 use tokio::task::JoinSet;
 
 use super::connect::Redis;
@@ -65,7 +65,7 @@ pub(crate) struct Roster {
 /// A server, and which queues it has.
 #[derive(Debug)]
 struct RosterServer {
-    connection: MultiplexedConnection,
+    connection: Connection,
     queues: Vec<usize>,
 }
 

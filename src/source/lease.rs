@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 use redis::{RedisResult, Script};
 
 use super::DeadLetterRecord;
@@ -20,7 +20,7 @@ pub(crate) struct Lease {
     keys: Keys,
     epoch: String,
     ttl_ms: u64,
-    connection: MultiplexedConnection,
+    connection: Connection,
     bury: Script,
     park: Script,
     unpark: Script,
@@ -35,7 +35,7 @@ pub(super) fn millis(ttl: Duration) -> u64 {
 
 impl Lease {
     /// A queue that was just taken over under `epoch`.
-    pub(super) fn new(connection: MultiplexedConnection, keys: Keys, epoch: i64, ttl: Duration) -> Self {
+    pub(super) fn new(connection: Connection, keys: Keys, epoch: i64, ttl: Duration) -> Self {
         Lease {
             keys,
             epoch: epoch.to_string(),
@@ -72,7 +72,7 @@ impl Lease {
     }
 
     /// A handle to the connection.
-    pub(super) fn connection(&self) -> MultiplexedConnection {
+    pub(super) fn connection(&self) -> Connection {
         self.connection.clone()
     }
 

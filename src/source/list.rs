@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 use redis::{RedisResult, Script};
 use sha1::{Digest, Sha1};
 use tokio::sync::{Mutex, MutexGuard};
@@ -37,7 +37,7 @@ pub(super) struct List {
 
 #[derive(Debug)]
 pub(super) struct Control {
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connection: Connection,
     /// For windows.
     wire: Wire,
     /// The base as Redis has it; empty before the first numbering.
@@ -55,7 +55,7 @@ struct ListScripts {
 }
 
 impl ListScripts {
-    async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+    async fn load(connection: &mut Connection) -> RedisResult<Self> {
         let scripts = ListScripts {
             read: Script::new(script::READ),
             mark: Script::new(script::MARK),
@@ -85,7 +85,7 @@ impl List {
 
     /// Reads a list's state.
     pub(super) async fn state(
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         keys: &Keys,
         _: &config::Queue,
     ) -> Result<QueueState, SourceError> {

@@ -19,6 +19,7 @@ macro_rules! of_kind {
 mod access;
 mod cluster;
 mod connect;
+mod connection;
 mod deaths;
 mod delivery_status;
 mod error;
@@ -48,6 +49,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(crate) use self::connect::{Redis, check_version, version};
+pub(crate) use self::connection::Connection;
 pub(crate) use self::deaths::{Deaths, RecoveryPart, lives};
 pub(crate) use self::delivery_status::{DeliveryStatus, DeliveryStatuses, RecordedOwnership};
 pub(crate) use self::error::SourceError;

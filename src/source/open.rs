@@ -1,19 +1,20 @@
-//! Opens connections of the client library. Where a server gives no answer, finds out whether it speaks TLS and the URL asks
-//! for none, or the other way round.
+//! Opens streams as a URL says. Where a server gives no answer, finds out whether it speaks TLS and the URL asks for none, or
+//! the other way round.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo};
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::access::Access;
 use super::error::SourceError;
+use crate::caused::Caused;
 
 /// How long it may take.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -21,26 +22,53 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// What a connection meets whose server waits for something else, or is given it.
 const SILENCES: [&str; 4] = ["timed out", "reset by peer", "closed the connection", "end of file"];
 
-/// Opens a connection within `timeout`, whose commands are answered within `response`.
-pub(super) async fn open(
-    server: &ConnectionInfo,
-    timeout: Duration,
-    response: Duration,
-) -> Result<MultiplexedConnection, SourceError> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(response));
-    let opened = Client::open(server.clone())?.get_multiplexed_async_connection_with_config(&config).await;
-    match opened.map_err(SourceError::from) {
-        Err(SourceError::Lost(told)) => Err(SourceError::Lost(match misfit(server, told.text()).await {
-            Some(advice) => {
-                let text = format!("{told} ({advice})");
-                told.saying(text)
-            }
-            None => told,
-        })),
-        opened => opened,
-    }
+/// Something to read from and to write to.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send + Sync {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + Sync> Duplex for T {}
+
+/// Opens what an address names.
+async fn opened(access: &Access) -> Result<Box<dyn Duplex>, SourceError> {
+    Ok(match access.info.addr() {
+        ConnectionAddr::Tcp(host, port) => Box::new(tcp(host, *port).await.map_err(SourceError::lost)?),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            let name = ServerName::try_from(host.clone());
+            let name =
+                name.map_err(|error| SourceError::Lost(Caused::of(format!("{host:?}: {error}"), error)))?;
+            let tls =
+                access.tls.clone().ok_or_else(|| SourceError::Lost("nothing to encrypt with".into()))?;
+            let connector = TlsConnector::from(tls);
+            let stream = tcp(host, *port).await.map_err(SourceError::lost)?;
+            Box::new(connector.connect(name, stream).await.map_err(SourceError::lost)?)
+        }
+        ConnectionAddr::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(SourceError::lost)?),
+        _ => return Err(SourceError::Fatal("redis.url has an address of an unknown kind".into())),
+    })
+}
+
+async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Opens a stream within `timeout`.
+pub(super) async fn open(access: &Access, timeout: Duration) -> Result<Box<dyn Duplex>, SourceError> {
+    tokio::time::timeout(timeout, opened(access)).await.unwrap_or_else(|_| {
+        Err(SourceError::Lost(format!("timed out: no connection within {timeout:?}").into()))
+    })
+}
+
+/// An error of a connection that was just opened, with what is wrong with the URL, if it is that.
+pub(super) async fn explained(error: SourceError, info: &ConnectionInfo) -> SourceError {
+    let SourceError::Lost(told) = error else { return error };
+    SourceError::Lost(match misfit(info, told.text()).await {
+        Some(advice) => {
+            let text = format!("{told} ({advice})");
+            told.saying(text)
+        }
+        None => told,
+    })
 }
 
 /// What is wrong with the URL, if it is that.

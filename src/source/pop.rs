@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::connection::Connection;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 
 use super::DeadLetterRecord;
 use super::connect::{Redis, version};
@@ -31,13 +31,13 @@ pub(super) struct Pop {
     buffer: Arc<Buffer>,
     popping: tokio::sync::Mutex<Popping>,
     /// For what does not block.
-    other: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    other: tokio::sync::Mutex<Option<Connection>>,
     held: Mutex<PoppedWindows>,
 }
 
 struct Popping {
     /// The connection, and whether its server pops several at once.
-    connection: Option<(MultiplexedConnection, bool)>,
+    connection: Option<(Connection, bool)>,
     attempts: Attempts,
 }
 
@@ -113,7 +113,7 @@ impl Pop {
 
     async fn pop(
         &self,
-        open: &mut Option<(MultiplexedConnection, bool)>,
+        open: &mut Option<(Connection, bool)>,
         count: usize,
     ) -> Result<Vec<Vec<u8>>, SourceError> {
         if open.is_none() {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use super::connection::Connection;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 
 use super::connect::Redis;
 use super::error::{RedisRefusal, SourceError};
@@ -188,11 +188,7 @@ impl Rights {
     }
 
     /// Whether the keys are of the types that they must have.
-    async fn probe_kinds(
-        &self,
-        connection: &mut MultiplexedConnection,
-        user: &str,
-    ) -> Result<(), SourceError> {
+    async fn probe_kinds(&self, connection: &mut Connection, user: &str) -> Result<(), SourceError> {
         let mut pipe = redis::pipe();
         for key in self.kinds.keys() {
             pipe.cmd("TYPE").arg(key);

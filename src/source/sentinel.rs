@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{ConnectionAddr, ConnectionInfo};
+use super::connection::Connection;
+use redis::ConnectionInfo;
 
-use super::access::info;
+use super::access::{Access, info};
 use super::error::SourceError;
 use super::node::{ask, at};
 use crate::caused::Caused;
@@ -28,22 +28,19 @@ impl Sentinels {
         Ok(Sentinels { infos, primary: primary.to_owned() })
     }
 
-    /// `info`, with the address that the first sentinel to answer names.
+    /// `access`, with the address that the first sentinel to answer names.
     ///
     /// # Errors
     /// Lost: none knows the primary.
-    pub(super) async fn resolve(
-        &self,
-        info: &ConnectionInfo,
-        timeout: Duration,
-    ) -> Result<ConnectionInfo, SourceError> {
+    pub(super) async fn resolve(&self, access: &Access, timeout: Duration) -> Result<Access, SourceError> {
         let says = |last: &str| format!("no sentinel tells where the primary is: {last}");
         let mut last = Caused::from(says("redis.sentinels is empty"));
         let mut primary = redis::cmd("SENTINEL");
         primary.arg("get-master-addr-by-name").arg(&self.primary);
         for sentinel in &self.infos {
-            match ask::<Option<(String, u16)>>(&encrypted_like(info, sentinel), &primary, timeout).await {
-                Ok(Some((host, port))) => return Ok(at(info, host, port)),
+            let sentinel = Access { info: sentinel.clone(), ..access.clone() };
+            match ask::<Option<(String, u16)>>(&sentinel, &primary, timeout).await {
+                Ok(Some((host, port))) => return Ok(at(access, host, port)),
                 Ok(None) => last = says(&format!("it does not know {:?}", self.primary)).into(),
                 Err(error) => last = Caused::of(says(&error.to_string()), error),
             }
@@ -52,20 +49,8 @@ impl Sentinels {
     }
 }
 
-/// A sentinel whose connections are encrypted with what those to the primary are, where both are.
-fn encrypted_like(primary: &ConnectionInfo, sentinel: &ConnectionInfo) -> ConnectionInfo {
-    match sentinel.addr() {
-        ConnectionAddr::TcpTls { host, port, .. }
-            if matches!(primary.addr(), ConnectionAddr::TcpTls { .. }) =>
-        {
-            sentinel.clone().set_addr(at(primary, host.clone(), *port).addr().clone())
-        }
-        _ => sentinel.clone(),
-    }
-}
-
 /// Checks that a server is the primary: for a while, sentinels may name one that was.
-pub(super) async fn check_primary(connection: &mut MultiplexedConnection) -> Result<(), SourceError> {
+pub(super) async fn check_primary(connection: &mut Connection) -> Result<(), SourceError> {
     let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(connection).await?;
     let role: String =
         role.first().and_then(|role| redis::from_redis_value_ref(role).ok()).unwrap_or_default();

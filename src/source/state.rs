@@ -1,6 +1,6 @@
 //! Reads what Redis knows of a queue that is not this instance's.
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 
 use super::error::SourceError;
 use crate::config::{self, Delivery, Keys};
@@ -53,7 +53,7 @@ impl QueueState {
 
 /// Reads a queue's state.
 pub(crate) async fn state(
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     keys: &Keys,
     queue: &config::Queue,
 ) -> Result<QueueState, SourceError> {

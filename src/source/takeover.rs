@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 
 use super::connect::Redis;
 use super::error::SourceError;
@@ -20,7 +20,7 @@ pub(crate) struct TakeoverRequest<'q> {
     /// Where windows will come from, over a connection of their own.
     pub(crate) redis: &'q Redis,
     /// For all else.
-    pub(crate) connection: MultiplexedConnection,
+    pub(crate) connection: Connection,
     /// The server's.
     pub(crate) version: (u32, u32),
     /// The queue.

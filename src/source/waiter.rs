@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
+use super::connection::Connection;
 
 use super::connect::Redis;
 use super::error::SourceError;
@@ -16,7 +16,7 @@ use crate::config::Keys;
 pub(crate) struct Waiter {
     redis: Redis,
     keys: Arc<Keys>,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
 }
 
 impl Waiter {

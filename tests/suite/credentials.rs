@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use bson::spec::BinarySubtype;
 use bson::{Binary, Document, doc};
 use nix::sys::signal::Signal;
@@ -42,6 +42,16 @@ impl Guarded {
         guarded.set("one").await?;
         guarded.mount("one")?;
         Ok(guarded)
+    }
+
+    /// Gives the user one password more.
+    async fn add(&self, password: &str) -> Outcome {
+        let more = format!(">{password}");
+        redis::cmd("ACL")
+            .arg(&["SETUSER", USER, &more])
+            .exec_async(&mut self.stage.producer().await?)
+            .await?;
+        Ok(())
     }
 
     /// Gives the user another password.
@@ -84,6 +94,16 @@ impl Guarded {
         Ok(())
     }
 
+    /// Nobody but the test itself asks as another user.
+    async fn only_the_user_asks(&self) -> Outcome {
+        let list: String =
+            redis::cmd("CLIENT").arg("LIST").query_async(&mut self.stage.producer().await?).await?;
+        let others: Vec<_> = list.lines().filter(|line| !line.contains(&format!("user={USER} "))).collect();
+        ensure!(others.iter().all(|line| line.contains("cmd=client|list")), "{others:#?}");
+        ensure!(others.len() < list.lines().count(), "nobody is logged in: {list}");
+        Ok(())
+    }
+
     async fn push(&self, events: std::ops::Range<usize>) -> Outcome {
         let mut producer = self.stage.producer().await?;
         push(&mut producer, &self.stage.queue, events.map(|n| logged("doc", n))).await
@@ -106,6 +126,7 @@ async fn refused(tidegate: &Tidegate, server: &str) -> Outcome {
         anyhow::Ok(())
     })
     .await
+    .with_context(|| format!("{:#?}", tidegate.log()))
 }
 
 fn lines_with(tidegate: &Tidegate, text: &str) -> usize {
@@ -120,8 +141,10 @@ async fn a_password_of_redis_can_change_at_any_time() -> Outcome {
         let mut tidegate = guarded.launch().start().await?;
         guarded.push(0..100).await?;
         guarded.applied(&tidegate, 100).await?;
+        eventually(PATIENCE, "the user alone to be there", async || guarded.only_the_user_asks().await).await;
 
         // Told in time.
+        guarded.add("two").await?;
         guarded.mount("two")?;
         guarded.set("two").await?;
         guarded.push(100..1000).await?;

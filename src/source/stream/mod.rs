@@ -14,7 +14,7 @@ mod take;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
-use redis::aio::MultiplexedConnection;
+use crate::source::connection::Connection;
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
@@ -102,7 +102,7 @@ struct StreamScripts {
 }
 
 impl StreamScripts {
-    async fn load(connection: &mut MultiplexedConnection) -> RedisResult<Self> {
+    async fn load(connection: &mut Connection) -> RedisResult<Self> {
         let scripts = StreamScripts {
             claim: Script::new(script::CLAIM),
             refuse: Script::new(&whole(script::REFUSE)),
@@ -141,7 +141,7 @@ impl Stream {
 
     /// Reads a stream's state.
     pub(super) async fn state(
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         keys: &Keys,
         queue: &config::Queue,
     ) -> Result<QueueState, SourceError> {

@@ -1,7 +1,7 @@
 //! Takes a stream over, and claims what is pending.
 
+use crate::source::connection::Connection;
 use redis::Script;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::Mutex;
 
 use super::entry::PayloadForm;
@@ -147,7 +147,7 @@ impl Stream {
 async fn ask(request: &mut TakeoverRequest<'_>) -> Result<TakeReply, SourceError> {
     let previous = request.previous();
     let TakeoverRequest { connection, keys, queue, seen, known, drawn, id, ttl, .. } = request;
-    let connection: &mut MultiplexedConnection = connection;
+    let connection: &mut Connection = connection;
     let position = EntryId::parse(&seen.position).unwrap_or_default();
     let reply = Script::new(&whole(script::TAKE))
         .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])

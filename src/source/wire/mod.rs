@@ -2,21 +2,20 @@
 //! A general client makes a tree of a reply, a piece of memory for each string. That costs more than all that is done
 //! with an event of a list; and an entry of a stream is five strings.
 
-mod open;
 mod resp;
 
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use redis::{FromRedisValue, Pipeline};
+use redis::{FromRedisValue, Pipeline, RedisConnectionInfo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use self::open::Duplex;
 use self::resp::Scanner;
 pub(super) use self::resp::{ReplyPart, ReplyWalk};
 use super::access::Access;
 use super::error::SourceError;
+use super::open::{Duplex, open};
 
 /// The least that is read at once.
 const CHUNK: usize = 4096;
@@ -43,11 +42,9 @@ impl Wire {
     /// # Errors
     /// Lost, or fatal where Redis refuses the credentials.
     pub(in crate::source) async fn open(access: &Access, timeout: Duration) -> Result<Self, SourceError> {
-        let opened = tokio::time::timeout(timeout, open::open(access)).await;
-        let stream =
-            opened.map_err(|_| SourceError::Lost(format!("no connection within {timeout:?}").into()))??;
+        let stream = open(access, timeout).await?;
         let mut wire = Wire { stream, timeout, awaits: false, usual: 0 };
-        let greeting = open::greeting(access.info.redis_settings());
+        let greeting = greeting(access.info.redis_settings());
         if !greeting.is_empty() {
             wire.ask(&greeting).await?;
         }
@@ -108,6 +105,18 @@ impl Wire {
         }
         Ok(WireReply { bytes, ends: scanner.ends() })
     }
+}
+
+/// What is to be said first: who asks, and which database is meant.
+fn greeting(settings: &RedisConnectionInfo) -> Pipeline {
+    let mut greeting = redis::pipe();
+    if let Some(password) = settings.password() {
+        greeting.cmd("AUTH").arg(settings.username()).arg(password);
+    }
+    if settings.db() != 0 {
+        greeting.cmd("SELECT").arg(settings.db());
+    }
+    greeting
 }
 
 /// The replies to what was asked, none of them an error.
