@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use anyhow::Context;
 use bson::Document;
 use mongodb::Database;
 use redis::aio::MultiplexedConnection;
@@ -187,7 +188,7 @@ impl Stage {
 /// Waits until a queue is drained; the account must be in order then.
 pub(crate) async fn settled(redis: &Redis, queue: &str, tidegate: &Tidegate) -> anyhow::Result<Metrics> {
     // An instance that does not own the queue yet has nothing to say of it, so Redis is asked first.
-    empty(redis, queue).await?;
+    empty(redis, queue).await.with_context(|| format!("{:#?}", tidegate.log()))?;
     let metrics = tidegate.idle(queue, PATIENCE).await?;
     assert_accounting(&metrics, queue);
     Ok(metrics)
