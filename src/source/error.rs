@@ -118,10 +118,11 @@ const REFUSALS: [&str; 12] = [
 /// A cluster's node's word for a slot that is another's.
 const MOVED: &str = "MOVED";
 
-/// What a script says that called what its user may not, in all versions up to 7.0.
-const NO_RIGHT: [&str; 2] = [
+/// What a script says that called what its user may not: up to 7.0, and since.
+const NO_RIGHT: [&str; 3] = [
     "The user executing the script can't run this command",
     "The user executing the script can't access at least one of the keys",
+    "ACL failure in script",
 ];
 
 /// What a server says is wrong.
@@ -144,7 +145,8 @@ impl RedisRefusal {
         let text = match (code, detail) {
             // Where in a script it was is no news to anybody, and differs.
             (Some(code), Some(detail)) => {
-                format!("{code} {}", detail.split(" script: ").next().unwrap_or_default().trim_end())
+                let at = detail.rsplit_once(" script: ").filter(|(_, at)| at.contains("@user_script"));
+                format!("{code} {}", at.map_or(detail, |(told, _)| told).trim_end())
             }
             _ => error.to_string(),
         };
@@ -236,7 +238,7 @@ mod tests {
         assert!(matches!(read(other), SourceError::Lost(_)));
     }
 
-    /// Texts of 7.0.15 as it gave them, those of 6.2 from its `src/scripting.c` and `src/server.c`.
+    /// Texts of 7.0.15 and 8.2.3 as they gave them, those of 6.2 from its `src/scripting.c` and `src/server.c`.
     #[test]
     fn every_refusal_is_known_by_any_servers_words() {
         for word in REFUSALS {
@@ -250,6 +252,7 @@ mod tests {
             "-NOREPLICAS Not enough good replicas to write. script: 5fe6, on @user_script:1.\r\n",
             "-ERR The user executing the script can't run this command or subcommand script: b2d0, on @user_script:1.\r\n",
             "-ERR The user executing the script can't access at least one of the keys mentioned in the command arguments script: 77b6, on @user_script:1.\r\n",
+            "-ERR ACL failure in script: User worker has no permissions to run the 'pexpire' command script: c542, on @user_script:4.\r\n",
             // Redis 6.2
             "-ERR Error running script (call to f_7a): @user_script:3: -READONLY You can't write against a read only replica. \r\n",
             "-ERR Error running script (call to f_7a): @user_script:3: -MISCONF Redis is configured to save RDB snapshots \r\n",

@@ -61,9 +61,11 @@ async fn what_would_cost_a_promise_ends_with_1() -> Outcome {
         assert_eq!(code, 1, "{told}");
         Ok(())
     };
-    set(&mut redis, &["CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"]).await?;
+    set(&mut redis, &["CONFIG", "SET", "maxmemory", "1gb"]).await?;
+    set(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await?;
     warns("maxmemory-policy is allkeys-lru", &[]).await?;
-    set(&mut redis, &["CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction"]).await?;
+    set(&mut redis, &["CONFIG", "SET", "maxmemory", "0"]).await?;
+    set(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
 
     set(&mut redis, &["CONFIG", "SET", "appendonly", "no"]).await?;
     warns("no append-only file", &[]).await?;
