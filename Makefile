@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 .DEFAULT_GOAL := help
-.PHONY: help demo test law fuzz model chaos overload lint microbench instructions bench dashboards build image servers screenshots clean
+.PHONY: help demo test law fuzz model chaos compat overload lint microbench instructions bench dashboards build image servers screenshots clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ chaos: servers ## kill, stall and cut off everything under load: ROUNDS=n; SEED=
 	@$(CARGO) build --locked --release --bin tidegate
 	@CHAOS_ROUNDS=$(ROUNDS) CHAOS_SEED=$(or $(SEED),$(shell date +%s)) CHAOS_FIRST=$(or $(FIRST),0) CHAOS_FAULT='$(FAULT)' \
 	$(if $(CLUSTER),CHAOS_CLUSTER_ROUNDS=$(ROUNDS)) $(CARGO) test --locked --test chaos $(if $(CLUSTER),cluster::cluster_campaign,campaign) -- --exact --nocapture
+
+compat: servers ## run the suites of queues against Redis 6.2, 7 and 8 and Valkey, into docs/compatibility.md
+	@CARGO='$(CARGO)' scripts/compat.sh
 
 OVERLOAD_SECONDS ?= 180
 overload: servers ## push ten times what MongoDB takes, for OVERLOAD_SECONDS: memory stays bounded, nothing is lost
