@@ -36,8 +36,7 @@ pub async fn run(
     reload: reload::ReloadSource,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let listen = config.http.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("http.listen: {listen}"))?;
+    let listener = listen(&config).await?;
     let exporter = Exporter::install()?;
     let live = LiveSettings::new(&config);
     let metrics = Arc::new(WriteMetrics::new(live.mapping().collections.names()));
@@ -101,6 +100,11 @@ pub async fn run(
     // Peers that were not told wait for a moment longer.
     let _ = tokio::time::timeout(Duration::from_secs(1), gathering).await;
     fatal.map_or(Ok(()), |error| Err(ended(error)))
+}
+
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.http.listen;
+    TcpListener::bind(address).await.with_context(|| format!("http.listen: {address}"))
 }
 
 /// The metrics of each queue, shown from now on.

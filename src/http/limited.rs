@@ -46,14 +46,14 @@ impl Limited {
 }
 
 impl Listener for Limited {
-    type Io = Connection;
+    type Io = LimitedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
         // Only a closed semaphore has no permit to give, and this one is never closed.
         let permit = Arc::clone(&self.free).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        let connection = Connection {
+        let connection = LimitedConnection {
             stream,
             limits: self.limits,
             between_requests: false,
@@ -69,7 +69,7 @@ impl Listener for Limited {
 }
 
 /// A connection that fails when its client lets it wait too long.
-pub(super) struct Connection {
+pub(super) struct LimitedConnection {
     stream: TcpStream,
     limits: ConnectionLimits,
     /// An answer was given and nothing came since.
@@ -78,7 +78,7 @@ pub(super) struct Connection {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Connection {
+impl LimitedConnection {
     /// Fails once the deadline has passed, and otherwise sees to it that the task wakes then.
     fn check_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {
@@ -99,7 +99,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for LimitedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -120,7 +120,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for LimitedConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(&written);

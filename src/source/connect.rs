@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Connection;
-
 use super::access::{Access, Credentials, is_same_place};
 use super::cluster::{Cluster, slot};
+use super::connection::Connection;
 use super::error::SourceError;
 use super::node::connect;
 use super::sentinel::{Sentinels, check_primary};

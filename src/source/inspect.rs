@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::connection::Connection;
-
 use super::connect::{Redis, check_version, field};
+use super::connection::Connection;
 use super::error::SourceError;
 use super::rights::Rights;
 use super::state::state;

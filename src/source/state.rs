@@ -1,7 +1,6 @@
 //! Reads what Redis knows of a queue that is not this instance's.
 
 use super::connection::Connection;
-
 use super::error::SourceError;
 use crate::config::{self, Delivery, Keys};
 

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Connection;
-
 use super::connect::Redis;
+use super::connection::Connection;
 use super::error::SourceError;
 use super::identity::KnownQueue;
 use super::meddling::Interference;
