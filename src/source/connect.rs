@@ -167,7 +167,7 @@ impl Redis {
             Err(SourceError::Refused(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        if self.is_cluster() || field(&info, "redis_mode:") != "cluster" {
+        if self.is_cluster() || mode(&info) != "cluster" {
             return Ok(());
         }
         let told =
@@ -194,6 +194,13 @@ pub(crate) async fn version(connection: &mut Connection) -> Result<(u32, u32), S
 
 async fn info(connection: &mut Connection) -> Result<String, SourceError> {
     Ok(redis::cmd("INFO").arg("server").query_async(connection).await?)
+}
+
+/// What a server is, by its `INFO`. Valkey has another name for it.
+pub(super) fn mode(info: &str) -> &str {
+    Some(field(info, "redis_mode:"))
+        .filter(|mode| !mode.is_empty())
+        .unwrap_or_else(|| field(info, "server_mode:"))
 }
 
 pub(super) fn field<'i>(info: &'i str, name: &str) -> &'i str {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::connect::{Redis, check_version, field};
+use super::connect::{Redis, check_version, field, mode};
 use super::connection::Connection;
 use super::error::SourceError;
 use super::rights::Rights;
@@ -100,12 +100,17 @@ async fn inspect_server(
 /// What `INFO` says that matters.
 fn told_by(about: &str, info: &str) -> Vec<Finding> {
     let number = |name| field(info, name).parse::<u64>().ok();
-    let kind = match (field(info, "redis_mode:"), field(info, "role:")) {
+    let kind = match (mode(info), field(info, "role:")) {
         ("cluster", _) => "a node of a cluster".to_owned(),
         (_, "slave") => "a replica".to_owned(),
         _ => format!("a primary with {} replicas", number("connected_slaves:").unwrap_or(0)),
     };
-    let mut found = vec![Finding::fine(about, format!("version {}, {kind}", field(info, "redis_version:")))];
+    // Valkey tells the Redis that it is compatible with, too.
+    let version = match field(info, "valkey_version:") {
+        "" => field(info, "redis_version:").to_owned(),
+        version => format!("Valkey {version}"),
+    };
+    let mut found = vec![Finding::fine(about, format!("version {version}, {kind}"))];
     let (policy, limit) = (field(info, "maxmemory_policy:"), number("maxmemory:").unwrap_or(0));
     if !matches!(policy, "noeviction" | "") {
         let text =
@@ -145,6 +150,8 @@ mod tests {
 
     #[test]
     fn what_would_lose_events_is_a_warning() {
+        let valkey = told("redis_version:7.2.4\nvalkey_version:9.1.2\nserver_mode:cluster\naof_enabled:1");
+        assert!(valkey.starts_with("ok      redis: version Valkey 9.1.2, a node of a cluster\n"), "{valkey}");
         insta::assert_snapshot!(told("redis_version:7.2.4\r\nredis_mode:standalone\r\nrole:master\r\nconnected_slaves:1\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n"), @"
         ok      redis: version 7.2.4, a primary with 1 replicas
         ok      redis: the append-only file is on: what it acknowledged outlives a restart

@@ -42,6 +42,8 @@ const OF_POPPED: [&str; 7] = [
 #[cfg(test)]
 const OF_DURABLE: [&str; 9] =
     ["MULTI", "EXEC", "GET", "HMGET", "LRANGE", "HEXISTS", "ZSCORE", "ZRANGE", "ZCARD"];
+/// What is said of a transaction within one: by Redis, and by Valkey 9.
+const NESTED: [&str; 2] = ["nested", "not allowed inside a transaction"];
 /// Refusals that are named.
 const NAMED: usize = 3;
 
@@ -156,7 +158,8 @@ impl Rights {
             return Err(self.refused(&[("MULTI", "", refusal)], &redis.user().await));
         }
         // That it cannot be nested is said only within one. Whatever else this server has, nothing may be tried on it.
-        if !told.get(1).is_some_and(|second| second.text.contains("nested")) {
+        let is_nested = |text: &str| NESTED.iter().any(|told| text.contains(told));
+        if !told.get(1).is_some_and(|second| is_nested(&second.text)) {
             tracing::debug!(
                 ?begun,
                 "Redis has no transactions; rights are not looked at before the queue is taken over"

@@ -56,7 +56,8 @@ fn page() -> String {
         if more.is_empty() { "nothing more".to_owned() } else { more.join(" ") }
     };
     let durable: BTreeSet<_> = OF_DURABLE.iter().map(|name| rule(name)).collect();
-    let keys = "~collabQueue ~collabQueue:dead ~tidegate:* &tidegate:*";
+    // In Redis 6.2 a new user has all channels at first.
+    let keys = "resetchannels ~collabQueue ~collabQueue:dead ~tidegate:* &tidegate:*";
     let mut page = String::new();
     writeln!(page, "A list:\n\n{}", line(keys, &list)).unwrap();
     writeln!(page, "A stream (from Redis 8.2 on also `{NEW}`):\n\n{}", line(keys, &stream)).unwrap();
