@@ -47,7 +47,7 @@ for line in sys.stdin:
 run() {
     local log=$1 path=$2
     shift 2
-    PATH=$path:$PATH "$suite" "$@" --test-threads=3 >"$log" 2>&1 || true
+    PATH=$path:$PATH "$suite" "$@" --test-threads=2 >"$log" 2>&1 || true
     sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed.*/\1 passed, \2 failed/p' "$log" | tail -1
 }
 
