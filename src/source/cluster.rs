@@ -3,6 +3,7 @@
 //! All keys of a queue share a slot, so a queue talks to one node as to a single server. Once the slot is another
 //! node's, that node refuses: the ownership ends, and the takeover that follows finds the slot where it is by then.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +106,9 @@ impl Cluster {
         timeout: Duration,
     ) -> Result<SlotMap, SourceError> {
         let found = outdated.into_iter().flat_map(|map| map.ranges.into_iter().map(|(.., node)| node));
-        let mut nodes: Vec<Address> = self.seeds.iter().cloned().chain(found).collect();
+        // Each once, however many ranges it has.
+        let nodes: BTreeSet<Address> = self.seeds.iter().cloned().chain(found).collect();
+        let mut nodes: Vec<_> = nodes.into_iter().collect();
         fastrand::shuffle(&mut nodes);
         let mut asked = JoinSet::new();
         for (turn, (host, port)) in (0..ASKED).zip(nodes) {
@@ -122,11 +125,16 @@ impl Cluster {
         let mut last = None;
         while let Some(answer) = asked.join_next().await {
             match answer.map_err(SourceError::lost)? {
-                Err(SourceError::Lost(error)) => last = Some(error),
+                // One that is loading its data, say, is not the last to be asked.
+                Err(error @ (SourceError::Lost(_) | SourceError::Refused(_))) => last = Some(error),
                 answer => return answer,
             }
         }
-        let last = last.unwrap_or_else(|| "redis.cluster is empty".into());
+        let last = match last {
+            Some(SourceError::Lost(error)) => error,
+            Some(refused) => return Err(refused),
+            None => "redis.cluster is empty".into(),
+        };
         let text = format!("no node of the Redis Cluster tells which slots are whose: {last}");
         Err(SourceError::Lost(last.saying(text)))
     }
