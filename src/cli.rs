@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, KeyPath, Problem};
 use crate::decode;
@@ -19,6 +19,9 @@ pub const EXIT_DEAD: u8 = 1;
 
 /// Exit code of `check --connect` if a promise would be lost, or nothing drained until something is put right.
 pub const EXIT_LOSES: u8 = 1;
+
+/// Exit code of a command that could not do what it was to do.
+pub const EXIT_FAILED: u8 = 1;
 
 /// Exit code when all is well.
 pub const EXIT_OK: u8 = 0;
@@ -67,6 +70,18 @@ pub enum Action {
     /// With --event, shows instead what each sample event becomes: the route that matches, the document,
     /// and the command to MongoDB, or the dead letter. Exits with 1 if one would be a dead letter.
     Check(Check),
+    /// Print the JSON Schema of the configuration file, for editors.
+    ///
+    /// Editors that know TOML complete and check the file by it, if its first line says where it is:
+    /// `#:schema tidegate.schema.json`.
+    Schema,
+    /// Print what completes the command line in a shell.
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man -l -`.
+    Man,
 }
 
 /// Arguments of `check`.
@@ -143,7 +158,7 @@ impl Cli {
     fn after_command(&self) -> Option<&Options> {
         match &self.command {
             Some(Action::Check(check)) => Some(&check.options),
-            None => None,
+            Some(Action::Schema | Action::Completions { .. } | Action::Man) | None => None,
         }
     }
 }
@@ -180,6 +195,30 @@ pub fn check(cli: &Cli) -> u8 {
         }
         (_, loaded) => report(loaded, out, err),
     }
+}
+
+/// Prints the schema of the configuration.
+#[must_use]
+pub fn print_schema() -> u8 {
+    printed(writeln!(io::stdout(), "{}", Config::schema()))
+}
+
+/// Prints what completes the command line in `shell`.
+#[must_use]
+pub fn print_completions(shell: clap_complete::Shell) -> u8 {
+    clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut io::stdout());
+    EXIT_OK
+}
+
+/// Prints the manual page.
+#[must_use]
+pub fn print_manual() -> u8 {
+    printed(clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()))
+}
+
+/// A file that is cut off must not pass for one that is whole.
+fn printed(result: io::Result<()>) -> u8 {
+    result.map_or(EXIT_FAILED, |()| EXIT_OK)
 }
 
 /// Shows what sample events become.
@@ -220,8 +259,6 @@ fn report(loaded: Result<Config, ConfigError>, out: &mut impl Write, err: &mut i
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn cli(arguments: &str) -> Cli {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tidegate::cli::{Action, Cli, EXIT_CONFIG, check};
+use tidegate::cli::{Action, Cli, EXIT_CONFIG, check, print_completions, print_manual, print_schema};
 use tidegate::config::Config;
 use tidegate::log::Filter;
 use tidegate::{app, log, preflight, reload};
@@ -18,6 +18,9 @@ fn main() -> ExitCode {
     match &cli.command {
         Some(Action::Check(asked)) if asked.connect => return connected(&cli).into(),
         Some(Action::Check(_)) => return check(&cli).into(),
+        Some(Action::Schema) => return print_schema().into(),
+        Some(Action::Completions { shell }) => return print_completions(*shell).into(),
+        Some(Action::Man) => return print_manual().into(),
         None => {}
     }
     let config = match cli.load() {

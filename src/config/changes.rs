@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::Config;
-use super::load::{KEYS, values};
+use super::load::values;
+use super::schema::KEYS;
 
 impl Config {
     /// The keys that have another value in `other`. A URL that is read from a file counts as that URL.

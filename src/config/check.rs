@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 use super::url_rules::check_url;
-use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, Tls, show};
+use super::{Config, Conversion, Deletes, Delivery, KeyPath, Problem, Size, Tls};
 
 /// Lanes of one queue. More would only wait for the same server.
 const MAX_LANES: usize = 64;
@@ -256,9 +256,9 @@ impl Config {
             "batch.max_bytes",
             format!(
                 "must be from {} to {}, is {}",
-                show::size::text(least),
-                show::size::text(most),
-                show::size::text(batch.max_bytes)
+                Size::text(least),
+                Size::text(most),
+                Size::text(batch.max_bytes)
             ),
         );
         found.require(
@@ -266,8 +266,8 @@ impl Config {
             "buffer.max_bytes",
             format!(
                 "must hold at least one batch (`batch.max_bytes` = {}), is {}",
-                show::size::text(batch.max_bytes),
-                show::size::text(buffer.max_bytes)
+                Size::text(batch.max_bytes),
+                Size::text(buffer.max_bytes)
             ),
         );
         found.require(buffer.max_events >= 1, "buffer.max_events", "must be at least 1");

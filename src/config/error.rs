@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use figment::error::Kind;
 use figment::value::Value;
 
-use super::load::KEYS;
+use super::schema::{self, KEYS};
 
 /// Why there is no configuration to start with.
 #[derive(Debug, thiserror::Error)]
@@ -170,24 +170,9 @@ pub(super) fn problem(error: figment::Error, root: &Value, origin: impl Fn(&KeyP
 
 /// What a key takes, in a user's words instead of serde's.
 fn expectation(key: &KeyPath, serde: &str) -> String {
-    let component = |at: usize| key.0.get(at).map_or("", String::as_str);
-    let text = match (component(0), component(1)) {
-        ("routes" | "queues", "") => "a list of tables",
-        ("routes", _) if serde == "a map" => "a table",
-        ("routes" | "queues", _) => return expected_type(serde),
-        (_, "timeout" | "ttl" | "max_delay" | "backlog_delay" | "deadline") => {
-            "a duration such as \"50ms\" or \"10s\""
-        }
-        (_, "max_bytes") => "a size such as \"8MiB\", or a number of bytes",
-        (_, "max_ops" | "max_events" | "count") => "a whole number",
-        (_, "listen") => "an address and port such as \"127.0.0.1:9464\"",
-        (_, "write_concern") => "a string such as \"majority\" or \"1\"",
-        _ => return expected_type(serde),
-    };
-    text.to_owned()
-}
-
-fn expected_type(serde: &str) -> String {
+    if let Some(text) = schema::expectation(key) {
+        return text.to_owned();
+    }
     match serde {
         "a sequence" => "a list".to_owned(),
         "a map" => "a table".to_owned(),

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Violations;
-use super::{Config, Delivery, KeyPath};
+use super::{Config, Delivery, KeyPath, Span};
 
 /// `hot_state = { ttl = "10m" }`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HotState {
     /// How long a hot state lives after it was filled, however often it is refreshed.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "Span")]
     pub ttl: Duration,
 }
 

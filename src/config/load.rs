@@ -4,51 +4,20 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use figment::error::Kind;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::error::{may_be_secret, nearest_key, parser_message, problem};
-use super::{CheckLiteral, Config, ConfigError, KeyPath, Problem, Queue, SecretUrl, Tls};
+use super::schema::{Form, KEYS, example};
+use super::{CheckLiteral, Config, ConfigError, KeyPath, Problem, Queue, SecretUrl};
 
 /// Environment variables that begin with this are ours.
 const PREFIX: &str = "TIDEGATE_";
 
 /// Left to the test suite.
 const TEST_PREFIX: &str = "TIDEGATE_TEST_";
-
-/// How the text of an environment variable or flag becomes a key's value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// As it is; never guessed into anything else, so that a password `000123` stays one.
-    Text,
-    /// An integer.
-    Number,
-    /// `true` or `false`.
-    Bool,
-    /// A TOML value such as `[{ key = "a" }]`.
-    Toml,
-}
-
-/// Every key that can be set from the environment or by a flag, in the order of the types. Its text is read as its default
-/// is written.
-pub(super) static KEYS: LazyLock<Vec<(String, Form)>> = LazyLock::new(|| {
-    let mut config = Config::default();
-    // TOML has nothing for what is not there.
-    let file = || Some(PathBuf::new());
-    (config.redis.url_file, config.mongodb.uri_file) = (file(), file());
-    (config.redis.username, config.redis.password_file) = (Some(String::new()), file());
-    config.redis.tls = Tls { ca_file: file(), cert_file: file(), key_file: file() };
-    let form = |value: &toml::Value| match value {
-        toml::Value::Integer(_) => Form::Number,
-        toml::Value::Boolean(_) => Form::Bool,
-        toml::Value::Array(_) | toml::Value::Table(_) => Form::Toml,
-        _ => Form::Text,
-    };
-    values(&config).into_iter().map(|(key, value)| (key, form(&value))).collect()
-});
 
 /// The keys of a configuration that have a value, and their values; secrets are hidden.
 pub(super) fn values(config: &Config) -> Vec<(String, toml::Value)> {
@@ -220,15 +189,6 @@ fn layer(origin: String, key: &str, text: &str, name: impl Fn(&str) -> String) -
         _ => Dict::new(),
     };
     Ok(Layer { origin, dict })
-}
-
-fn example(key: &str) -> &'static str {
-    match key {
-        "queues" => r#"[{ key = "collabQueue" }]"#,
-        "redis.password_command" => r#"["cat", "/run/secrets/redis-password"]"#,
-        "routes" => r#"[{ collection = "documents", id = "id", replace = "state" }]"#,
-        _ => r#"["documents"]"#,
-    }
 }
 
 /// The name of the layer that the value at `key` came from; for one that is absent, of what is

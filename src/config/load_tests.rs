@@ -199,10 +199,10 @@ fn what_check_prints_loads_again() {
 #[test]
 fn a_keys_text_is_read_as_its_default_is_written() {
     let keys = ["redis.url_file", "lanes.count", "http.show_payloads", "queues"];
-    let form = |key| load::KEYS.iter().find(|(known, _)| known == key).map(|(_, form)| *form);
-    let forms = [load::Form::Text, load::Form::Number, load::Form::Bool, load::Form::Toml];
+    let form = |key| schema::KEYS.iter().find(|(known, _)| known == key).map(|(_, form)| *form);
+    let forms = [schema::Form::Text, schema::Form::Number, schema::Form::Bool, schema::Form::Toml];
     assert_eq!(keys.map(form), forms.map(Some));
-    assert_eq!(load::KEYS.len(), 39);
+    assert_eq!(schema::KEYS.len(), 39);
 }
 
 proptest! {
@@ -210,10 +210,10 @@ proptest! {
 
     /// A secret given in any place, right or wrong, is in no message.
     #[test]
-    fn no_message_shows_a_password(place in 0..load::KEYS.len(), password in "[A-Z]{6}[0-9]{6}", broken: bool) {
+    fn no_message_shows_a_password(place in 0..schema::KEYS.len(), password in "[A-Z]{6}[0-9]{6}", broken: bool) {
         let scheme = if broken { "http" } else { "redis" };
         let url = format!("{scheme}://user:{password}@host");
-        let key = load::KEYS[place].0.as_str();
+        let key = schema::KEYS[place].0.as_str();
         let variable = format!("TIDEGATE_{}", key.replace('.', "__").to_uppercase());
         for (environment, flags) in [
             (vec![], vec![(key, url.as_str())]),

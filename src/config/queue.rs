@@ -1,18 +1,18 @@
 //! Defines queues: what all of them have, and what only streams have.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Violations;
 use super::{KeyPath, word};
 
 /// `[[queues]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Queue {
     /// Redis key; `{0..15}` in it makes sixteen queues of it.
     pub key: String,
     /// Its name in watermarks and epochs; with a range as in the key. Without one, its key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// List or stream.
     #[serde(default, deserialize_with = "word")]
@@ -21,16 +21,13 @@ pub struct Queue {
     #[serde(default, deserialize_with = "word")]
     pub delivery: Delivery,
     /// Of a stream: the consumer group whose position says what is settled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Of a stream: the field of its entries that is the event.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// Of a stream: an entry's fields, all of them, are the event.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flat: bool,
     /// Of a stream: what becomes of entries that are settled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trim: Option<Trim>,
     /// Partitions have the metrics of their pattern together, in place of some for each.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -41,7 +38,7 @@ pub struct Queue {
 }
 
 /// Kinds of queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueueKind {
     /// A Redis list, appended to by `RPUSH`.
@@ -52,7 +49,7 @@ pub enum QueueKind {
 }
 
 /// What a crash may cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Delivery {
     /// Nothing is lost, nothing is applied twice.
@@ -65,7 +62,7 @@ pub enum Delivery {
 }
 
 /// What becomes of entries that are settled: `"keep"`, `"delete"` or `{ maxlen = 100000 }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "\"keep\", \"delete\" or { maxlen = 100000 }")]
 pub enum Trim {
     /// One of two words.
@@ -75,7 +72,7 @@ pub enum Trim {
 }
 
 /// What becomes of all entries that are settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TrimWord {
     /// They stay.
@@ -85,7 +82,7 @@ pub enum TrimWord {
 }
 
 /// How many entries stay, settled or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MaxLen {
     /// About so many; more, where more are not settled.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 /// What stands in the place of a secret.
@@ -16,7 +17,7 @@ const SECRET_PARAMETERS: [&str; 6] =
 ///
 /// Hiding does not depend on the URL being well formed. An `@` or `/` that should have been percent-encoded makes it
 /// ambiguous what belongs to the password. Then more is hidden rather than less.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SecretUrl(String);
 
@@ -74,7 +75,7 @@ impl SecretUrl {
 }
 
 /// A program and its arguments, of which only the program is shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct SecretCommand(Vec<String>);
 

@@ -74,74 +74,19 @@ fn it_maps_the_usual_events() {
 
 #[test]
 fn it_shows_every_key() {
-    for (key, _) in load::KEYS.iter() {
+    for (key, _) in schema::KEYS.iter() {
         match key.split_once('.') {
             Some((name, key)) => assert!(shows(&section(name), key), "[{name}] {key}"),
             None => assert!(SHIPPED.contains(&format!("[[{key}]]")), "{key}"),
         }
     }
-    let queue = Queue {
-        key: String::new(),
-        id: Some(String::new()),
-        kind: QueueKind::default(),
-        delivery: Delivery::default(),
-        group: Some(String::new()),
-        field: Some(String::new()),
-        flat: true,
-        trim: Some(Trim::KEEP),
-        aggregate: true,
-        pattern: None,
-    };
-    for key in toml::Table::try_from(queue).unwrap().keys() {
-        assert!(shows(&section("queues"), key), "[[queues]] {key}");
+    for (table, place) in [("queues", "queues.0"), ("routes", "routes.0")] {
+        for key in schema::names_below(place) {
+            assert!(shows(&section(table), key), "[[{table}]] {key}");
+        }
     }
-    let path = || Some("x".to_owned());
-    let field = || BTreeMap::from([("x".to_owned(), Source::from("x"))]);
-    let yjs: Yjs = toml::from_str("update = 'x'").unwrap();
-    for key in toml::Table::try_from(&yjs).unwrap().keys() {
+    for key in schema::names_below("routes.0.yjs") {
         assert!(section("routes").contains(&format!(" {key}  ")), "yjs: {key}");
-    }
-    // Every field by name, so that a new one has to be shown before this compiles.
-    let route = Route {
-        when: [("x".to_owned(), Scalar::Bool(true))].into(),
-        collection: path(),
-        collection_from: path(),
-        collections: vec![String::new()],
-        skip: Some(Skip::Matching(true)),
-        id: Id::One(Source::Path("id".into())),
-        id_separator: path(),
-        ts: path(),
-        traceparent: path(),
-        set: field(),
-        unset: vec![String::new()],
-        inc: [("x".to_owned(), Amount::Int(1))].into(),
-        push: field(),
-        add_to_set: field(),
-        min: field(),
-        max: field(),
-        mul: field(),
-        set_on_insert: field(),
-        pull: field(),
-        pull_all: field(),
-        pop: [("x".to_owned(), 1)].into(),
-        rename: [("x".to_owned(), "y".to_owned())].into(),
-        current_date: vec![String::new()],
-        shard_key: field(),
-        yjs: Some(yjs.clone()),
-        patch: path(),
-        merge: path(),
-        replace: path(),
-        delete: true,
-        deletes: Deletes::Tombstone,
-        max_delay: Some(Duration::from_secs(1)),
-        pace: Some(Duration::from_secs(1)),
-        flush: true,
-        history: path(),
-        history_ttl: Some(Duration::from_secs(1)),
-        hot_state: Some(HotState { ttl: Duration::from_secs(1) }),
-    };
-    for key in toml::Table::try_from(route).unwrap().keys() {
-        assert!(shows(&section("routes"), key), "[[routes]] {key}");
     }
 }
 

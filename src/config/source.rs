@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,7 +11,7 @@ use super::check::Violations;
 use super::{Conversion, KeyPath, SourceTable};
 
 /// The source of a value: `"payload.text"`, or a table such as `{ path = "ts", as = "date" }`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Source {
     /// What is at a path.
@@ -20,7 +21,7 @@ pub enum Source {
 }
 
 /// A document's `_id`: one source, or several whose texts are joined.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Id {
     /// One source.
@@ -30,7 +31,7 @@ pub enum Id {
 }
 
 /// What `inc` adds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Amount {
     /// Always this integer.

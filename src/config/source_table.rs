@@ -1,25 +1,26 @@
 //! Defines a source that has more than a path: conversion, default, literal, and how `push` takes it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::check::Violations;
+use super::units::Literal;
 use super::{KeyPath, word};
 
 /// A source that is a table: one of `path`, `value` and `now`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceTable {
     /// What is at a path.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The type to convert it to.
-    #[serde(rename = "as", skip_serializing_if = "Option::is_none", deserialize_with = "some_word")]
+    #[serde(rename = "as", deserialize_with = "some_word")]
     pub to: Option<Conversion>,
     /// Taken where the event has nothing or null at the path.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Literal")]
     pub default: Option<toml::Value>,
     /// Always this.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Literal")]
     pub value: Option<toml::Value>,
     /// The time at which the event is decoded.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -28,13 +29,11 @@ pub struct SourceTable {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub each: bool,
     /// `push`: where the elements go; negative counts from the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<i64>,
     /// `push`: how many elements the array keeps; negative keeps the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub slice: Option<i64>,
     /// `push`: the order of the elements: 1, -1, or fields to these.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Literal")]
     pub sort: Option<toml::Value>,
 }
 
@@ -68,7 +67,7 @@ impl SourceTable {
 }
 
 /// The types that a value can be converted to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Conversion {
     /// From milliseconds since 1970, or RFC 3339.

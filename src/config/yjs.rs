@@ -1,13 +1,14 @@
 //! Defines a route's `yjs`: where the binary updates of a Yjs document are, and how they are kept.
 
 use bytesize::ByteSize;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::Violations;
-use super::{KeyPath, show, word};
+use super::{KeyPath, Size, word};
 
 /// `yjs = { update = "payload.update" }`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Yjs {
     /// Path to the update, in lib0 v1 encoding, which Yjs has by default.
@@ -22,12 +23,12 @@ pub struct Yjs {
     #[serde(default = "compact_above")]
     pub compact_above: u32,
     /// The largest update accepted.
-    #[serde(default = "max_bytes", with = "show::size")]
+    #[serde(default = "max_bytes", with = "Size")]
     pub max_bytes: ByteSize,
 }
 
 /// How JSON holds bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum YjsEncoding {
     /// As text in base64, padded or not.

@@ -54,6 +54,52 @@ fn check_shows_what_sample_events_become() -> Outcome {
     Ok(())
 }
 
+/// The schema is what an editor checks the shipped file by: all of it has to be allowed, and a wrong key must not be.
+#[test]
+fn the_schema_allows_what_is_shipped_and_nothing_that_is_wrong() -> Outcome {
+    let output = tidegate().arg("schema").output()?;
+    assert!(output.status.success(), "{output:?}");
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let validator = jsonschema::validator_for(&schema)?;
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut files = vec![std::path::PathBuf::from(root).join("config.toml")];
+    for example in std::fs::read_dir(format!("{root}/examples/routes"))? {
+        files.push(example?.path().join("config.toml"));
+    }
+    assert!(files.len() > 5, "{files:?}");
+    for file in files {
+        let value: toml::Value = toml::from_str(&std::fs::read_to_string(&file)?)?;
+        let errors: Vec<_> =
+            validator.iter_errors(&serde_json::to_value(value)?).map(|error| error.to_string()).collect();
+        assert_eq!(errors, [""; 0], "{}", file.display());
+    }
+    for wrong in [
+        serde_json::json!({ "batch": { "max_opps": 1 } }),
+        serde_json::json!({ "batch": { "max_ops": "many" } }),
+        serde_json::json!({ "queues": [{ "kind": "list" }] }),
+        serde_json::json!({ "queues": [{ "key": "q", "kind": "heap" }] }),
+        serde_json::json!({ "routes": [{ "set": { "a": { "path": "a", "as": "number" } } }] }),
+    ] {
+        assert!(!validator.is_valid(&wrong), "{wrong}");
+    }
+    Ok(())
+}
+
+#[test]
+fn shells_and_man_are_told_of_the_command_line() -> Outcome {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = tidegate().args(["completions", shell]).output()?;
+        assert!(output.status.success() && String::from_utf8(output.stdout)?.contains("check"), "{shell}");
+    }
+    let output = tidegate().arg("man").output()?;
+    let page = String::from_utf8(output.stdout)?;
+    assert!(
+        output.status.success() && page.contains(".TH tidegate") && page.contains("Exit codes"),
+        "{page}"
+    );
+    Ok(())
+}
+
 #[test]
 fn a_wrong_key_stops_the_start_with_file_key_and_suggestion() -> Outcome {
     let folder = tempfile::tempdir()?;
