@@ -9,6 +9,7 @@
 
 mod ability;
 mod assign;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::ability::{Fitness, Reach};
 pub(crate) use self::assign::assign;
+use self::turns::Turns;
 use crate::beat;
 use crate::config::Keys;
-use crate::source::{Beat, Instances, Redis, Rights, Roster, SourceError};
+use crate::source::{Beat, Heard, Instances, Redis, Rights, Roster, Says, SourceError};
 use crate::status::Status;
 
 /// The longest time between two heartbeats. A queue that is given up is taken by the next owner after one or two.
@@ -41,8 +43,8 @@ pub(crate) struct Peers {
     queues: Vec<(usize, Keys)>,
     /// What each of these needs of Redis.
     rights: Vec<Rights>,
-    /// Whose each of these queues should be; None before anything is known, and of a queue whose server does not answer.
-    views: watch::Sender<Option<Vec<Option<Share>>>>,
+    /// What is known of each of these queues. Who waits for a change is woken by one, and by nothing else.
+    views: watch::Sender<Vec<View>>,
     /// Whether MongoDB gives this instance epochs of each of these queues.
     fitness: Vec<Mutex<Fitness>>,
     /// Whether MongoDB is in reach.
@@ -58,6 +60,22 @@ pub(crate) enum Share {
     Theirs,
 }
 
+/// What is known of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct View {
+    /// Whose it should be; None before anything is known, and if its server does not answer.
+    share: Option<Share>,
+    /// It should have been another's in the heartbeat before, too.
+    is_certain: bool,
+}
+
+impl View {
+    /// What is known after a heartbeat.
+    fn followed_by(self, share: Option<Share>) -> Self {
+        View { share, is_certain: share == self.share && share == Some(Share::Theirs) }
+    }
+}
+
 impl Peers {
     /// An instance that is not heard of yet. `ttl` is the lease's.
     #[must_use]
@@ -69,9 +87,9 @@ impl Peers {
             ttl: ttl / 2,
             fitness: queues.iter().map(|_| Fitness::new(ttl).into()).collect(),
             reach: Reach::new(ttl).into(),
+            views: watch::Sender::new(vec![View::default(); queues.len()]),
             queues,
             rights: Vec::new(),
-            views: watch::Sender::new(None),
         }
     }
 
@@ -96,12 +114,11 @@ impl Peers {
     /// Whose a queue should be, as far as is known.
     #[must_use]
     pub(crate) fn share(&self, queue: usize) -> Option<Share> {
-        let at = self.at(queue)?;
-        self.views.borrow().as_ref()?[at]
+        self.views.borrow()[self.at(queue)?].share
     }
 
     fn at(&self, queue: usize) -> Option<usize> {
-        self.queues.iter().position(|(place, _)| *place == queue)
+        self.queues.binary_search_by_key(&queue, |(place, _)| *place).ok()
     }
 
     /// Notes that MongoDB answered, and gave no epoch of the queue. If it goes on like that, others may fare better.
@@ -120,14 +137,12 @@ impl Peers {
 
     /// Waits until a queue has been another's for two heartbeats in a row.
     pub(crate) async fn theirs(&self, queue: usize) {
+        let Some(at) = self.at(queue) else { return std::future::pending().await };
+        // What was seen before the queue was taken over led to that.
+        tokio::time::sleep(self.period).await;
         let mut views = self.views.subscribe();
-        let mut seen = 0;
-        while seen < 2 {
-            if views.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-            views.mark_unchanged();
-            seen = if self.share(queue) == Some(Share::Theirs) { seen + 1 } else { 0 };
+        if views.wait_for(|views| views[at].is_certain).await.is_err() {
+            std::future::pending().await
         }
     }
 
@@ -151,7 +166,7 @@ impl Peers {
                     }
                     was_granted = is_granted;
                 }
-                self.views.send_replace(None);
+                self.views.send_replace(vec![View::default(); self.queues.len()]);
             }
             stop.run_until_cancelled(sleep_until(beat::next(self.period))).await;
         }
@@ -179,41 +194,58 @@ impl Peers {
         let keys: Vec<&Keys> = self.queues.iter().map(|(_, keys)| keys).collect();
         let mut roster = Roster::open(redis, &keys, self.ttl).await?;
         let mut first = true;
+        let mut turns = Turns::new(keys.len(), self.period, self.ttl);
         // What was heard last of queues whose server does not answer: that must not move other queues.
         let mut known = vec![Instances::default(); keys.len()];
+        let mut shares = self.shares(&known);
+        let mut said = Vec::new();
         while !stop.is_cancelled() {
             if !roster.is_whole() {
                 roster = Roster::open(redis, &keys, self.ttl).await?;
             }
-            let queues = self.beats(*away.borrow(), status);
-            let members = roster.heartbeat(&self.name, self.ttl, &queues).await?;
-            for (known, heard) in known.iter_mut().zip(&members) {
-                if let Some(heard) = heard {
-                    known.clone_from(heard);
-                }
-            }
+            let says = self.says(*away.borrow(), status);
+            let beats = keys.iter().zip(&says).enumerate().map(|(at, (keys, says))| Beat {
+                keys,
+                says: *says,
+                is_due: turns.has(at) || said.get(at) != Some(says),
+            });
+            let heard = roster.heartbeat(&self.name, self.ttl, &beats.collect::<Vec<_>>()).await?;
+            said = says;
             status.health.redis.takes(HEARTBEAT);
             // Whoever waits for Redis to come back need not wait longer. Caused once a connection: how the others' fare
             // is theirs to tell.
             if std::mem::take(&mut first) {
                 status.health.redis.up();
             }
-            let shares = self.shares(&known).into_iter().zip(&members);
-            let shares = shares.map(|(share, heard)| heard.is_some().then_some(share)).collect();
-            self.views.send_replace(Some(shares));
-            for ((place, _), members) in self.queues.iter().zip(members) {
-                members.into_iter().for_each(|members| status.queues[*place].set_members(members));
+            let mut changed = false;
+            for (at, heard) in heard.iter().enumerate() {
+                if let Heard::Of(heard) = heard
+                    && known[at] != *heard
+                {
+                    changed = true;
+                    known[at].clone_from(heard);
+                    status.queues[self.queues[at].0].set_members(heard.clone());
+                }
             }
-            stop.run_until_cancelled(sleep_until(beat::next(self.period))).await;
+            if changed {
+                shares = self.shares(&known);
+            }
+            let is_partial = changed && turns.unsettle();
+            turns.advance();
+            // What a part of the queues says of a change is not how they will be shared: all are asked at once.
+            if !is_partial {
+                self.views.send_if_modified(|views| view(views, &heard, &shares));
+                stop.run_until_cancelled(sleep_until(beat::next(self.period))).await;
+            }
         }
         roster.leave(&self.name, &keys).await
     }
 
     /// What is to be said of each queue.
-    fn beats(&self, away: bool, status: &Status) -> Vec<Beat<'_>> {
+    fn says(&self, away: bool, status: &Status) -> Vec<Says> {
         let now = Instant::now();
         let reaches = self.reach.lock().is_there(away, now);
-        let mut beats = Vec::with_capacity(self.queues.len());
+        let mut says = Vec::with_capacity(self.queues.len());
         for ((place, keys), fitness) in self.queues.iter().zip(&self.fitness) {
             let holds = status.queues[*place].is_held();
             let (is_fit, is_new) = fitness.lock().look(now);
@@ -224,9 +256,9 @@ impl Peers {
                     "MongoDB gives this instance no epoch; the queue is left to others that get one"
                 );
             }
-            beats.push(Beat { keys, holds, able: reaches && is_fit });
+            says.push(Says { holds, able: reaches && is_fit });
         }
-        beats
+        says
     }
 
     fn shares(&self, members: &[Instances]) -> Vec<Share> {
@@ -242,6 +274,24 @@ impl Peers {
         };
         assign(&queues).into_iter().map(ours).collect()
     }
+}
+
+/// Takes account of what a heartbeat heard; answers whether anything has changed by that.
+fn view(views: &mut [View], heard: &[Heard], shares: &[Share]) -> bool {
+    let mut changed = false;
+    for ((view, heard), share) in views.iter_mut().zip(heard).zip(shares) {
+        let new = match heard {
+            Heard::NotAsked if view.share.is_some() => {
+                View { share: Some(*share), ..view.followed_by(Some(*share)) }
+            }
+            Heard::NotAsked => continue,
+            Heard::Nothing => View::default(),
+            Heard::Of(_) => view.followed_by(Some(*share)),
+        };
+        changed |= *view != new;
+        *view = new;
+    }
+    changed
 }
 
 fn name() -> String {

@@ -38,14 +38,33 @@ pub(crate) struct Instances {
 }
 
 /// What an instance says of a queue.
-#[derive(Debug)]
-pub(crate) struct Beat<'k> {
-    /// The queue's keys.
-    pub(crate) keys: &'k Keys,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Says {
     /// It owns the queue.
     pub(crate) holds: bool,
     /// It could drain the queue.
     pub(crate) able: bool,
+}
+
+/// What a heartbeat says of a queue.
+#[derive(Debug)]
+pub(crate) struct Beat<'k> {
+    /// The queue's keys.
+    pub(crate) keys: &'k Keys,
+    pub(crate) says: Says,
+    /// It is to be said this time.
+    pub(crate) is_due: bool,
+}
+
+/// What a heartbeat heard of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It was not asked about.
+    NotAsked,
+    /// Its server did not answer.
+    Nothing,
+    /// Who drains it.
+    Of(Instances),
 }
 
 /// What the script answers of each queue: the owner's name, and all instances.
@@ -109,8 +128,7 @@ impl Roster {
         self.is_whole
     }
 
-    /// Says of each queue whether `name` is able to drain it, and whether it owns it; answers who is and does, of each
-    /// queue whose server answers.
+    /// Says of each queue that is due whether `name` is able to drain it, and whether it owns it; answers who is and does.
     ///
     /// # Errors
     /// No server answers, or one does not grant it.
@@ -119,31 +137,39 @@ impl Roster {
         name: &str,
         ttl: Duration,
         queues: &[Beat<'_>],
-    ) -> Result<Vec<Option<Instances>>, SourceError> {
+    ) -> Result<Vec<Heard>, SourceError> {
         let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let asking = std::mem::take(&mut self.servers).into_iter().map(|mut server| {
             let mut pipe = redis::pipe();
-            for Beat { keys, holds, able } in server.queues.iter().filter_map(|at| queues.get(*at)) {
+            let there = server.queues.iter().filter_map(|at| Some((*at, queues.get(*at)?)));
+            let mut asked = Vec::new();
+            for (at, Beat { keys, says, .. }) in there.filter(|(_, beat)| beat.is_due) {
                 pipe.cmd("EVALSHA").arg(self.heartbeat.get_hash()).arg(2);
                 pipe.arg(&keys.instances).arg(&keys.holder).arg(name).arg(ttl);
-                pipe.arg(u8::from(*holds)).arg(u8::from(*able));
+                pipe.arg(u8::from(says.holds)).arg(u8::from(says.able));
+                asked.push(at);
             }
             async move {
-                let answers: Answers = pipe.query_async(&mut server.connection).await?;
-                Ok((server, answers))
+                let answers: Answers = if asked.is_empty() {
+                    Vec::new()
+                } else {
+                    pipe.query_async(&mut server.connection).await?
+                };
+                Ok((server, asked, answers))
             }
         });
         let (answered, is_whole) = of_all(asking, self.patience).await?;
         self.is_whole &= is_whole;
-        let mut members = vec![None; queues.len()];
-        for (server, answers) in answered {
-            for (at, (holder, instances)) in server.queues.iter().zip(answers) {
-                members[*at] =
-                    Some(Instances { holder: Some(holder).filter(|holder| !holder.is_empty()), instances });
+        let unheard = |beat: &Beat<'_>| if beat.is_due { Heard::Nothing } else { Heard::NotAsked };
+        let mut heard: Vec<_> = queues.iter().map(unheard).collect();
+        for (server, asked, answers) in answered {
+            for (at, (holder, instances)) in asked.into_iter().zip(answers) {
+                let holder = Some(holder).filter(|holder| !holder.is_empty());
+                heard[at] = Heard::Of(Instances { holder, instances });
             }
             self.servers.push(server);
         }
-        Ok(members)
+        Ok(heard)
     }
 
     /// Says of each queue that `name` drains it no more, so that nobody waits for it.

@@ -56,7 +56,7 @@ pub(crate) use self::error::SourceError;
 pub(crate) use self::hot_state::{Looked, Refresh};
 pub(crate) use self::identity::{KnownQueue, identify};
 pub(crate) use self::inspect::inspect;
-pub(crate) use self::instances::{Beat, Instances, Roster};
+pub(crate) use self::instances::{Beat, Heard, Instances, Roster, Says};
 pub(crate) use self::lease::Lease;
 use self::list::List;
 pub(crate) use self::meddling::Interference;
