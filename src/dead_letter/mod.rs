@@ -1,5 +1,6 @@
 //! Defines dead letters: events that can never be applied, and why.
 
+mod letter;
 mod recent;
 
 use base64::Engine;
@@ -8,9 +9,13 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+pub use self::letter::{EntryField, Letter, fields_of};
 pub use self::recent::{RecentDeadLetter, RecentDeadLetters};
 use crate::change::EntityRef;
 use crate::trace::Traceparent;
+
+/// What is said of a stream's entry that has no event: all of its fields are kept in place of one.
+pub const NO_EVENT_FIELD: &str = "the entry does not have the field that is the event";
 
 labelled! {
     /// The closed set of reasons, as the metric's label; the dead letter itself carries a sentence.
@@ -117,7 +122,7 @@ struct DeadLetter<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     event_base64: Option<String>,
     reason: &'a str,
-    class: &'static str,
+    class: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<i32>,
     offset: i64,

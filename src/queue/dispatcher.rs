@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::buffer::Reserved;
 use crate::change::{Change, Chunk, Entity, Placed};
-use crate::dead_letter::{Dead, Reason, Rejection};
+use crate::dead_letter::{Dead, NO_EVENT_FIELD, Reason, Rejection};
 use crate::decode::{Decoder, Refused};
 use crate::history::Record;
 use crate::lane::Input;
@@ -180,8 +180,7 @@ impl<'w> DecodedWindow<'w> {
                 continue;
             }
             let decoded = if window.is_malformed(offset) {
-                let text = "the entry does not have the field that is the event";
-                Err(decoder.refused(event, Rejection::new(Reason::BadEvent, text)))
+                Err(decoder.refused(event, Rejection::new(Reason::BadEvent, NO_EVENT_FIELD)))
             } else {
                 decoder.decode_routed(event)
             };
