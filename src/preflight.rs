@@ -1,16 +1,12 @@
 //! Looks at both servers as a start would, and tells line by line: `tidegate check --connect`.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use crate::cli::{EXIT_CONFIG, EXIT_LOSES, EXIT_OK};
 use crate::config::Config;
 use crate::finding::{Finding, Weight};
-use crate::health::Health;
-use crate::live_settings::LiveSettings;
-use crate::metrics::WriteMetrics;
 use crate::retry::Class;
-use crate::sink::{Connections, Sink, check_uri};
+use crate::sink::{Sink, check_uri};
 use crate::source::inspect;
 
 /// Tells what is found; answers the exit code.
@@ -32,12 +28,7 @@ pub async fn preflight(config: &Config, out: &mut impl Write) -> u8 {
 }
 
 async fn mongodb(config: &Config) -> Vec<Finding> {
-    let live = LiveSettings::new(config);
-    let metrics = Arc::new(WriteMetrics::new(live.mapping().collections.names()));
-    let connected = async {
-        Sink::connect(Connections::new(&config.mongodb), config, live, Health::new(), metrics).await
-    };
-    match connected.await {
+    match Sink::alone(config).await {
         Ok(sink) => {
             let found = sink.inspect(config).await;
             sink.close().await;

@@ -10,9 +10,8 @@ use bson::{Bson, Document};
 use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::change::Collections;
-use crate::change::Placed;
-use crate::config::{Config, Delivery, Route};
+use crate::change::{Collections, EntityRef, Placed};
+use crate::config::{Config, Delivery, Queue, Route};
 use crate::dead_letter::Reason;
 use crate::decode::Decoder;
 use crate::raw::{self, begin_document, end_document};
@@ -50,11 +49,8 @@ pub fn events(text: &[u8]) -> Vec<&[u8]> {
 /// # Errors
 /// `out`'s.
 pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result<bool> {
-    let collections = Collections::new(config);
-    let mut decoder = Decoder::new(config);
     // Only the first queue: the others' commands differ in the guard's name.
-    let guard = config.queues.first().filter(|queue| queue.delivery == Delivery::ExactlyOnce);
-    let guard = guard.map(|queue| Guard::new(queue.id()));
+    let mut explainer = Explainer::new(config, config.queues.first());
     let events = events(text);
     let mut all_routed = !events.is_empty();
     if events.is_empty() {
@@ -64,30 +60,48 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
         if number > 0 {
             writeln!(out)?;
         }
+        all_routed &= explainer.explain(&format!("event {}", number + 1), event, out)?;
+    }
+    Ok(all_routed)
+}
+
+/// Says what becomes of events.
+#[derive(Debug)]
+pub(crate) struct Explainer<'c> {
+    config: &'c Config,
+    collections: Collections,
+    decoder: Decoder,
+    guard: Option<Guard>,
+}
+
+impl<'c> Explainer<'c> {
+    /// Of events of this queue.
+    #[must_use]
+    pub(crate) fn new(config: &'c Config, queue: Option<&Queue>) -> Self {
+        let guard = queue.filter(|queue| queue.delivery == Delivery::ExactlyOnce);
+        let guard = guard.map(|queue| Guard::new(queue.id()));
+        Explainer { config, collections: Collections::new(config), decoder: Decoder::new(config), guard }
+    }
+
+    /// Writes what becomes of one event; answers whether it is no dead letter.
+    pub(crate) fn explain(&mut self, name: &str, event: &[u8], out: &mut impl Write) -> io::Result<bool> {
+        let Explainer { config, collections, decoder, guard } = self;
         let decoded = decoder.decode_routed(event);
         let route = decoded.as_ref().map_or_else(|refused| refused.route, |(_, route)| *route);
-        writeln!(out, "event {}: {}", number + 1, by(config, route, decoded.is_ok()))?;
+        writeln!(out, "{name}: {}", by(config, route, decoded.is_ok()))?;
         match decoded {
             Err(refused) if refused.rejection.reason == Reason::Skipped => writeln!(out, "  skipped")?,
             Err(refused) => {
-                all_routed = false;
                 writeln!(out, "  dead letter: {}: {refused}", refused.rejection.reason.label())?;
                 if let Some(trace) = refused.traceparent {
                     writeln!(out, "  traceparent {trace}")?;
                 }
+                return Ok(false);
             }
             Ok((change, _)) => {
-                let entity = change.entity;
-                let mut key = Vec::new();
-                let start = begin_document(&mut key);
-                raw::write(&mut key, "_id", entity.id);
-                key.extend_from_slice(entity.shard_key);
-                end_document(&mut key, start);
-                let key: Document = bson::deserialize_from_slice(&key).map_err(io::Error::other)?;
-                write!(out, "  collection {:?}", collections.name(entity.collection))?;
-                for (field, value) in &key {
-                    let value = serde_json::to_string(&ExtJson(value)).map_err(io::Error::other)?;
-                    write!(out, ", {field} {value}")?;
+                write!(out, "  collection {:?}", collections.name(change.entity.collection))?;
+                for (field, value) in &key_of(change.entity).map_err(io::Error::other)? {
+                    write!(out, ", {field} {}", json(value)?)?;
                 }
                 writeln!(out)?;
                 if let Some(trace) = change.traceparent {
@@ -96,18 +110,32 @@ pub fn explain(config: &Config, text: &[u8], out: &mut impl Write) -> io::Result
                 let taken_by = route.and_then(|route| config.routes.get(route));
                 if taken_by.is_some_and(Route::only_flushes) {
                     writeln!(out, "  nothing is written; what waits for the document is written at once")?;
-                    continue;
+                    return Ok(true);
                 }
                 let placed = Placed { offset: OFFSET, hash: 0, change };
-                for command in preview(&placed, &collections, config, guard.as_ref()) {
+                for command in preview(&placed, collections, config, guard.as_ref()) {
                     let command = Bson::Document(command);
                     let text = serde_json::to_string_pretty(&ExtJson(&command)).map_err(io::Error::other)?;
                     writeln!(out, "{text}")?;
                 }
             }
         }
+        Ok(true)
     }
-    Ok(all_routed)
+}
+
+/// What names a document: its `_id`, and its shard key where there is one.
+pub(crate) fn key_of(entity: EntityRef<'_>) -> bson::error::Result<Document> {
+    let mut key = Vec::new();
+    let start = begin_document(&mut key);
+    raw::write(&mut key, "_id", entity.id);
+    key.extend_from_slice(entity.shard_key);
+    end_document(&mut key, start);
+    bson::deserialize_from_slice(&key)
+}
+
+fn json(value: &Bson) -> io::Result<String> {
+    serde_json::to_string(&ExtJson(value)).map_err(io::Error::other)
 }
 
 /// Which route it was.

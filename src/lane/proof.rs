@@ -19,7 +19,8 @@ const CREDIBLE: i64 = 1 << 26;
 /// Looks up the watermarks of writes that were held back. Those that prove nothing are told apart, and noted in the
 /// writes.
 pub(super) async fn watermarks(queue: &Owned, writes: &[&Write]) -> Result<Vec<FoundWatermark>, SinkError> {
-    let found = queue.shared.sink.watermarks(writes, queue.guard.as_ref()).await?;
+    let entities: Vec<_> = writes.iter().map(|write| write.entity.get()).collect();
+    let found = queue.shared.sink.watermarks(&entities, queue.guard.as_ref()).await?;
     let judged: Vec<_> = writes.iter().zip(found).map(|(write, found)| judge(queue, write, found)).collect();
     if let (Some((first, above)), Some(claim)) = (strange(queue, &judged), &queue.claim) {
         claim.tell_of_strange_watermark(&queue.key, &first);

@@ -155,6 +155,13 @@ impl Sink {
         }
     }
 
+    /// For a command that ends: nobody else is told how its requests go.
+    pub(crate) async fn alone(config: &config::Config) -> Result<Self, SinkError> {
+        let live = LiveSettings::new(config);
+        let metrics = Arc::new(WriteMetrics::new(live.mapping().collections.names()));
+        Self::connect(Connections::new(&config.mongodb), config, live, Health::new(), metrics).await
+    }
+
     /// Ends the client's connections and sessions, which it else does in the background while the runtime ends.
     pub(crate) async fn close(&self) {
         self.connections.close().await;

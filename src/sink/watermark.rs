@@ -7,10 +7,9 @@ use bson::{Binary, Bson, Decimal128, Document, doc};
 
 use super::command::{Guard, write_entity};
 use super::{Sink, SinkError};
-use crate::change::CollectionId;
 use crate::change::path::WATERMARK_FIELD;
+use crate::change::{CollectionId, EntityRef};
 use crate::raw::{self, Number, ValueRef, begin_document, end_document};
-use crate::sink::Write;
 
 /// What is known of an entity's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,18 +62,17 @@ impl Strange {
 const IDS: usize = 1000;
 
 impl Sink {
-    /// Looks up the documents' watermarks of a queue, in the order of `writes`, each as it is stored. Without a guard there
-    /// are none.
+    /// Looks up the documents' watermarks of a queue, in the order of `entities`, each as it is stored. Without a guard
+    /// there are none.
     pub(crate) async fn watermarks(
         &self,
-        writes: &[&Write],
+        entities: &[EntityRef<'_>],
         guard: Option<&Guard>,
     ) -> Result<Vec<(FoundWatermark, Option<Strange>)>, SinkError> {
         let projected = guard.map_or("_id", Guard::path);
-        let mut all = vec![(FoundWatermark::Nothing, None); writes.len()];
+        let mut all = vec![(FoundWatermark::Nothing, None); entities.len()];
         let mut by_collection: HashMap<CollectionId, Vec<usize>> = HashMap::new();
-        for (at, write) in writes.iter().enumerate() {
-            let entity = write.entity.get();
+        for (at, entity) in entities.iter().copied().enumerate() {
             if entity.shard_key.is_empty() {
                 by_collection.entry(entity.collection).or_default().push(at);
                 continue;
@@ -100,14 +98,14 @@ impl Sink {
         }
         for (collection, places) in by_collection {
             for some in places.chunks(IDS) {
-                let filter = among(some.iter().map(|at| writes[*at].entity.get().id));
+                let filter = among(some.iter().map(|at| entities[*at].id));
                 let documents = self.find(collection, &filter, projected, some.len()).await?;
                 let found: HashMap<Vec<u8>, (FoundWatermark, Option<Strange>)> = documents
                     .iter()
                     .filter_map(|document| Some((id_bytes(document.get("_id")?), watermark(document, guard))))
                     .collect();
                 for at in some {
-                    let found = found.get(&key(writes[*at].entity.get().id)).cloned();
+                    let found = found.get(&key(entities[*at].id)).cloned();
                     all[*at] = found.unwrap_or((FoundWatermark::Nothing, None));
                 }
             }
