@@ -1,5 +1,7 @@
 //! Reads the command line, and does what `tidegate check` is to do.
 
+pub mod dead;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,7 +22,7 @@ pub const EXIT_DEAD: u8 = 1;
 /// Exit code of `check --connect` if a promise would be lost, or nothing drained until something is put right.
 pub const EXIT_LOSES: u8 = 1;
 
-/// Exit code of a command that could not do what it was to do.
+/// Exit code of a command that could not do what it was to do, or not all of it.
 pub const EXIT_FAILED: u8 = 1;
 
 /// Exit code when all is well.
@@ -54,7 +56,7 @@ TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of
 
 Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
 second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter,
-`check --connect` if a promise would be lost.";
+`check --connect` if a promise would be lost, `dead replay` if letters were left.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]
@@ -82,6 +84,9 @@ pub enum Action {
     },
     /// Print the manual page, for `man -l -`.
     Man,
+    /// Look after dead letters: count, list, show, export, import, drop and replay them.
+    #[command(subcommand)]
+    Dead(Box<dead::Dead>),
 }
 
 /// Arguments of `check`.
@@ -158,6 +163,7 @@ impl Cli {
     fn after_command(&self) -> Option<&Options> {
         match &self.command {
             Some(Action::Check(check)) => Some(&check.options),
+            Some(Action::Dead(dead)) => Some(dead.options()),
             Some(Action::Schema | Action::Completions { .. } | Action::Man) | None => None,
         }
     }

@@ -27,6 +27,7 @@
 //! | [`http`], [`log`], [`format`](mod@format) | how they are told |
 //! | [`app`], [`config`], [`cli`], [`reload`] | starting and ending it, and what it is to do |
 //! | [`sample`] | what sample events become, for whoever writes routes |
+//! | [`dead`] | looking after dead letters |
 //! | [`preflight`], `finding` | what the servers are like, before anything is drained |
 //!
 //! `docs/architecture.md` has the protocol and its reasons. Its code map says of every module what must hold, and what it
@@ -45,6 +46,7 @@ pub mod cli;
 pub mod coalesce;
 pub mod commit;
 pub mod config;
+pub mod dead;
 pub mod dead_letter;
 pub mod decode;
 pub mod epoch;

@@ -1,11 +1,14 @@
 //! Runs the daemon's process: configuration, logs, runtime, signals.
 
+use std::io::BufWriter;
 use std::process::ExitCode;
 
-use tidegate::cli::{Action, Cli, EXIT_CONFIG, check, print_completions, print_manual, print_schema};
+use tidegate::cli::dead::Dead;
+use tidegate::cli::{Action, Cli, EXIT_CONFIG, EXIT_FAILED, EXIT_OK, check};
+use tidegate::cli::{print_completions, print_manual, print_schema};
 use tidegate::config::Config;
 use tidegate::log::Filter;
-use tidegate::{app, log, preflight, reload};
+use tidegate::{app, dead, log, preflight, reload};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +24,7 @@ fn main() -> ExitCode {
         Some(Action::Schema) => return print_schema().into(),
         Some(Action::Completions { shell }) => return print_completions(*shell).into(),
         Some(Action::Man) => return print_manual().into(),
+        Some(Action::Dead(asked)) => return looked_after(&cli, asked).into(),
         None => {}
     }
     let config = match cli.load() {
@@ -53,6 +57,28 @@ async fn connected(cli: &Cli) -> u8 {
     match cli.load() {
         Ok(config) => preflight::preflight(&config, &mut std::io::stdout()).await,
         Err(_) => check(cli),
+    }
+}
+
+/// `tidegate dead`. Gives the exit code.
+#[tokio::main(flavor = "current_thread")]
+async fn looked_after(cli: &Cli, asked: &Dead) -> u8 {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = match cli.load() {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return EXIT_CONFIG;
+        }
+    };
+    let done = dead::look_after(&config, asked, &mut BufWriter::new(std::io::stdout())).await;
+    match done {
+        Ok(true) => EXIT_OK,
+        Ok(false) => EXIT_FAILED,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            EXIT_FAILED
+        }
     }
 }
 

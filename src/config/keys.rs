@@ -35,6 +35,8 @@ pub struct Keys {
     pub refused: String,
     /// List: dead letters.
     pub dead_list: String,
+    /// Name of the process that changes the letters in the list, for a person; expires.
+    pub dead_owner: String,
 }
 
 /// One of a queue's keys.
@@ -42,7 +44,7 @@ pub(crate) type Key = fn(&Keys) -> &str;
 
 impl Keys {
     /// All of them, by the names that scripts have for them.
-    const ALL: [(&'static str, Key); 15] = [
+    const ALL: [(&'static str, Key); 16] = [
         ("queue", |keys| &keys.queue),
         ("base", |keys| &keys.base),
         ("read", |keys| &keys.read),
@@ -58,6 +60,7 @@ impl Keys {
         ("renumbered", |keys| &keys.renumbered),
         ("refused", |keys| &keys.refused),
         ("dead_list", |keys| &keys.dead_list),
+        ("dead_owner", |keys| &keys.dead_owner),
     ];
 
     /// The one of that name.
@@ -89,6 +92,7 @@ impl Keys {
             stream: key("stream"),
             dead: key("dead"),
             parked: key("parked"),
+            dead_owner: key("dead-owner"),
             dead_list,
             queue: queue.to_owned(),
         }

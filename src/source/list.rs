@@ -292,6 +292,6 @@ pub(super) fn sha1(element: &[u8]) -> [u8; 20] {
     Sha1::digest(element).into()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

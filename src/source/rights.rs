@@ -42,6 +42,9 @@ const OF_POPPED: [&str; 7] = [
 #[cfg(test)]
 const OF_DURABLE: [&str; 9] =
     ["MULTI", "EXEC", "GET", "HMGET", "LRANGE", "HEXISTS", "ZSCORE", "ZRANGE", "ZCARD"];
+/// What `tidegate dead` asks.
+#[cfg(test)]
+const OF_DEAD: [&str; 8] = ["TYPE", "HGET", "LLEN", "LRANGE", "LINDEX", "SET", "EVALSHA", "SCRIPT LOAD"];
 /// What is said of a transaction within one: by Redis, and by Valkey 9.
 const NESTED: [&str; 2] = ["nested", "not allowed inside a transaction"];
 /// Refusals that are named.
@@ -310,6 +313,7 @@ mod tests {
             .flat_map(|commands| commands.iter().filter_map(|command| command.split(' ').next()))
             .chain(ELSEWHERE)
             .chain(OF_DURABLE)
+            .chain(OF_DEAD)
             .collect();
         let mut folders = vec![std::path::PathBuf::from("src/source")];
         let mut found = BTreeSet::new();

@@ -55,6 +55,9 @@ fn page() -> String {
             rules.difference(known).map(|rule| format!("`{}`", rule.replace('|', "\\|"))).collect();
         if more.is_empty() { "nothing more".to_owned() } else { more.join(" ") }
     };
+    let of_letters = calls(include_str!("letters.rs"));
+    let of_letters = of_letters.iter().map(|(_, call)| rule(call.command()));
+    let dead: BTreeSet<_> = of_letters.chain(OF_DEAD.iter().map(|name| rule(name))).collect();
     let durable: BTreeSet<_> = OF_DURABLE.iter().map(|name| rule(name)).collect();
     // In Redis 6.2 a new user has all channels at first.
     let keys = "resetchannels ~collabQueue ~collabQueue:dead ~tidegate:* &tidegate:*";
@@ -72,6 +75,7 @@ fn page() -> String {
         ("receipts", "`+publish`".to_owned()),
         ("`/durable`", beyond(durable, &list)),
         ("hot states", beyond(hot, &list)),
+        ("`tidegate dead`", beyond(dead, &list)),
         ("Sentinel", "`+role`; at the sentinels `+sentinel\\|get-master-addr-by-name`".to_owned()),
         ("Redis Cluster", "`+cluster\\|slots`; the dead letters are `~{collabQueue}:dead`".to_owned()),
         ("another database than 0", "`+select`".to_owned()),
