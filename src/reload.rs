@@ -228,10 +228,10 @@ mod tests {
         new.redis.url = SecretUrl::new("redis://:hunter2@elsewhere");
         new.lanes.count = 9;
         let plan = ReloadPlan::new(&old, &new);
-        let line = "configuration re-read: batch.max_delay, routes, log.level; needs a restart: redis.url, lanes.count";
+        let line = "configuration re-read: batch.max_delay, log.level, routes; needs a restart: lanes.count, redis.url";
         assert_eq!(plan.line(false), line);
         assert!(plan.line(true).contains("log.level (RUST_LOG wins)"));
-        assert_eq!(plan.config.changes(&new), ["redis.url", "lanes.count"]);
+        assert_eq!(plan.config.changes(&new), ["lanes.count", "redis.url"]);
         assert_eq!(
             ReloadPlan::new(&plan.config, &plan.config).line(false),
             "configuration re-read: nothing changed"
@@ -246,11 +246,11 @@ mod tests {
         new.redis.url = SecretUrl::new("redis://app@cache:6379/1");
         new.redis.password_file = Some("/run/secrets/password".into());
         new.redis.cluster = vec![SecretUrl::new("redis://cache")];
-        let line = "configuration re-read: redis.url, redis.password_file; needs a restart: redis.cluster";
+        let line = "configuration re-read: redis.password_file, redis.url; needs a restart: redis.cluster";
         assert_eq!(ReloadPlan::new(&old, &new).line(false), line);
         for elsewhere in ["redis://other/1", "redis://cache/2", "rediss://cache/1", "redis://cache:6380/1"] {
             new.redis.url = SecretUrl::new(elsewhere);
-            let line = "configuration re-read: nothing changed; needs a restart: redis.url, redis.password_file, redis.cluster";
+            let line = "configuration re-read: nothing changed; needs a restart: redis.cluster, redis.password_file, redis.url";
             assert_eq!(ReloadPlan::new(&old, &new).line(false), line);
         }
     }

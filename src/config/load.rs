@@ -157,7 +157,8 @@ fn layer(origin: String, key: &str, text: &str, name: impl Fn(&str) -> String) -
             // A table where one of its keys is needed.
             KEYS.iter()
                 .map(|(known, _)| known.as_str())
-                .find(|known| known.strip_prefix(key).is_some_and(|below| below.starts_with('.')))
+                .filter(|known| known.strip_prefix(key).is_some_and(|below| below.starts_with('.')))
+                .min_by_key(|known| known.len())
         });
         let key = KeyPath::from(key);
         let message = match suggestion {

@@ -283,6 +283,12 @@ impl Lease {
     pub fn look_every(&self) -> Duration {
         (self.ttl / 4).min(Duration::from_secs(1))
     }
+
+    /// The same, while nothing is in the queue.
+    #[must_use]
+    pub fn idle_look_every(&self) -> Duration {
+        self.ttl / 4
+    }
 }
 
 /// `[http]`

@@ -25,7 +25,7 @@ pub(super) enum Form {
 /// The schema with everything in its place.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| generate(true).to_value());
 
-/// Every key that can be set from the environment or by a flag, in the order of the types.
+/// Every key that can be set from the environment or by a flag, sorted.
 pub(super) static KEYS: LazyLock<Vec<(String, Form)>> = LazyLock::new(|| {
     let mut keys = Vec::new();
     gather("", &SCHEMA, &mut keys);

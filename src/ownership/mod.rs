@@ -105,6 +105,8 @@ pub struct Owned {
     pub(crate) pressure: Pressure,
     /// Events that wait to be read, as Redis said last.
     pub(crate) unread: AtomicU64,
+    /// Notified when something is seen in the queue, and nothing of it was read.
+    pub(crate) seen: tokio::sync::Notify,
     /// Events that wait for MongoDB beside the queue.
     pub(crate) parked: Parked,
     /// Whether something was committed, or nothing was left to be.

@@ -24,8 +24,9 @@ pub(super) async fn commit(queue: Arc<Owned>, done: CancellationToken) -> Result
             () = queue.progress.notified() => {}
             () = done.cancelled() => {}
             () = &mut tick => {
-                look(&queue).await?;
-                tick.as_mut().reset(beat::next(queue.shared.config.lease.look_every()));
+                let is_idle = look(&queue).await?;
+                let lease = &queue.shared.config.lease;
+                tick.as_mut().reset(beat::next(if is_idle { lease.idle_look_every() } else { lease.look_every() }));
             }
         }
     }
@@ -58,20 +59,20 @@ async fn commit_due(queue: &Owned) -> Result<(), SourceError> {
     }
 }
 
-/// Keeps the lease and the gauges fresh while nothing else happens.
-async fn look(queue: &Owned) -> Result<(), SourceError> {
+/// Keeps the lease and the gauges fresh while nothing else happens; answers whether nothing does.
+async fn look(queue: &Owned) -> Result<bool, SourceError> {
     queue.status.set_window(queue.mapping.timings.longest(queue.shared.live.policy().max_delay));
     // Other queues fill the buffer, too.
     queue.relieve();
     let settled_to = queue.tracker.lock().settled_to();
-    let looking = queue.source.look(settled_to);
-    let seen = match queue.source.lease() {
-        Some(lease) => tokio::try_join!(looking, lease.keep_connection())?.0,
-        None => looking.await?,
-    };
+    let seen = queue.source.look(settled_to).await?;
     let depth = seen.depth;
-    if depth.elements == 0 && queue.recovered.is_cancelled() && queue.tracker.lock().is_drained() {
-        queue.gets_on();
+    let is_drained = queue.recovered.is_cancelled() && queue.tracker.lock().is_drained();
+    match depth.elements {
+        0 if is_drained => queue.gets_on(),
+        // Whoever waits for it is told sooner, unless nobody tells.
+        1.. if is_drained => queue.seen.notify_waiters(),
+        _ => {}
     }
     queue.sample(depth.tail);
     queue.status.saw(depth);
@@ -82,5 +83,5 @@ async fn look(queue: &Owned) -> Result<(), SourceError> {
     let oldest = queue.source.oldest(&seen, settled_to);
     let age = oldest.and_then(|oldest| queue.oldest_age(oldest));
     queue.status.set_oldest_age(age.unwrap_or_default());
-    Ok(())
+    Ok(is_drained && depth.elements == 0)
 }

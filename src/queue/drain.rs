@@ -284,6 +284,7 @@ impl Queue {
             buried: parking_lot::Mutex::new(buried),
             pressure: Pressure::default(),
             unread: AtomicU64::new(0),
+            seen: tokio::sync::Notify::new(),
             parked: Parked::new(parked),
             clock: parking_lot::Mutex::new(TailClock::default()),
             held_ts: parking_lot::Mutex::new(vec![None; self.shared.config.lanes.count]),

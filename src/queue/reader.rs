@@ -130,7 +130,17 @@ impl Reader {
             } else {
                 // Redis tells at once.
                 self.pause = Pause::default();
-                self.stop.run_until_cancelled(queue.source.wait(&mut self.waiter)).await
+                let told = async {
+                    tokio::select! {
+                        told = queue.source.wait(&mut self.waiter) => told.map(|()| true),
+                        () = queue.seen.notified() => Ok(false),
+                    }
+                };
+                let told = self.stop.run_until_cancelled(told).await;
+                if matches!(told, Some(Ok(false))) {
+                    self.waiter.has_missed();
+                }
+                told.map(|told| told.map(drop))
             };
             match waited {
                 Some(waited) => waited?,

@@ -49,7 +49,7 @@ impl Queue {
     ) -> Result<Option<Takeover>, SourceError> {
         self.probe().await?;
         let mut probed = Instant::now();
-        let mut connection = self.redis.connect().await?;
+        let mut connection = self.redis.shared().await?;
         if self.previous.is_some() {
             // Another owner may have taken this process for dead.
             lives(&mut connection, &self.keys, self.shared.peers.name()).await?;

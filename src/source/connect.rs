@@ -9,6 +9,8 @@ use super::connection::Connection;
 use super::error::SourceError;
 use super::node::connect;
 use super::sentinel::{Sentinels, check_primary};
+use super::shared::{Ends, Shared};
+use super::watch::Watching;
 use super::wire::Wire;
 use crate::config::{self, QueueKind};
 
@@ -21,6 +23,21 @@ pub(crate) struct Redis {
     credentials: Arc<Credentials>,
     servers: Servers,
     timeout: Duration,
+    /// What all queues of a server use together.
+    shared: Arc<Together>,
+}
+
+/// What all queues of a server use together.
+#[derive(Debug, Default)]
+struct Together {
+    connections: Shared<Connection>,
+    watches: Shared<Watching>,
+}
+
+impl Ends for Connection {
+    fn has_ended(&self) -> bool {
+        !self.is_open()
+    }
 }
 
 /// Which servers there are.
@@ -46,7 +63,7 @@ impl Redis {
             ([], sentinels) => Servers::Sentinels(Sentinels::new(sentinels, &config.sentinel_primary)?),
             (nodes, _) => Servers::Cluster(Cluster::new(nodes)?, None),
         };
-        Ok(Redis { credentials, servers, timeout: config.timeout })
+        Ok(Redis { credentials, servers, timeout: config.timeout, shared: Arc::default() })
     }
 
     /// The same, for what is in the slot of a queue.
@@ -88,6 +105,7 @@ impl Redis {
     /// Reaches the same server with what another configuration says, from the next connection on.
     pub(crate) async fn follow(&self, config: &config::Redis) {
         self.credentials.follow(config).await;
+        self.leave_shared();
     }
 
     /// Opens a connection whose commands are answered within the configured time.
@@ -96,6 +114,39 @@ impl Redis {
     /// Lost, or fatal where Redis refuses the credentials.
     pub(crate) async fn connect(&self) -> Result<Connection, SourceError> {
         self.open(self.timeout).await
+    }
+
+    /// The connection that all queues of the server use for what is small and does not block.
+    ///
+    /// # Errors
+    /// Lost, or fatal where Redis refuses the credentials.
+    pub(crate) async fn shared(&self) -> Result<Connection, SourceError> {
+        let server = self.server().await?;
+        let open = async || {
+            // Whatever told of changes there may be another server's by now.
+            self.shared.watches.forget();
+            self.connect().await
+        };
+        self.shared.connections.get(&server, open).await
+    }
+
+    /// Has what is shared be opened anew when it is asked for the next time.
+    pub(super) fn leave_shared(&self) {
+        self.shared.connections.forget();
+        self.shared.watches.forget();
+    }
+
+    /// What tells of the server's queues when they change, if it does that.
+    ///
+    /// # Errors
+    /// Lost, or fatal where Redis refuses the credentials.
+    pub(super) async fn watching(&self) -> Result<Watching, SourceError> {
+        let server = self.server().await?;
+        let open = async || {
+            let access = self.found(&self.credentials.access().await?).await?;
+            Watching::open(&access, self.timeout).await
+        };
+        self.shared.watches.get(&server, open).await
     }
 
     /// Opens a connection for commands that block up to `block` on the server. A response timeout that
@@ -162,7 +213,7 @@ impl Redis {
     /// # Errors
     /// Fatal: it is a node of a cluster, and `redis.cluster` is not set.
     pub(super) async fn check_mode(&self, connection: &mut Connection) -> Result<(), SourceError> {
-        let info = match info(connection).await {
+        let info = match connection.info().await {
             Ok(info) => info,
             Err(SourceError::Refused(_)) => return Ok(()),
             Err(error) => return Err(error),
@@ -187,13 +238,9 @@ impl Redis {
 
 /// The server's version, `(major, minor)`.
 pub(crate) async fn version(connection: &mut Connection) -> Result<(u32, u32), SourceError> {
-    let info = info(connection).await?;
-    let mut parts = field(&info, "redis_version:").split('.').map(|part| part.parse().unwrap_or(0));
+    let mut parts =
+        field(connection.info().await?, "redis_version:").split('.').map(|part| part.parse().unwrap_or(0));
     Ok((parts.next().unwrap_or(0), parts.next().unwrap_or(0)))
-}
-
-async fn info(connection: &mut Connection) -> Result<String, SourceError> {
-    Ok(redis::cmd("INFO").arg("server").query_async(connection).await?)
 }
 
 /// What a server is, by its `INFO`. Valkey has another name for it.

@@ -144,11 +144,6 @@ impl Lease {
         Ok(Window::new(0, found).sparse(there, Vec::new()))
     }
 
-    /// Keeps the connection, over which nothing else may go for long: Redis may close what is idle.
-    pub(crate) async fn keep_connection(&self) -> Result<(), SourceError> {
-        Ok(redis::cmd("GET").arg(&self.keys.owner).exec_async(&mut self.connection()).await?)
-    }
-
     /// Gives the queue up, so that another instance need not wait for the lease to end.
     pub(crate) async fn release(&self) -> Result<(), SourceError> {
         let mut call = self.release.prepare_invoke();

@@ -11,12 +11,12 @@ use super::error::SourceError;
 use super::lease::{Lease, fenced, millis};
 use super::lua::whole;
 use super::meddling::Interference;
+use super::on_demand::OnDemandWire;
 use super::rights::Calls;
 use super::script;
 use super::state::QueueState;
 use super::takeover::{Taken, TakeoverRequest};
 use super::window::{Depth, MAX_WINDOW, MAX_WINDOW_BYTES, QueueLook, Window};
-use super::wire::Wire;
 use super::{Kind, Source};
 use crate::commit::Checkpoint;
 use crate::config::{self, Keys};
@@ -39,7 +39,7 @@ pub(super) struct List {
 pub(super) struct Control {
     pub(super) connection: Connection,
     /// For windows.
-    wire: Wire,
+    wire: OnDemandWire,
     /// The base as Redis has it; empty before the first numbering.
     pub(super) base: String,
     pub(super) offset: i64,
@@ -64,7 +64,7 @@ impl ListScripts {
             renumber: Script::new(&whole(script::RENUMBER)),
         };
         // On the wire they are named by their hashes.
-        for script in [&scripts.read, &scripts.commit, &scripts.look] {
+        for script in [&scripts.read, &scripts.commit] {
             script.load_async(connection).await?;
         }
         Ok(scripts)
@@ -106,8 +106,8 @@ impl List {
     }
 
     /// Takes a queue over.
-    pub(super) async fn take(request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
-        let wire = request.redis.wire().await?;
+    pub(super) async fn take(mut request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
+        let wire = OnDemandWire::beside(request.redis, &mut request.connection).await?;
         let previous = request.previous();
         let TakeoverRequest { mut connection, keys, seen, known, drawn, id, ttl, .. } = request;
         let (base, read) = seen.offsets();
@@ -173,7 +173,13 @@ impl List {
         pipe.arg(if raise && count > 0 { (*offset + end).to_string() } else { String::new() });
         let samples = Samples::behind(end);
         pipe.arg(samples.stride).arg(samples.first).arg(samples.last);
-        let answer = wire.ask_for(&pipe, MAX_WINDOW_BYTES).await?;
+        if count == 0 && !wire.is_open() {
+            // There may be nothing to open one for.
+            let [(length, ahead)]: [(i64, usize); 1] = pipe.query_async(&mut self.lease.connection()).await?;
+            let depth = Depth::of_list(fenced(length)?, *offset, cursor);
+            return Ok((Window::new(cursor, [""; 0]).with_ahead(ahead), depth));
+        }
+        let answer = wire.get().await?.ask_for(&pipe, MAX_WINDOW_BYTES).await?;
         // The window is nobody's until the script has agreed.
         let (length, ahead): (i64, usize) = answer.value(usize::from(count > 0))?;
         let elements = fenced(length)?;
@@ -212,7 +218,7 @@ impl List {
         call.arg(&[&keys.dead, &keys.dead_list, &keys.refused]);
         call.arg(self.lease.args()).arg(&*base).arg(&new_base).arg(checkpoint.end - *offset);
         call.arg(hex(&checkpoint.sha1)).arg(script::REFUSED_KEPT).arg(dead);
-        let elements = fenced(wire.ask(&call).await?.value(0)?)?;
+        let elements = fenced(wire.get().await?.ask(&call).await?.value(0)?)?;
         *base = new_base;
         *offset = checkpoint.end;
         Ok(Depth::of_list(elements, checkpoint.end, i64::MAX))
@@ -236,15 +242,14 @@ impl List {
         Ok(first)
     }
 
-    /// Extends the lease, and looks at the number of elements, and of dead letters in their list. It goes over the wire,
-    /// which else would be idle for as long as there is no room to read.
+    /// Extends the lease, and looks at the number of elements, and of dead letters in their list.
     pub(super) async fn look(&self) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         let mut control = self.control.lock().await;
-        let mut call = redis::pipe();
-        call.cmd("EVALSHA").arg(self.scripts.look.get_hash()).arg(3);
-        call.arg(&[&keys.queue, &keys.owner, &keys.dead_list]).arg(self.lease.args());
-        let (length, dead) = control.wire.ask(&call).await?.value(0)?;
+        let mut call = self.scripts.look.prepare_invoke();
+        call.key(&[&keys.queue, &keys.owner, &keys.dead_list]).arg(self.lease.args());
+        let (length, dead) = call.invoke_async(&mut self.lease.connection()).await?;
+        control.wire.rest(&keys.owner).await?;
         Ok(QueueLook {
             depth: Depth::of_list(fenced(length)?, control.offset, i64::MAX),
             dead: Some(dead),

@@ -42,6 +42,9 @@ const OF_POPPED: [&str; 7] = [
 #[cfg(test)]
 const OF_DURABLE: [&str; 9] =
     ["MULTI", "EXEC", "GET", "HMGET", "LRANGE", "HEXISTS", "ZSCORE", "ZRANGE", "ZCARD"];
+/// What is asked so that one connection tells of all queues; without it, each waits over one of its own.
+#[cfg(test)]
+const OF_WATCH: [&str; 2] = ["CLIENT TRACKING", "HELLO"];
 /// What `tidegate dead` asks.
 #[cfg(test)]
 const OF_DEAD: [&str; 8] = ["TYPE", "HGET", "LLEN", "LRANGE", "LINDEX", "SET", "EVALSHA", "SCRIPT LOAD"];
@@ -313,6 +316,7 @@ mod tests {
             .flat_map(|commands| commands.iter().filter_map(|command| command.split(' ').next()))
             .chain(ELSEWHERE)
             .chain(OF_DURABLE)
+            .chain(OF_WATCH.map(|command| command.split(' ').next().unwrap()))
             .chain(OF_DEAD)
             .collect();
         let mut folders = vec![std::path::PathBuf::from("src/source")];

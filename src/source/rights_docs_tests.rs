@@ -58,6 +58,7 @@ fn page() -> String {
     let of_letters = calls(include_str!("letters.rs"));
     let of_letters = of_letters.iter().map(|(_, call)| rule(call.command()));
     let dead: BTreeSet<_> = of_letters.chain(OF_DEAD.iter().map(|name| rule(name))).collect();
+    let watch: BTreeSet<_> = OF_WATCH.iter().map(|name| rule(name)).collect();
     let durable: BTreeSet<_> = OF_DURABLE.iter().map(|name| rule(name)).collect();
     // In Redis 6.2 a new user has all channels at first.
     let keys = "resetchannels ~collabQueue ~collabQueue:dead ~tidegate:* &tidegate:*";
@@ -73,6 +74,7 @@ fn page() -> String {
     page.push_str("| For | Also |\n| --- | --- |\n");
     for (what, rules) in [
         ("receipts", "`+publish`".to_owned()),
+        ("one connection that waits for all queues, in place of one for each", beyond(watch, &list)),
         ("`/durable`", beyond(durable, &list)),
         ("hot states", beyond(hot, &list)),
         ("`tidegate dead`", beyond(dead, &list)),

@@ -6,32 +6,60 @@ use std::time::Duration;
 use super::connect::Redis;
 use super::connection::Connection;
 use super::error::SourceError;
+use super::shared::Ends;
+use super::watch::Watching;
 use crate::config::Keys;
 
-/// Blocks until a list has an element, and leaves it there: the element moves to where it was. Of a stream, reads one
-/// entry in vain.
+/// Waits on the connection that tells of all queues of the server. Where there is none, blocks on one of its own until a
+/// list has an element, and leaves it there: the element moves to where it was. Of a stream, reads one entry in vain.
 ///
 /// Nothing is lost if the reply is: no element was removed.
 pub(crate) struct Waiter {
     redis: Redis,
     keys: Arc<Keys>,
+    watching: Option<Watching>,
     connection: Option<Connection>,
+    /// How often in a row something was there and was not told.
+    missed: u32,
 }
 
 impl Waiter {
-    /// Longest wait on the server; the caller then looks around.
+    /// Longest wait on the server; then it is asked again.
     const BLOCK: Duration = Duration::from_secs(5);
     /// Wait where Redis cannot.
     const POLL: Duration = Duration::from_millis(100);
+    /// Whoever missed that many in a row believes nobody any more. One may be found while it is being told.
+    const TRUST: u32 = 3;
 
-    /// Waits on a connection of its own, opened when first needed.
+    /// Waits on connections that are opened when first needed.
     #[must_use]
     pub(crate) fn new(redis: Redis, keys: Arc<Keys>) -> Self {
-        Waiter { redis, keys, connection: None }
+        Waiter { redis, keys, watching: None, connection: None, missed: 0 }
     }
 
-    /// Waits until there is an element, or a while; of a stream, an entry behind the id `past`.
+    /// Waits until there is an element; of a stream, an entry behind the id `past`. It may be told in vain.
     pub(crate) async fn wait(&mut self, past: Option<&str>) -> Result<(), SourceError> {
+        if self.missed < Self::TRUST {
+            let watching = match self.watching.take().filter(|watching| !watching.has_ended()) {
+                Some(watching) => watching,
+                None => self.redis.watching().await?,
+            };
+            if let Watching::Told(watch) = self.watching.insert(watching) {
+                watch.wait(&self.keys.queue, past).await?;
+                self.missed = 0;
+                return Ok(());
+            }
+        }
+        self.block(past).await
+    }
+
+    /// Something was there before a wait was over.
+    pub(crate) fn has_missed(&mut self) {
+        self.missed += 1;
+    }
+
+    /// Blocks until there is something, or a while.
+    async fn block(&mut self, past: Option<&str>) -> Result<(), SourceError> {
         // Taken out, so that a wait that is dropped or fails takes its connection along.
         let (mut connection, was_idle) = match self.connection.take() {
             Some(connection) => (connection, true),

@@ -1,10 +1,10 @@
-//! Tests the ways to Redis that a URL can name: sockets, databases, credentials and TLS.
+//! Tests the ways to Redis that a URL can name: sockets, databases, credentials and TLS; and how many connections there are.
 
 use anyhow::ensure;
 use tokio::io::AsyncReadExt;
 
 use crate::stage::{PATIENCE, Setting, Stage, assert_exact, logged};
-use crate::support::{Metrics, Tidegate, add, documents, free_port, push};
+use crate::support::{Metrics, Proxy, Redis, Tidegate, add, documents, free_port, push, try_eventually};
 
 type Outcome = anyhow::Result<()>;
 
@@ -122,6 +122,118 @@ async fn connections_that_nothing_is_read_through_are_kept() -> Outcome {
         let metrics = stage.settled(&daemon).await?;
         assert_eq!(metrics.sum("tidegate_takeovers_total", &[]), 1.0);
         assert_exact(stage.document("doc").await?.as_ref(), EVENTS);
+    }
+    Ok(())
+}
+
+/// What Redis says of itself, by name.
+async fn told(connection: &mut redis::aio::MultiplexedConnection, name: &str) -> anyhow::Result<u64> {
+    let info: String = redis::cmd("INFO").query_async(connection).await?;
+    let found = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    Ok(found.unwrap_or_default().trim().parse()?)
+}
+
+/// A queue that is idle has no connection of its own: one waits for all of them, and one does the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_queues_need_few_connections() -> Outcome {
+    for kind in ["list", "stream"] {
+        let queues = format!("[[queues]]\nkey = \"many:{{0..63}}\"\nkind = \"{kind}\"\n");
+        let stage = stage(Setting::new().with(&queues)).await?;
+        let daemon = stage.launch.clone().start().await?;
+        let owned = |metrics: &Metrics| {
+            let held = metrics.sum("tidegate_lease_held", &[]);
+            ensure!(held == 65.0, "{held} queues are owned");
+            Ok(())
+        };
+        daemon.metrics_when(PATIENCE, "all queues to be owned", owned).await?;
+        let mut producer = stage.producer().await?;
+        // A stream's reader looks for entries as soon as it owns the stream.
+        let most = if kind == "list" { 8 } else { 8 + 64 };
+        try_eventually(PATIENCE, "few connections", async || {
+            let clients = told(&mut producer.clone(), "connected_clients").await?;
+            ensure!(clients <= most, "{clients} connections");
+            Ok(())
+        })
+        .await?;
+        for n in 0..64 {
+            let (queue, event) = (format!("many:{n}"), logged(&format!("doc{n}"), 0));
+            if kind == "list" {
+                push(&mut producer, &queue, [event]).await?;
+            } else {
+                add(&mut producer, &queue, [event]).await?;
+            }
+        }
+        try_eventually(PATIENCE, "a document of each queue", async || {
+            let found = documents(&stage.database, "documents").await?;
+            ensure!(found.len() == 64, "{} documents", found.len());
+            Ok(())
+        })
+        .await?;
+        let metrics = daemon.metrics().await?;
+        assert_eq!(metrics.sum("tidegate_takeovers_total", &[]), 65.0);
+        assert!(told(&mut producer, "blocked_clients").await? == 0, "nobody blocks");
+    }
+    Ok(())
+}
+
+/// One that is opened later may lead elsewhere: to a copy, that was promoted behind the same address. Numbers mean nothing
+/// there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_opened_later_leads_to_the_same_server() -> Outcome {
+    let stage = stage(Setting::new()).await?;
+    let copy = Redis::start().await?;
+    let (mut first, mut second) = (stage.producer().await?, copy.connect().await?);
+    redis::cmd("CONFIG").arg(&["SET", "repl-diskless-sync-delay", "0"]).exec_async(&mut first).await?;
+    let place = stage.redis.address()?;
+    let of = (place.ip().to_string(), place.port());
+    redis::cmd("REPLICAOF").arg(of.0).arg(of.1).exec_async(&mut second).await?;
+
+    let proxy = Proxy::start(place).await?;
+    let url = format!("redis://{}", proxy.address());
+    let mut daemon = stage.start_as(&stage.launch.clone().env("TIDEGATE_REDIS__URL", url)).await?;
+    let base = format!("tidegate:{{{}}}:base", stage.queue);
+    try_eventually(PATIENCE, "the copy to have the owner's numbers", async || {
+        let of = async |connection: &redis::aio::MultiplexedConnection| {
+            redis::cmd("GET").arg(&base).query_async::<Option<String>>(&mut connection.clone()).await
+        };
+        let (is, should) = (of(&second).await?, of(&first).await?);
+        ensure!(is.is_some() && is == should, "{is:?} for {should:?}");
+        Ok(())
+    })
+    .await?;
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut second).await?;
+    proxy.retarget(copy.address()?);
+
+    stage.push([logged("doc", 7)]).await?;
+    daemon.logged("another server answers", PATIENCE).await?;
+    push(&mut second, &stage.queue, [logged("doc", 0)]).await?;
+    try_eventually(PATIENCE, "the copy's event to be applied", async || {
+        ensure!(stage.document("doc").await?.is_some(), "it is not");
+        Ok(())
+    })
+    .await?;
+    assert_exact(stage.document("doc").await?.as_ref(), 1);
+    Ok(())
+}
+
+/// Redis does not answer when it is asked to tell of changes, or the user may not ask: then each queue waits by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_tells_nothing_is_waited_for_in_another_way() -> Outcome {
+    for setting in [Setting::new(), Setting::new().stream("")] {
+        let stage = stage(setting.with("redis.timeout = \"1s\"\n")).await?;
+        let proxy = Proxy::start(stage.redis.address()?).await?;
+        proxy.hold_connections_with("TRACKING");
+        let url = format!("redis://{}", proxy.address());
+        let daemon = stage.start_as(&stage.launch.clone().env("TIDEGATE_REDIS__URL", url)).await?;
+        let producer = stage.producer().await?;
+        try_eventually(PATIENCE, "the queue to be waited for", async || {
+            ensure!(told(&mut producer.clone(), "blocked_clients").await? == 1, "nobody blocks");
+            Ok(())
+        })
+        .await?;
+        stage.push([logged("doc", 0)]).await?;
+        stage.settled(&daemon).await?;
+        assert_exact(stage.document("doc").await?.as_ref(), 1);
     }
     Ok(())
 }

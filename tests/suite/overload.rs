@@ -199,7 +199,7 @@ async fn large_events_behind_small_ones() -> Outcome {
 async fn bursts_of_large_events_among_small_ones() -> Outcome {
     const BUFFER: u64 = 16 * MIB;
     const SMALL: usize = 5_000;
-    const LARGE: usize = 24;
+    const LARGE: usize = 12;
     const BURSTS: usize = 3;
     let stage = set(Setting::new().with("buffer.max_bytes = \"16MiB\"\n")).await?;
     let text = "x".repeat(4 << 20);

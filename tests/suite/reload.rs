@@ -270,7 +270,7 @@ async fn what_needs_a_restart_is_named_and_stays() -> Outcome {
     let tidegate = stage.start().await?;
     std::fs::write(&url, "redis://:hunter2@127.0.0.1:1")?;
     tidegate.reconfigure("batch.max_ops = 7\nlanes.count = 2")?;
-    let line = "WARN configuration re-read: batch.max_ops; needs a restart: redis.url, lanes.count";
+    let line = "WARN configuration re-read: batch.max_ops; needs a restart: lanes.count, redis.url";
     logged(&tidegate, line, 1).await;
     stage.push([update("doc", json!({ "$set": { "n": 1 } }))]).await?;
     stage.settled(&tidegate).await?;

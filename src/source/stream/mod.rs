@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use crate::source::connection::Connection;
+use crate::source::on_demand::OnDemandWire;
 use redis::{RedisResult, Script};
 use tokio::sync::Mutex;
 
@@ -30,7 +31,6 @@ use super::lua::{calls, whole};
 use super::rights::Calls;
 use super::state::QueueState;
 use super::window::{Depth, Window};
-use super::wire::Wire;
 use crate::config::{self, Keys, Trim};
 use crate::metrics::QueueMetrics;
 
@@ -51,7 +51,7 @@ pub(super) struct Stream {
     metrics: Arc<QueueMetrics>,
     letters: Arc<dyn Recorded>,
     /// For entries.
-    wire: Mutex<Wire>,
+    wire: Mutex<OnDemandWire>,
     reading: Mutex<Reading>,
     commits: Mutex<Commits>,
     /// Where the group was when tidegate first found it. What is behind, tidegate reads itself; what is pending up to
@@ -112,10 +112,8 @@ impl StreamScripts {
             nth: Script::new(script::NTH),
             set_aside: Script::new(&whole(script::SET_ASIDE)),
         };
-        // On the wire they are named by their hashes.
-        for script in [&scripts.read, &scripts.look] {
-            script.load_async(connection).await?;
-        }
+        // On the wire it is named by its hash.
+        scripts.read.load_async(connection).await?;
         Ok(scripts)
     }
 }
@@ -264,7 +262,7 @@ impl Stream {
         } else {
             pipe.arg("");
         }
-        let reply = self.wire.lock().await.ask(&pipe).await?;
+        let reply = self.wire.lock().await.get().await?.ask(&pipe).await?;
         let (answer, largest, lag, pending, added): Fence = reply.value(0)?;
         fenced(answer)?;
         if fetches {

@@ -45,7 +45,7 @@ impl Stream {
         let keys = self.lease.keys();
         let mut range = redis::pipe();
         range.cmd("XRANGE").arg(&keys.queue).arg(id).arg(id);
-        let found = Entries::of_range(self.wire.lock().await.ask(&range).await?, 0, &self.form)?;
+        let found = Entries::of_range(self.wire.lock().await.get().await?.ask(&range).await?, 0, &self.form)?;
         let refused = self.letters(&found, why);
         let mut call = self.scripts.refuse.prepare_invoke();
         call.key(&keys.queue).key(&keys.owner).key(&keys.dead_list).arg(self.lease.args());

@@ -60,7 +60,7 @@ impl Stream {
             pipe.cmd("XREADGROUP").arg("GROUP").arg(&self.group).arg(script::CONSUMER);
             pipe.arg("COUNT").arg(count).arg("STREAMS").arg(&keys.queue).arg(past.to_string());
         }
-        let reply = self.wire.lock().await.ask(&pipe).await?;
+        let reply = self.wire.lock().await.get().await?.ask(&pipe).await?;
         let fence: Fence = reply.value(0)?;
         fenced(fence.0)?;
         match to {

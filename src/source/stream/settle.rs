@@ -79,18 +79,18 @@ impl Stream {
     }
 
     /// Extends the lease, and looks at how much is there, and at the oldest entry that is not settled: the first from
-    /// `settled_to` on. It goes over the wire, which else would be idle for as long as there is no room to read.
+    /// `settled_to` on.
     pub(in crate::source) async fn look(&self, settled_to: i64) -> Result<QueueLook, SourceError> {
         let keys = self.lease.keys();
         let mut commits = self.commits.lock().await;
         let from = EntryId::before(settled_to).max(commits.position);
-        let mut call = redis::pipe();
-        call.cmd("EVALSHA").arg(self.scripts.look.get_hash()).arg(4);
-        call.arg(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
+        let mut call = self.scripts.look.prepare_invoke();
+        call.key(&[&keys.queue, &keys.owner, &keys.stream, &keys.dead_list]);
         call.arg(self.lease.args()).arg(&self.group).arg(format!("({from}"));
         type LookReply = (i64, u64, u64, i64, i64, u64, u64, String);
         let (answer, lag, pending, added, count, removed, dead, oldest): LookReply =
-            self.wire.lock().await.ask(&call).await?.value(0)?;
+            call.invoke_async(&mut self.lease.connection()).await?;
+        self.wire.lock().await.rest(&keys.owner).await?;
         fenced(answer)?;
         commits.count = u64::try_from(count).ok();
         drop(commits);

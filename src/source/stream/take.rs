@@ -13,6 +13,7 @@ use crate::source::connect::deletes_at_once;
 use crate::source::error::SourceError;
 use crate::source::lease::{Lease, fenced, millis};
 use crate::source::lua::whole;
+use crate::source::on_demand::OnDemandWire;
 use crate::source::state::QueueState;
 use crate::source::takeover::{Taken, TakeoverRequest};
 use crate::source::{Kind, Source};
@@ -88,7 +89,7 @@ impl TakeReply {
 impl Stream {
     /// Takes a queue over, and claims what is pending.
     pub(in crate::source) async fn take(mut request: TakeoverRequest<'_>) -> Result<Taken, SourceError> {
-        let wire = request.redis.wire().await?;
+        let wire = OnDemandWire::beside(request.redis, &mut request.connection).await?;
         let reply = ask(&mut request).await?;
         let (found, pending) = (reply.found, reply.pending);
         let recover_to = reply.recover_to();

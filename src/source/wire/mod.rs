@@ -79,6 +79,14 @@ impl Wire {
         Ok(answer)
     }
 
+    /// Whether the other side has closed it, or said what it was not asked.
+    pub(super) async fn was_closed(&mut self) -> bool {
+        let mut byte = [0];
+        let read = self.stream.read(&mut byte);
+        // What is there already is all that is looked for.
+        self.awaits || tokio::time::timeout(Duration::ZERO, read).await.is_ok()
+    }
+
     async fn exchange(
         &mut self,
         packed: &[u8],
