@@ -37,6 +37,10 @@ pub struct Keys {
     pub dead_list: String,
     /// Name of the process that changes the letters in the list, for a person; expires.
     pub dead_owner: String,
+    /// List: dead letters on their way to MongoDB.
+    pub dead_moving: String,
+    /// Hash: dead letters of MongoDB's whose events are back in the queue, until MongoDB knows.
+    pub dead_taken: String,
 }
 
 /// One of a queue's keys.
@@ -44,7 +48,7 @@ pub(crate) type Key = fn(&Keys) -> &str;
 
 impl Keys {
     /// All of them, by the names that scripts have for them.
-    const ALL: [(&'static str, Key); 16] = [
+    const ALL: [(&'static str, Key); 18] = [
         ("queue", |keys| &keys.queue),
         ("base", |keys| &keys.base),
         ("read", |keys| &keys.read),
@@ -61,6 +65,8 @@ impl Keys {
         ("refused", |keys| &keys.refused),
         ("dead_list", |keys| &keys.dead_list),
         ("dead_owner", |keys| &keys.dead_owner),
+        ("dead_moving", |keys| &keys.dead_moving),
+        ("dead_taken", |keys| &keys.dead_taken),
     ];
 
     /// The one of that name.
@@ -93,6 +99,8 @@ impl Keys {
             dead: key("dead"),
             parked: key("parked"),
             dead_owner: key("dead-owner"),
+            dead_moving: key("dead-moving"),
+            dead_taken: key("dead-taken"),
             dead_list,
             queue: queue.to_owned(),
         }

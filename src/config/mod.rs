@@ -251,6 +251,12 @@ pub struct DeadLetter {
     /// How long an event waits that MongoDB refuses with a code that nobody knows, until it is a dead letter.
     #[default(Patience::of(Duration::from_secs(15 * 60)))]
     pub patience: Patience,
+    /// Dead letters that a queue has in Redis; the oldest beyond it are kept in MongoDB.
+    #[default = 100_000]
+    pub max_events: u64,
+    /// How long dead letters are kept, wherever they are.
+    #[default(Patience::NEVER)]
+    pub max_age: Patience,
 }
 
 /// `[receipts]`

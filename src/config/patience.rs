@@ -12,6 +12,9 @@ const NEVER: &str = "never";
 pub struct Patience(Option<Duration>);
 
 impl Patience {
+    /// It is never given up.
+    pub const NEVER: Patience = Patience(None);
+
     /// It is given up after so long.
     #[must_use]
     pub const fn of(limit: Duration) -> Self {

@@ -139,6 +139,8 @@ mod tests {
         [dead_letter]
         suffix = ":dead"
         patience = "15m"
+        max_events = 100000
+        max_age = "never"
 
         [receipts]
         enabled = false

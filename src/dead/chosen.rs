@@ -2,18 +2,18 @@
 
 use bson::Bson;
 
+use super::shelf::Place;
 use crate::change::{Collections, Entity};
 use crate::cli::dead::Which;
 use crate::config::Config;
 use crate::dead_letter::Letter;
 use crate::decode::Decoder;
 use crate::sample::{ExtJson, key_of};
-use crate::source::{Letters, SourceError};
 
 /// A letter, where it is, and all of it as it is kept.
 #[derive(Debug)]
 pub(super) struct ReadLetter {
-    pub(super) place: u64,
+    pub(super) place: Place,
     pub(super) kept: Vec<u8>,
     pub(super) letter: Letter,
     pub(super) document: Option<NamedEntity>,
@@ -43,7 +43,7 @@ impl Desk {
     }
 
     /// Reads a letter. What is none is left to whoever put it there.
-    pub(super) fn read(&mut self, place: u64, kept: Vec<u8>) -> Option<ReadLetter> {
+    pub(super) fn read(&mut self, place: Place, kept: Vec<u8>) -> Option<ReadLetter> {
         match Letter::parse(&kept) {
             Ok(letter) => {
                 let document = self.document(&letter.event);
@@ -99,32 +99,5 @@ impl<'w> Chosen<'w> {
             && of_document(id, |document| &document.id)
             && since.is_none_or(|since| letter.at_ms().is_some_and(|at| at >= since))
             && until.is_none_or(|until| letter.at_ms().is_some_and(|at| at < until))
-    }
-}
-
-/// Goes through the letters that are there when it begins.
-#[derive(Debug)]
-pub(super) struct Walk {
-    place: u64,
-    end: u64,
-}
-
-impl Walk {
-    pub(super) async fn begin(letters: &mut Letters) -> Result<Self, SourceError> {
-        Ok(Walk { place: 0, end: letters.count().await? })
-    }
-
-    /// The next letters and their places.
-    pub(super) async fn next(
-        &mut self,
-        letters: &mut Letters,
-    ) -> Result<Option<Vec<(u64, Vec<u8>)>>, SourceError> {
-        if self.place >= self.end {
-            return Ok(None);
-        }
-        let window = letters.from(self.place).await?;
-        let places = self.place..self.end;
-        self.place += window.len() as u64;
-        Ok((!window.is_empty()).then(|| places.zip(window).collect()))
     }
 }

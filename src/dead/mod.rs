@@ -4,18 +4,19 @@ mod chosen;
 mod plan;
 mod progress;
 mod replay;
+mod shelf;
 mod tell;
 mod transfer;
 
 use std::io::Write;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
-use self::chosen::{Desk, ReadLetter, Walk};
+use self::chosen::{Desk, ReadLetter};
+use self::shelf::{Shelf, Walk, reachable};
 use crate::cli::dead::{Dead, Show};
 use crate::config::{Config, Queue};
 use crate::sample::Explainer;
-use crate::source::{Letters, Redis};
 
 /// Does what is asked; answers whether all of it was done.
 ///
@@ -42,16 +43,10 @@ fn queues<'c>(config: &'c Config, key: Option<&str>) -> anyhow::Result<Vec<&'c Q
     }
 }
 
-/// The dead letters of a queue.
-async fn open(config: &Config, queue: &Queue) -> anyhow::Result<Letters> {
-    let redis = Redis::new(&config.redis)?;
-    Letters::open(&redis, config, queue).await.with_context(|| format!("queue {}", queue.key))
-}
-
 /// Finds the letter of an offset. Where there are several, the first is meant.
-async fn find(letters: &mut Letters, desk: &mut Desk, offset: i64) -> anyhow::Result<Option<ReadLetter>> {
-    let mut walk = Walk::begin(letters).await?;
-    while let Some(window) = walk.next(letters).await? {
+async fn find(shelf: &mut Shelf<'_>, desk: &mut Desk, offset: i64) -> anyhow::Result<Option<ReadLetter>> {
+    let mut walk = Walk::begin(shelf).await?;
+    while let Some(window) = walk.next(shelf).await? {
         for (place, kept) in window {
             let read = desk.read(place, kept);
             if let Some(read) = read.filter(|read| read.letter.offset == offset) {
@@ -63,9 +58,10 @@ async fn find(letters: &mut Letters, desk: &mut Desk, offset: i64) -> anyhow::Re
 }
 
 async fn show(config: &Config, asked: &Show, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut desk = Desk::new(config);
+    let (mut desk, sink) = (Desk::new(config), reachable(config).await);
     for queue in queues(config, asked.queue.as_deref())? {
-        let found = find(&mut open(config, queue).await?, &mut desk, asked.offset).await?;
+        let found =
+            find(&mut Shelf::open(config, queue, sink.as_ref()).await?, &mut desk, asked.offset).await?;
         let Some(ReadLetter { letter, .. }) = found else { continue };
         if asked.event {
             out.write_all(&letter.event)?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::shelf::Place;
 use crate::change::Entity;
 use crate::cli::dead::Extent;
 
@@ -14,8 +15,8 @@ const BYTES_OF_DOCUMENT: u64 = 8 * 1024 * 1024;
 /// A letter that may be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Planned {
-    /// Where it is in the list, before any is taken.
-    pub(super) place: u64,
+    /// Where it is, before any is taken.
+    pub(super) place: Place,
     pub(super) offset: i64,
     pub(super) bytes: u64,
 }
@@ -190,7 +191,7 @@ mod tests {
             let mut plan = Plan::default();
             for (place, (id, offset, bytes)) in (0..).zip(&letters) {
                 let document = (*id > 0).then(|| entity(*id));
-                plan.add(document, Planned { place, offset: *offset, bytes: *bytes });
+                plan.add(document, Planned { place: Place::Redis(place), offset: *offset, bytes: *bytes });
             }
             let batches = plan.batches(rate);
             let mut last = HashMap::new();
@@ -201,7 +202,7 @@ mod tests {
                 prop_assert!(before.is_none_or(|before| before <= planned.offset));
             }
             seen.sort_unstable();
-            prop_assert_eq!(seen, (0..letters.len() as u64).collect::<Vec<_>>());
+            prop_assert_eq!(seen, (0..letters.len() as u64).map(Place::Redis).collect::<Vec<_>>());
         }
     }
 
@@ -209,10 +210,10 @@ mod tests {
     fn a_limit_takes_whole_documents() {
         let mut plan = Plan::default();
         for (place, id) in [(0, 1), (1, 1), (2, 2), (3, 1), (4, 3)] {
-            plan.add(Some(entity(id)), Planned { place, offset: 1, bytes: 1 });
+            plan.add(Some(entity(id)), Planned { place: Place::Redis(place), offset: 1, bytes: 1 });
         }
         plan.limit(&Extent { limit: Some(2), ..Extent::default() });
-        let taken: Vec<u64> = plan.batches(None).iter().flatten().map(|(_, planned)| planned.place).collect();
-        assert_eq!(taken, [2, 4]);
+        let taken: Vec<_> = plan.batches(None).iter().flatten().map(|(_, planned)| planned.place).collect();
+        assert_eq!(taken, [2, 4].map(Place::Redis));
     }
 }

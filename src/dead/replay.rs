@@ -6,35 +6,39 @@ use std::io::Write;
 use anyhow::{Context, bail};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chosen::{Chosen, Desk, ReadLetter, Walk};
-use super::plan::{Batch, Places, Plan, Planned};
+use super::chosen::{Chosen, Desk, ReadLetter};
+use super::plan::{Places, Plan, Planned};
 use super::progress::{Progress, ask};
+use super::queues;
+use super::shelf::{Place, Shelf, Walk};
 use super::tell::amount;
-use super::{open, queues};
 use crate::change::EntityRef;
 use crate::cli::dead::{self as arguments, Extent, Replay};
 use crate::config::{Config, Delivery, Queue};
 use crate::sample;
 use crate::sink::{FoundWatermark, Guard, Sink};
-use crate::source::{Letters, Picked, Taking};
+use crate::source::{Picked, Taking};
 
 /// Letters that are named when they are left.
 const NAMED: usize = 20;
 /// Documents asked for at once.
 const DOCUMENTS: usize = 1_000;
 
+/// A letter with its document's number, and where it was at first.
+type Again = (usize, Place, ReadLetter);
+
 /// What is done with the letters of one queue.
 struct Work<'c> {
     queue: &'c Queue,
-    letters: Letters,
+    shelf: Shelf<'c>,
     desk: Desk,
     taking: Taking,
     /// Says how far documents are. None: that does not matter.
     order: Option<(&'c Sink, Guard)>,
     /// The event that goes in place of the only letter's.
     edited: Option<Vec<u8>>,
-    /// Letters in the list.
-    all: u64,
+    /// Letters in Redis.
+    in_redis: u64,
     left: Left,
 }
 
@@ -65,10 +69,11 @@ pub(super) async fn drop_letters(
     out: &mut impl Write,
 ) -> anyhow::Result<bool> {
     let chosen = Chosen::new(&asked.which, asked.offset);
+    let sink = Sink::alone(config).await?;
     let mut extent = asked.extent.clone();
     let mut dropped = 0;
     for queue in queues(config, asked.which.queue.as_deref())? {
-        let mut work = Work::new(config, queue, Taking::Drop).await?;
+        let mut work = Work::new(config, queue, &sink, Taking::Drop).await?;
         dropped += work.run(&chosen, &mut extent, out).await?;
     }
     Ok(asked.offset.is_none() || dropped > 0)
@@ -91,34 +96,33 @@ pub(super) async fn replay(config: &Config, asked: &Replay, out: &mut impl Write
     if edited.is_some() && queues.len() > 1 {
         bail!("say with --queue which queue the letter is of");
     }
-    let is_ordered = |queue: &&Queue| queue.delivery == Delivery::ExactlyOnce && !asked.even_if_newer;
-    let sink = match queues.iter().any(is_ordered) {
-        true => Some(Sink::alone(config).await.context("how far documents are cannot be looked up")?),
-        false => None,
-    };
+    let sink = Sink::alone(config).await?;
     let mut extent = asked.extent.clone();
     let (mut replayed, mut left) = (0, 0);
     for queue in queues {
-        let mut work = Work::new(config, queue, Taking::Replay).await?;
+        let mut work = Work::new(config, queue, &sink, Taking::Replay).await?;
         work.edited.clone_from(&edited);
-        if let Some(sink) = sink.as_ref().filter(|_| is_ordered(&queue)) {
-            let generation = work.letters.generation().await?;
-            work.order = Some((sink, Guard::new(queue.id()).in_generation(generation)));
+        if queue.delivery == Delivery::ExactlyOnce && !asked.even_if_newer {
+            let generation = work.shelf.letters.generation().await?;
+            work.order = Some((&sink, Guard::new(queue.id()).in_generation(generation)));
         }
         replayed += work.run(&chosen, &mut extent, out).await?;
         left += work.left.newer + work.left.unfit;
     }
-    if let Some(sink) = sink {
-        sink.close().await;
-    }
+    sink.close().await;
     Ok(left == 0 && (asked.offset.is_none() || replayed > 0))
 }
 
 impl<'c> Work<'c> {
-    async fn new(config: &'c Config, queue: &'c Queue, taking: Taking) -> anyhow::Result<Self> {
-        let letters = open(config, queue).await?;
+    async fn new(
+        config: &'c Config,
+        queue: &'c Queue,
+        sink: &'c Sink,
+        taking: Taking,
+    ) -> anyhow::Result<Self> {
+        let shelf = Shelf::open(config, queue, Some(sink)).await?;
         let (desk, left) = (Desk::new(config), Left::default());
-        Ok(Work { queue, letters, desk, taking, order: None, edited: None, all: 0, left })
+        Ok(Work { queue, shelf, desk, taking, order: None, edited: None, in_redis: 0, left })
     }
 
     /// Does all of it, and answers how many letters are or would be taken.
@@ -131,12 +135,12 @@ impl<'c> Work<'c> {
         if extent.dry_run {
             return self.take_chosen(chosen, extent, out).await;
         }
-        self.letters.hold().await?;
-        let keeper = AbortOnDropHandle::new(tokio::spawn(self.letters.holder().keep()));
+        self.shelf.hold().await?;
+        let keeper = AbortOnDropHandle::new(tokio::spawn(self.shelf.letters.holder().keep()));
         let taken = self.take_chosen(chosen, extent, out).await;
         drop(keeper);
         // After an error it goes by itself.
-        let _ = self.letters.let_go().await;
+        let _ = self.shelf.letters.let_go().await;
         taken
     }
 
@@ -170,15 +174,16 @@ impl<'c> Work<'c> {
 
     async fn plan(&mut self, chosen: &Chosen<'_>) -> anyhow::Result<Plan> {
         let mut plan = Plan::default();
-        let mut walk = Walk::begin(&mut self.letters).await?;
-        while let Some(window) = walk.next(&mut self.letters).await? {
-            self.all += window.len() as u64;
+        let mut walk = Walk::begin(&mut self.shelf).await?;
+        while let Some(window) = walk.next(&mut self.shelf).await? {
             for (place, kept) in window {
+                self.in_redis += u64::from(matches!(place, Place::Redis(_)));
                 let Some(read) = self.desk.read(place, kept).filter(|read| chosen.has(read)) else {
                     continue;
                 };
                 let ReadLetter { letter, document, kept, .. } = read;
-                if let Some(why) = self.letters.unfit(&letter).filter(|_| self.taking == Taking::Replay) {
+                if let Some(why) = self.shelf.letters.unfit(&letter).filter(|_| self.taking == Taking::Replay)
+                {
                     self.left.unfit += 1;
                     self.left.name(letter.offset, why);
                     continue;
@@ -215,28 +220,80 @@ impl<'c> Work<'c> {
     /// Takes what is planned, step by step.
     async fn take(&mut self, plan: Plan, extent: &Extent, verb: &'static str) -> anyhow::Result<u64> {
         let mut progress = Progress::new(verb, plan.len(), extent.rate);
-        let mut places = Places::new(self.all);
+        let mut places = Places::new(self.in_redis);
         let mut begun = HashSet::new();
         let mut taken = 0;
         for batch in plan.batches(extent.rate) {
-            let n = self.take_batch(&batch, &mut places, &mut begun).await?;
-            taken += n;
-            progress.add(n).await;
+            let is_in_redis = |(_, planned): &(usize, Planned)| matches!(planned.place, Place::Redis(_));
+            for some in batch.chunk_by(|a, b| is_in_redis(a) == is_in_redis(b)) {
+                let n = self.take_some(some, &mut places, &mut begun).await?;
+                taken += n;
+                progress.add(n).await;
+            }
         }
         Ok(taken)
     }
 
-    async fn take_batch(
+    /// Takes letters in one step, which are all in the same place.
+    async fn take_some(
         &mut self,
-        batch: &Batch,
+        some: &[(usize, Planned)],
         places: &mut Places,
         begun: &mut HashSet<usize>,
     ) -> anyhow::Result<u64> {
-        let now: Vec<u64> = batch.iter().map(|(_, planned)| places.now(planned.place)).collect();
-        let found = self.letters.at(&now).await?;
-        let mut read = Vec::with_capacity(batch.len());
-        for ((number, planned), (place, kept)) in batch.iter().zip(now.iter().zip(found)) {
-            let letter = kept.and_then(|kept| self.desk.read(*place, kept));
+        let mut read = self.read_again(some, places).await?;
+        self.leave_newer_now(&mut read, begun).await?;
+        let (mut picked, mut named) = (Vec::new(), Vec::new());
+        for (_, _, ReadLetter { place, kept, letter, .. }) in &read {
+            match *place {
+                Place::Redis(place) => picked.push(Picked { place, kept, letter }),
+                Place::Mongodb(key) => named.push((key, letter)),
+                Place::Moving => {}
+            }
+        }
+        if !picked.is_empty() {
+            self.shelf.letters.take(&picked, self.taking).await?;
+        }
+        if !named.is_empty() {
+            let keys: Vec<_> = named.iter().map(|(key, _)| *key).collect();
+            if self.taking == Taking::Replay {
+                self.shelf.letters.put_back(&named).await?;
+            }
+            self.shelf.forget(&keys).await?;
+            self.shelf.letters.known().await?;
+        }
+        for (number, place, _) in &read {
+            if let Place::Redis(place) = place {
+                places.take(*place);
+            }
+            begun.insert(*number);
+        }
+        Ok(read.len() as u64)
+    }
+
+    /// Letters that are planned, each with its document's number, where it was, and what it is now.
+    async fn read_again(&mut self, some: &[(usize, Planned)], places: &Places) -> anyhow::Result<Vec<Again>> {
+        let (mut now, mut keys, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, planned) in some {
+            now.push(match planned.place {
+                Place::Redis(place) => {
+                    indexes.push(places.now(place));
+                    Place::Redis(places.now(place))
+                }
+                Place::Mongodb(key) => {
+                    keys.push(key);
+                    planned.place
+                }
+                Place::Moving => planned.place,
+            });
+        }
+        let found = match keys.is_empty() {
+            true => self.shelf.letters.at(&indexes).await?,
+            false => self.shelf.named(&keys).await?,
+        };
+        let mut read = Vec::with_capacity(some.len());
+        for ((number, planned), (place, kept)) in some.iter().zip(now.into_iter().zip(found)) {
+            let letter = kept.and_then(|kept| self.desk.read(place, kept));
             let Some(mut letter) = letter.filter(|read| read.letter.offset == planned.offset) else {
                 bail!("somebody else has removed dead letters of {}: run it again", self.queue.key);
             };
@@ -248,34 +305,18 @@ impl<'c> Work<'c> {
             }
             read.push((*number, planned.place, letter));
         }
-        self.leave_newer_now(&mut read, begun).await?;
-        let taken: Vec<_> = read
-            .iter()
-            .map(|(_, _, read)| Picked { place: read.place, kept: &read.kept, letter: &read.letter })
-            .collect();
-        if !taken.is_empty() {
-            self.letters.take(&taken, self.taking).await?;
-        }
-        for (number, place, _) in &read {
-            places.take(*place);
-            begun.insert(*number);
-        }
-        Ok(read.len() as u64)
+        Ok(read)
     }
 
     /// Leaves letters whose documents have moved on since the plan was made. Those whose letters are being put back do so
     /// by that.
-    async fn leave_newer_now(
-        &mut self,
-        read: &mut Vec<(usize, u64, ReadLetter)>,
-        begun: &HashSet<usize>,
-    ) -> anyhow::Result<()> {
+    async fn leave_newer_now(&mut self, read: &mut Vec<Again>, begun: &HashSet<usize>) -> anyhow::Result<()> {
         let Some((sink, guard)) = &self.order else { return Ok(()) };
         let known = read.iter().filter(|(number, ..)| !begun.contains(number));
         let known = known.filter_map(|(_, place, read)| Some((*place, read.document.as_ref()?.entity.get())));
         let (places, entities): (Vec<_>, Vec<_>) = known.unzip();
         let found = watermarks(sink, guard, &entities).await?;
-        let found: HashMap<u64, Option<i64>> = places.into_iter().zip(found).collect();
+        let found: HashMap<Place, Option<i64>> = places.into_iter().zip(found).collect();
         read.retain(|(_, place, ReadLetter { letter, .. })| {
             let watermark = found.get(place).copied().flatten();
             let is_newer = watermark.is_some_and(|watermark| letter.offset < watermark);

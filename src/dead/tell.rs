@@ -5,8 +5,9 @@ use std::io::Write;
 
 use serde_json::json;
 
-use super::chosen::{Chosen, Desk, ReadLetter, Walk};
-use super::{open, queues};
+use super::chosen::{Chosen, Desk, ReadLetter};
+use super::queues;
+use super::shelf::{Shelf, Walk, reachable};
 use crate::cli::dead::{List, Stats};
 use crate::config::Config;
 use crate::format::{cut, number};
@@ -71,13 +72,13 @@ impl Counts {
 }
 
 pub(super) async fn stats(config: &Config, asked: &Stats, out: &mut impl Write) -> anyhow::Result<()> {
-    let chosen = Chosen::new(&asked.which, None);
+    let (chosen, sink) = (Chosen::new(&asked.which, None), reachable(config).await);
     let mut told = Vec::new();
     for queue in queues(config, asked.which.queue.as_deref())? {
         let (mut desk, mut counts) = (Desk::new(config), Counts::default());
-        let mut letters = open(config, queue).await?;
-        let mut walk = Walk::begin(&mut letters).await?;
-        while let Some(window) = walk.next(&mut letters).await? {
+        let mut shelf = Shelf::open(config, queue, sink.as_ref()).await?;
+        let mut walk = Walk::begin(&mut shelf).await?;
+        while let Some(window) = walk.next(&mut shelf).await? {
             let read = window.into_iter().filter_map(|(place, kept)| desk.read(place, kept));
             read.filter(|read| chosen.has(read)).for_each(|read| counts.add(&read));
         }
@@ -108,13 +109,13 @@ pub(super) async fn list(config: &Config, asked: &List, out: &mut impl Write) ->
     let chosen = Chosen::new(&asked.which, None);
     let first = (asked.page - 1).saturating_mul(asked.limit);
     let page = first..first.saturating_add(asked.limit);
-    let mut desk = Desk::new(config);
+    let (mut desk, sink) = (Desk::new(config), reachable(config).await);
     let mut seen = 0_u64;
     let mut rows = Vec::new();
     for queue in queues(config, asked.which.queue.as_deref())? {
-        let mut letters = open(config, queue).await?;
-        let mut walk = Walk::begin(&mut letters).await?;
-        while let Some(window) = walk.next(&mut letters).await? {
+        let mut shelf = Shelf::open(config, queue, sink.as_ref()).await?;
+        let mut walk = Walk::begin(&mut shelf).await?;
+        while let Some(window) = walk.next(&mut shelf).await? {
             let read = window.into_iter().filter_map(|(place, kept)| desk.read(place, kept));
             for read in read.filter(|read| chosen.has(read)) {
                 if page.contains(&seen) {

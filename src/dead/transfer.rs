@@ -7,25 +7,27 @@ use anyhow::{Context, bail};
 use sha1::{Digest, Sha1};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chosen::{Chosen, Desk, Walk};
+use super::chosen::{Chosen, Desk};
 use super::progress::{Progress, ask};
+use super::queues;
+use super::shelf::{Shelf, Walk, reachable};
 use super::tell::amount;
-use super::{open, queues};
-use crate::cli::dead::{Export, Import};
+use crate::cli::dead::{Export, Extent, Import};
 use crate::config::{Config, Queue};
 use crate::dead_letter::Letter;
 use crate::sample;
+use crate::sink::Sink;
 
 /// Letters that are put back in one step.
 const AT_ONCE: usize = 500;
 
 pub(super) async fn export(config: &Config, asked: &Export, out: &mut impl Write) -> anyhow::Result<()> {
     let chosen = Chosen::new(&asked.which, None);
-    let mut desk = Desk::new(config);
+    let (mut desk, sink) = (Desk::new(config), reachable(config).await);
     for queue in queues(config, asked.which.queue.as_deref())? {
-        let mut letters = open(config, queue).await?;
-        let mut walk = Walk::begin(&mut letters).await?;
-        while let Some(window) = walk.next(&mut letters).await? {
+        let mut shelf = Shelf::open(config, queue, sink.as_ref()).await?;
+        let mut walk = Walk::begin(&mut shelf).await?;
+        while let Some(window) = walk.next(&mut shelf).await? {
             let read = window.into_iter().filter_map(|(place, kept)| desk.read(place, kept));
             for read in read.filter(|read| chosen.has(read)) {
                 writeln!(out, "{}", read.letter.line())?;
@@ -47,12 +49,14 @@ pub(super) async fn import(config: &Config, asked: &Import, out: &mut impl Write
         let letter = Letter::parse(line).with_context(|| format!("line {} is no dead letter", number + 1))?;
         by_queue.entry(letter.queue.clone()).or_default().push(letter);
     }
+    // Without it, letters there would not be known.
+    let sink = Sink::alone(config).await?;
     let mut extent = asked.extent.clone();
     for (key, letters) in by_queue {
         let Some(queue) = config.queues.iter().find(|queue| queue.key == key) else {
             bail!("{} are of the queue {key:?}, which is not configured", amount(letters.len() as u64));
         };
-        let imported = import_into(config, queue, letters, &extent, out).await?;
+        let imported = import_into(config, (queue, &sink), letters, &extent, out).await?;
         extent.limit = extent.limit.map(|limit| limit.saturating_sub(imported));
     }
     Ok(())
@@ -61,18 +65,18 @@ pub(super) async fn import(config: &Config, asked: &Import, out: &mut impl Write
 /// Puts those back that are not there, and answers how many.
 async fn import_into(
     config: &Config,
-    queue: &Queue,
+    (queue, sink): (&Queue, &Sink),
     given: Vec<Letter>,
-    extent: &crate::cli::dead::Extent,
+    extent: &Extent,
     out: &mut impl Write,
 ) -> anyhow::Result<u64> {
-    let mut letters = open(config, queue).await?;
-    letters.hold().await?;
-    let _keeper = AbortOnDropHandle::new(tokio::spawn(letters.holder().keep()));
+    let mut shelf = Shelf::open(config, queue, Some(sink)).await?;
+    shelf.hold().await?;
+    let _keeper = AbortOnDropHandle::new(tokio::spawn(shelf.letters.holder().keep()));
     let mut desk = Desk::new(config);
     let mut there = HashSet::new();
-    let mut walk = Walk::begin(&mut letters).await?;
-    while let Some(window) = walk.next(&mut letters).await? {
+    let mut walk = Walk::begin(&mut shelf).await?;
+    while let Some(window) = walk.next(&mut shelf).await? {
         let read = window.into_iter().filter_map(|(place, kept)| desk.read(place, kept));
         there.extend(read.map(|read| identity(&read.letter)));
     }
@@ -84,17 +88,17 @@ async fn import_into(
     let (key, known) = (&queue.key, amount(all - count));
     if extent.dry_run {
         writeln!(out, "{key}: {} would be imported; {known} left", amount(count))?;
-        letters.let_go().await?;
+        shelf.letters.let_go().await?;
         return Ok(count);
     }
     ask("import", count, extent).await?;
     let mut progress = Progress::new("import", count, extent.rate);
     for some in missing.chunks(AT_ONCE) {
-        letters.import(&some.iter().map(Letter::line).collect::<Vec<_>>()).await?;
+        shelf.letters.import(&some.iter().map(Letter::line).collect::<Vec<_>>()).await?;
         progress.add(some.len() as u64).await;
     }
     drop(progress);
-    letters.let_go().await?;
+    shelf.letters.let_go().await?;
     writeln!(out, "{key}: imported {}; {known} were there, or are beyond the limit", amount(count))?;
     Ok(count)
 }

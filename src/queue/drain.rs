@@ -8,14 +8,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::committer::commit;
 use super::dispatcher::Dispatcher;
+use super::overflow::bound;
 use super::reader::Reader;
 use super::takeover::Takeover;
 use crate::commit::Tracker;
-use crate::config::Keys;
-use crate::config::{self, Delivery};
+use crate::config::{self, Delivery, Keys};
 use crate::health::Attempts;
 use crate::lane::Lane;
 use crate::ledger::Ledger;
@@ -349,6 +350,8 @@ impl Queue {
             let Some(claim) = &owned.claim else { return std::future::pending().await };
             Err(claim.until_ended(&self.shared.sink).await)
         };
+        let bounded = tokio::spawn(bound(Arc::clone(owned), self.config.id().to_owned()));
+        let _bounded = AbortOnDropHandle::new(bounded);
         tokio::select! {
             ended = run(owned, Waiter::new(self.redis.clone(), Arc::new(self.keys.clone())), &leave) => ended,
             () = others_turn => Ok(()),

@@ -4,6 +4,7 @@ mod committer;
 mod death_mark;
 mod dispatcher;
 mod drain;
+mod overflow;
 mod pause;
 mod reader;
 mod recovery;

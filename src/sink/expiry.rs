@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
+use super::kept_letters::EXPIRES;
 use super::{Sink, SinkError, UNAUTHORIZED, raw_to_document};
 use crate::change::path::DELETED_FIELD;
 use crate::config::{Config, DEAD};
@@ -51,7 +52,8 @@ impl Expiry {
             after,
         });
         let dead = Expiry { collection: DEAD.to_owned(), name: "at", field: "at", after: Some(DEAD_KEPT) };
-        tombstones.chain(histories).chain([dead]).collect()
+        let letters = Expiry { name: EXPIRES, field: EXPIRES, after: Some(Duration::ZERO), ..dead.clone() };
+        tombstones.chain(histories).chain([dead, letters]).collect()
     }
 
     /// What is to be done, for people.
@@ -200,6 +202,7 @@ mod tests {
                 ("dropping the index tidegate_history of \"h\"".to_owned(), None),
                 ("making the index tidegate_history of \"i\"".to_owned(), Some(2)),
                 ("making the index at of \"tidegate_dead\"".to_owned(), Some(604_800)),
+                ("making the index expires of \"tidegate_dead\"".to_owned(), Some(0)),
             ]
         );
     }

@@ -19,6 +19,7 @@ mod insert;
 mod insert_rate;
 mod inspect;
 mod json_patch;
+mod kept_letters;
 #[cfg(test)]
 mod law;
 mod operator;

@@ -11,6 +11,7 @@ use super::connect::Redis;
 use super::connection::Connection;
 use super::error::SourceError;
 use super::lease::millis;
+use super::letters_script as script;
 use super::list::{hex, sha1};
 use super::lua::whole;
 use crate::config::{self, Keys, QueueKind};
@@ -24,77 +25,8 @@ const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// Fields that a script can pass on of one entry.
 const FIELDS: usize = 1_000;
 
-/// What scripts have in common that take letters out of their list. It is looked first whether all are where they were.
-///
-/// KEYS queue dead-list dead-owner
-macro_rules! taking {
-    ($push:literal) => {
-        concat!(
-            r"
-if redis.call('GET', KEYS[3]) ~= ARGV[1] then return -1 end
-local at, letters, last = 3, 0, 0
-while at <= #ARGV do
-  local letter = redis.call('LINDEX', KEYS[2], ARGV[at])
-  if not letter or redis.sha1hex(letter) ~= ARGV[at + 1] then return -2 end
-  letters, last = letters + 1, math.max(last, tonumber(ARGV[at]))
-  at = at + 3 + ARGV[at + 2]
-end
-whole()
-redis.call('PEXPIRE', KEYS[3], ARGV[2])
-at = 3
-while at <= #ARGV do
-  local words = tonumber(ARGV[at + 2])
-",
-            $push,
-            r"
-  if last >= letters then redis.call('LSET', KEYS[2], ARGV[at], 'taken') end
-  at = at + 3 + words
-end
-if last < letters then
-  redis.call('LTRIM', KEYS[2], letters, -1)
-else
-  redis.call('LREM', KEYS[2], 0, 'taken')
-end
-return 1"
-        )
-    };
-}
-
-/// Takes letters out of their list, if they are where they were, and drops them. Each is named by its place and its
-/// SHA-1, and has no words.
-///
-/// KEYS queue dead-list dead-owner · ARGV token ttl-ms place sha1 words...
-const DROP: &str = taking!("");
-
-/// The same, and appends the event of each, which is its word, to the list.
-///
-/// KEYS queue dead-list dead-owner · ARGV token ttl-ms place sha1 words word...
-const REPLAY: &str = taking!("  redis.call('RPUSH', KEYS[1], ARGV[at + 3])");
-
-/// The same, and adds an entry of its words to the stream.
-///
-/// KEYS queue dead-list dead-owner · ARGV token ttl-ms place sha1 words word...
-const REPLAY_ENTRY: &str =
-    taking!("  redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 3, at + 2 + words))");
-
-/// Appends letters to their list.
-///
-/// KEYS dead-list dead-owner · ARGV token ttl-ms letter...
-const IMPORT: &str = r"
-if redis.call('GET', KEYS[2]) ~= ARGV[1] then return -1 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-for i = 3, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[i]) end
-return 1";
-
-/// Holds on to the letters. KEYS dead-owner · ARGV token ttl-ms
-const KEEP: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
-
-/// Lets them go. KEYS dead-owner · ARGV token
-const LET_GO: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-return redis.call('DEL', KEYS[1])";
+/// What names a letter that MongoDB keeps: its offset, and its digest.
+pub(crate) type LetterKey = (i64, [u8; 20]);
 
 /// What becomes of letters that are taken out of their list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,13 +51,13 @@ pub(crate) struct Picked<'a> {
 /// The dead letters of a queue.
 #[derive(Debug)]
 pub(crate) struct Letters {
-    connection: Connection,
-    keys: Keys,
+    pub(super) connection: Connection,
+    pub(super) keys: Keys,
     queue: config::Queue,
     /// How many letters are asked for next.
     window: usize,
     /// Names this process while it holds them.
-    token: String,
+    pub(super) token: String,
 }
 
 impl Letters {
@@ -215,7 +147,7 @@ impl Letters {
 
     /// Lets others change them.
     pub(crate) async fn let_go(&mut self) -> Result<(), SourceError> {
-        let script = Script::new(LET_GO);
+        let script = Script::new(script::LET_GO);
         let mut call = script.key(&self.keys.dead_owner);
         let _: i64 = call.arg(&self.token).invoke_async(&mut self.connection).await?;
         Ok(())
@@ -247,9 +179,9 @@ impl Letters {
     /// They are not where they were, or are held by another; Redis's.
     pub(crate) async fn take(&mut self, picked: &[Picked<'_>], how: Taking) -> Result<(), SourceError> {
         let script = match (how, self.queue.kind) {
-            (Taking::Drop, _) => DROP,
-            (Taking::Replay, QueueKind::List) => REPLAY,
-            (Taking::Replay, QueueKind::Stream) => REPLAY_ENTRY,
+            (Taking::Drop, _) => script::DROP,
+            (Taking::Replay, QueueKind::List) => script::REPLAY,
+            (Taking::Replay, QueueKind::Stream) => script::REPLAY_ENTRY,
         };
         let script = Script::new(&whole(script));
         let mut call = script.prepare_invoke();
@@ -257,24 +189,65 @@ impl Letters {
         call.arg(&self.token).arg(millis(TTL));
         for Picked { place, kept, letter } in picked {
             call.arg(place).arg(hex(&sha1(kept)));
-            match (how, self.queue.kind) {
-                (Taking::Drop, _) => call.arg(0),
-                (Taking::Replay, QueueKind::List) => call.arg(1).arg(&letter.event),
-                (Taking::Replay, QueueKind::Stream) if !self.is_of_fields(letter) => {
-                    call.arg(2).arg(self.queue.field()).arg(&letter.event)
-                }
-                (Taking::Replay, QueueKind::Stream) => {
-                    let fields = fields_of(&letter.event).unwrap_or_default();
-                    call.arg(2 * fields.len());
-                    for (name, value) in &fields {
-                        call.arg(name).arg(value);
-                    }
-                    &mut call
-                }
-            };
+            match how {
+                Taking::Drop => drop(call.arg(0)),
+                Taking::Replay => self.add_words(&mut call, letter),
+            }
         }
         let answer: i64 = call.invoke_async(&mut self.connection).await?;
         held(answer)
+    }
+
+    /// Adds what a script pushes of a letter, behind the number of words that this is.
+    fn add_words(&self, call: &mut redis::ScriptInvocation<'_>, letter: &Letter) {
+        match self.queue.kind {
+            QueueKind::List => drop(call.arg(1).arg(&letter.event)),
+            QueueKind::Stream if !self.is_of_fields(letter) => {
+                call.arg(2).arg(self.queue.field()).arg(&letter.event);
+            }
+            QueueKind::Stream => {
+                let fields = fields_of(&letter.event).unwrap_or_default();
+                call.arg(2 * fields.len());
+                for (name, value) in &fields {
+                    call.arg(name).arg(value);
+                }
+            }
+        }
+    }
+
+    /// Puts events back of letters that MongoDB keeps, all of them or none. Until [`Self::known`], they are noted.
+    ///
+    /// # Errors
+    /// The letters are held by another; Redis's.
+    pub(crate) async fn put_back(&mut self, letters: &[(LetterKey, &Letter)]) -> Result<(), SourceError> {
+        let script = match self.queue.kind {
+            QueueKind::List => script::RETURN,
+            QueueKind::Stream => script::RETURN_ENTRY,
+        };
+        let script = Script::new(&whole(script));
+        let mut call = script.prepare_invoke();
+        call.key(&[&self.keys.queue, &self.keys.dead_taken, &self.keys.dead_owner]);
+        call.arg(&self.token).arg(millis(TTL));
+        for ((offset, sha1), letter) in letters {
+            call.arg(format!("{offset} {}", hex(sha1)));
+            self.add_words(&mut call, letter);
+        }
+        held(call.invoke_async(&mut self.connection).await?)
+    }
+
+    /// The letters that MongoDB keeps, and whose events are back.
+    pub(crate) async fn put_back_before(&mut self) -> Result<Vec<LetterKey>, SourceError> {
+        let mut keys = redis::cmd("HKEYS");
+        let noted: Vec<String> = keys.arg(&self.keys.dead_taken).query_async(&mut self.connection).await?;
+        Ok(noted.iter().filter_map(|noted| parse_key(noted)).collect())
+    }
+
+    /// MongoDB knows which are back.
+    pub(crate) async fn known(&mut self) -> Result<(), SourceError> {
+        let script = Script::new(script::KNOWN);
+        let mut call = script.prepare_invoke();
+        call.key(&[&self.keys.dead_taken, &self.keys.dead_owner]).arg(&self.token);
+        held(call.invoke_async(&mut self.connection).await?)
     }
 
     /// Appends letters to their list.
@@ -282,7 +255,7 @@ impl Letters {
     /// # Errors
     /// They are held by another; Redis's.
     pub(crate) async fn import(&mut self, letters: &[String]) -> Result<(), SourceError> {
-        let script = Script::new(IMPORT);
+        let script = Script::new(script::IMPORT);
         let mut call = script.prepare_invoke();
         call.key(&[&self.keys.dead_list, &self.keys.dead_owner]);
         call.arg(&self.token).arg(millis(TTL)).arg(letters);
@@ -302,7 +275,7 @@ pub(crate) struct Holder {
 impl Holder {
     /// Holds on to them until an error, which whoever works on them meets, too.
     pub(crate) async fn keep(mut self) {
-        let script = Script::new(KEEP);
+        let script = Script::new(script::KEEP);
         loop {
             tokio::time::sleep(TTL / 4).await;
             let mut call = script.key(&self.key);
@@ -314,8 +287,22 @@ impl Holder {
     }
 }
 
+/// What names a letter where it is kept in MongoDB.
+pub(crate) fn letter_key(kept: &[u8]) -> LetterKey {
+    (Letter::parse(kept).map_or(0, |letter| letter.offset), sha1(kept))
+}
+
+fn parse_key(text: &str) -> Option<LetterKey> {
+    let (offset, sha1) = text.split_once(' ')?;
+    let mut digest = [0; 20];
+    for (at, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(sha1.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some((offset.parse().ok()?, digest))
+}
+
 /// What the scripts answer.
-fn held(answer: i64) -> Result<(), SourceError> {
+pub(super) fn held(answer: i64) -> Result<(), SourceError> {
     let text = match answer {
         -1 => "they were held for too long by this process, and another may change them",
         -2 => "somebody else has removed some of them",

@@ -202,13 +202,14 @@ mod tests {
         !READS.contains(&call.command())
     }
 
-    const SOURCES: [&str; 6] = [
+    const SOURCES: [&str; 7] = [
         include_str!("script.rs"),
         concat!(include_str!("stream/helpers.rs"), include_str!("stream/script.rs")),
         include_str!("hot_state.rs"),
         include_str!("instances.rs"),
         include_str!("identity.rs"),
-        include_str!("letters.rs"),
+        include_str!("letters_script.rs"),
+        include_str!("overflow.rs"),
     ];
 
     #[test]

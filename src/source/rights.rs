@@ -18,7 +18,7 @@ use crate::config::Keys;
 use crate::config::{self, Delivery};
 
 /// What is sent beside scripts, whatever the kind of queue. Words of small letters are names of keys.
-const OWNED: [&str; 8] = [
+const OWNED: [&str; 9] = [
     "INFO server",
     "SCRIPT LOAD 0",
     "EVALSHA 0 0",
@@ -27,6 +27,7 @@ const OWNED: [&str; 8] = [
     "ZREM instances 0",
     "HKEYS parked",
     "HMGET parked 0",
+    "LRANGE dead_list 0 0",
 ];
 /// What is asked of a list that is popped.
 const OF_POPPED: [&str; 7] = [
@@ -47,7 +48,8 @@ const OF_DURABLE: [&str; 9] =
 const OF_WATCH: [&str; 2] = ["CLIENT TRACKING", "HELLO"];
 /// What `tidegate dead` asks.
 #[cfg(test)]
-const OF_DEAD: [&str; 8] = ["TYPE", "HGET", "LLEN", "LRANGE", "LINDEX", "SET", "EVALSHA", "SCRIPT LOAD"];
+const OF_DEAD: [&str; 9] =
+    ["TYPE", "HGET", "HKEYS", "LLEN", "LRANGE", "LINDEX", "SET", "EVALSHA", "SCRIPT LOAD"];
 /// What is said of a transaction within one: by Redis, and by Valkey 9.
 const NESTED: [&str; 2] = ["nested", "not allowed inside a transaction"];
 /// Refusals that are named.
@@ -59,6 +61,7 @@ pub(super) type Calls = Vec<(Vec<String>, Call)>;
 static SHARED: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("script.rs")));
 static MEMBERS: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("instances.rs")));
 static IDENTITY: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("identity.rs")));
+static OVERFLOW: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("overflow.rs")));
 static HOT_STATE: LazyLock<Calls> = LazyLock::new(|| calls(include_str!("hot_state.rs")));
 
 /// What a queue needs of Redis.
@@ -82,6 +85,7 @@ impl Rights {
         rights.add_plain(&OWNED, keys);
         rights.add_calls(&MEMBERS, |_| true, keys);
         rights.add_calls(&IDENTITY, |_| true, keys);
+        rights.add_calls(&OVERFLOW, |_| true, keys);
         let (commands, scripts) = of_kind!(queue.kind, Queue => (&Queue::COMMANDS[..], Queue::SCRIPTS));
         rights.add_plain(commands, keys);
         // What has the queue among its keys takes it for a list.

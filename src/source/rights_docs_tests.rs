@@ -55,7 +55,7 @@ fn page() -> String {
             rules.difference(known).map(|rule| format!("`{}`", rule.replace('|', "\\|"))).collect();
         if more.is_empty() { "nothing more".to_owned() } else { more.join(" ") }
     };
-    let of_letters = calls(include_str!("letters.rs"));
+    let of_letters = calls(include_str!("letters_script.rs"));
     let of_letters = of_letters.iter().map(|(_, call)| rule(call.command()));
     let dead: BTreeSet<_> = of_letters.chain(OF_DEAD.iter().map(|name| rule(name))).collect();
     let watch: BTreeSet<_> = OF_WATCH.iter().map(|name| rule(name)).collect();

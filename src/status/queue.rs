@@ -202,6 +202,12 @@ impl QueueStatus {
         self.metrics.last_commit.set(now.as_secs_f64());
     }
 
+    /// How many dead letters are in its list.
+    #[must_use]
+    pub(crate) fn dead_letters(&self) -> u64 {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
     /// Dead letters in their list.
     pub(crate) fn set_dead_letters(&self, letters: u64) {
         self.dead_letters.store(letters, Ordering::Relaxed);

@@ -16,7 +16,7 @@ use crate::support::{
 type Outcome = anyhow::Result<()>;
 
 /// What the command prints, and its exit code.
-async fn dead(stage: &Stage, arguments: &[&str]) -> anyhow::Result<(String, i32)> {
+pub(crate) async fn dead(stage: &Stage, arguments: &[&str]) -> anyhow::Result<(String, i32)> {
     told(&stage.launch, arguments).await
 }
 
@@ -27,13 +27,13 @@ async fn told(launch: &Launch, arguments: &[&str]) -> anyhow::Result<(String, i3
 }
 
 /// The same, where it must do all of it.
-async fn done(stage: &Stage, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) async fn done(stage: &Stage, arguments: &[&str]) -> anyhow::Result<String> {
     let (told, code) = dead(stage, arguments).await?;
     ensure!(code == 0, "{arguments:?} ended with {code}: {told}");
     Ok(told)
 }
 
-async fn elements(stage: &Stage, key: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn elements(stage: &Stage, key: &str) -> anyhow::Result<Vec<String>> {
     Ok(stage.producer().await?.lrange(key, 0, -1).await?)
 }
 
@@ -47,7 +47,7 @@ async fn bury(stage: &Stage, events: &[String]) -> Outcome {
 }
 
 /// A letter as the daemon makes it.
-fn letter(queue: &str, offset: usize, event: &str) -> String {
+pub(crate) fn letter(queue: &str, offset: usize, event: &str) -> String {
     format!(
         r#"{{"event":{event},"reason":"told","class":"bad-id","offset":{offset},"queue":"{queue}","at":"2026-01-02T03:04:05.678Z"}}"#
     )

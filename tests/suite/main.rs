@@ -14,6 +14,7 @@ mod cost;
 mod crash_loop;
 mod credentials;
 mod dashboards;
+mod dead_bounds;
 mod dead_command;
 mod deaths;
 mod delivery;
