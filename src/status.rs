@@ -127,6 +127,9 @@ impl Status {
     }
 
     fn look(&self) {
+        if let Some(news) = self.letters.news() {
+            tracing::info!("{news}");
+        }
         let queues = self.queues.iter().map(|queue| (queue.figures(), queue.metrics.latencies()));
         self.history.lock().look(self.started.elapsed(), queues);
     }
@@ -150,7 +153,7 @@ impl Status {
             trouble: self.health.troubles.worst(),
             queues: self.queues.iter().zip(recent).map(|(queue, recent)| queue.facts(recent)).collect(),
             // A page that is looked at minutes later should still say it.
-            dead_lately: self.letters.within(5 * 60),
+            dead_lately: self.letters.lately(),
             buffer_is_full: self.buffer.room().is_none(),
             receipts_refused: self.receipts_refused.lock().clone(),
         }

@@ -86,7 +86,7 @@ impl Letter {
     /// When it became a dead letter, milliseconds since the Unix epoch, if it says so.
     #[must_use]
     pub fn at_ms(&self) -> Option<i64> {
-        bson::DateTime::parse_rfc3339_str(&self.at).ok().map(bson::DateTime::timestamp_millis)
+        ms_of(&self.at)
     }
 
     /// What is wrong with it, without values: letters that have the same are counted together.
@@ -97,6 +97,35 @@ impl Letter {
             Rejection { reason: reason.unwrap_or(Reason::Refused), text: self.reason.clone(), code: None };
         rejection.without_values().to_owned()
     }
+}
+
+/// What of a letter is looked at where there are many.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Outline<'a> {
+    /// Its offset in the queue.
+    pub(crate) offset: i64,
+    /// When it became a dead letter.
+    at: &'a str,
+}
+
+impl<'a> Outline<'a> {
+    /// Reads it of a letter.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(crate) fn parse(kept: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(kept)
+    }
+
+    /// When it became a dead letter, milliseconds since the Unix epoch, if it says so.
+    #[must_use]
+    pub(crate) fn at_ms(&self) -> Option<i64> {
+        ms_of(self.at)
+    }
+}
+
+fn ms_of(at: &str) -> Option<i64> {
+    bson::DateTime::parse_rfc3339_str(at).ok().map(bson::DateTime::timestamp_millis)
 }
 
 /// A JSON string that need not be UTF-8: Redis made it of an event that nobody read.

@@ -1,5 +1,6 @@
 //! Defines dead letters: events that can never be applied, and why.
 
+mod groups;
 mod letter;
 mod recent;
 
@@ -9,6 +10,8 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+pub use self::groups::LetterGroup;
+pub(crate) use self::letter::Outline;
 pub use self::letter::{EntryField, Letter, fields_of};
 pub use self::recent::{RecentDeadLetter, RecentDeadLetters};
 use crate::change::EntityRef;

@@ -1,4 +1,4 @@
-//! Keeps the latest dead letters for the status: a few, cut short. All of them are in Redis.
+//! Keeps the latest dead letters for the status: a few, cut short. All of them are in Redis, or in MongoDB.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
 use super::Dead;
+use super::groups::{LetterGroup, LetterGroups};
 use crate::format::cut;
 
 /// Letters kept. With the bounds below, that is at most 50 KiB.
@@ -21,6 +22,8 @@ const EVENT: usize = 2048;
 pub struct RecentDeadLetters {
     with_events: bool,
     latest: Mutex<VecDeque<RecentDeadLetter>>,
+    groups: Mutex<LetterGroups>,
+    started: Instant,
 }
 
 /// A dead letter as `/status` says it.
@@ -42,7 +45,7 @@ pub struct RecentDeadLetter {
     recorded: Instant,
 }
 
-fn seconds_since<S: Serializer>(recorded: &Instant, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn seconds_since<S: Serializer>(recorded: &Instant, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(recorded.elapsed().as_secs())
 }
 
@@ -50,11 +53,13 @@ impl RecentDeadLetters {
     /// None yet; `with_events` where their events may be shown.
     #[must_use]
     pub fn new(with_events: bool) -> Self {
-        RecentDeadLetters { with_events, latest: Mutex::default() }
+        let (latest, groups) = Default::default();
+        RecentDeadLetters { with_events, latest, groups, started: Instant::now() }
     }
 
     /// Remembers dead letters of a queue.
     pub fn record(&self, queue: &str, letters: &[Dead<'_>]) {
+        self.groups.lock().add(queue, letters, self.started.elapsed());
         let mut latest = self.latest.lock();
         for Dead { offset, event, rejection, traceparent, .. } in
             &letters[letters.len().saturating_sub(KEPT)..]
@@ -80,10 +85,21 @@ impl RecentDeadLetters {
         }
     }
 
-    /// How many of those kept were recorded within the last so many seconds.
+    /// How many were recorded within the last five minutes.
     #[must_use]
-    pub fn within(&self, seconds: u64) -> usize {
-        self.latest.lock().iter().filter(|letter| letter.recorded.elapsed().as_secs() < seconds).count()
+    pub fn lately(&self) -> u64 {
+        self.groups.lock().lately(self.started.elapsed())
+    }
+
+    /// All since the start, by what is wrong with them.
+    #[must_use]
+    pub fn groups(&self) -> Vec<LetterGroup> {
+        self.groups.lock().all()
+    }
+
+    /// What the log is to say of those that it has not told, if it is time for that.
+    pub(crate) fn news(&self) -> Option<String> {
+        self.groups.lock().news()
     }
 
     /// All that are kept, the latest first.
@@ -151,6 +167,6 @@ mod tests {
         assert_eq!((offsets.len(), &offsets[..3]), (KEPT, &[json!("0"), json!("4999"), json!("4998")][..]));
         let size = shown.to_string().len();
         assert!(size < 80_000, "{size} bytes");
-        assert_eq!(letters.within(60), KEPT);
+        assert_eq!((letters.lately(), letters.groups().len()), (5001, 1));
     }
 }

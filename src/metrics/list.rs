@@ -100,6 +100,8 @@ metrics! {
         "Documents with an update that waits for its batch.";
     DeadLetters: Gauge, "dead_letters", ["queue"],
         "Dead letters in the queue's dead-letter list.";
+    DeadLettersOldestAge: Gauge, "dead_letters_oldest_age_seconds", ["queue"],
+        "Age of the oldest dead letter in that list, by what the letter says.";
     HeldBackDocuments: Gauge, "held_back_documents", ["queue"],
         "Documents that wait because MongoDB refuses them for another reason than their content.";
     ParkedEvents: Gauge, "parked_events", ["queue"],

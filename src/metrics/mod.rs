@@ -103,6 +103,7 @@ handles! {
         pub(crate) oldest_age: gauge QueueOldestAge,
         pub(crate) window: gauge QueueWindow,
         pub(crate) dead_letters: gauge DeadLetters,
+        pub(crate) dead_letters_oldest_age: gauge DeadLettersOldestAge,
         pub(crate) held_back: gauge HeldBackDocuments,
         pub(crate) parked: gauge ParkedEvents,
         pub(crate) stream_lag: gauge StreamLag,

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::Owned;
 use crate::dead_letter::{Dead, Reason, RecentDeadLetters, Rejection, render, render_without_event};
 use crate::ledger::{Ledger, Outcome};
@@ -16,6 +18,8 @@ pub(crate) struct Letters {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) recent: Arc<RecentDeadLetters>,
     pub(crate) receipts: Option<Teller>,
+    /// Very many are in Redis, and are being moved to MongoDB: more of them wait for that.
+    pub(crate) crowded: watch::Sender<bool>,
 }
 
 impl Letters {
@@ -46,6 +50,8 @@ impl Recorded for Letters {
 impl Owned {
     /// Records dead letters. Their events are settled only afterwards.
     pub(crate) async fn bury(&self, letters: &[Dead<'_>]) -> Result<(), SourceError> {
+        // Whoever moves them takes that back when it ends, so no error is to be feared.
+        let _ = self.letters.crowded.subscribe().wait_for(|crowded| !*crowded).await;
         let now = bson::DateTime::now();
         let kept: Vec<DeadLetterRecord> = letters
             .iter()

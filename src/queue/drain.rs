@@ -84,6 +84,7 @@ pub(crate) async fn drain(
         ledger: Ledger::new(Arc::clone(&metrics), Arc::clone(&shared.buffer)),
         recent: Arc::clone(&shared.status.letters),
         receipts: shared.receipts.as_ref().map(|receipts| receipts.of_queue(&config.key)),
+        crowded: Default::default(),
     });
     let mut queue = Queue {
         at,

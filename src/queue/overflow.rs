@@ -3,20 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use crate::beat;
-use crate::dead_letter::Letter;
+use crate::dead_letter::Outline;
 use crate::ownership::Owned;
 use crate::source::{Lease, Outgoing, SourceError, letter_key};
 
-/// How often it is looked.
+/// How often it is looked, in a flood, and at the oldest letter, which may be large.
 const LOOK: Duration = Duration::from_secs(1);
+const LOOK_IN_FLOOD: Duration = Duration::from_millis(50);
+const LOOK_AT_OLDEST: Duration = Duration::from_secs(60);
 /// Letters too large to move that are passed over at one look, and old ones that are dropped in one step.
 const TOO_LARGE: usize = 100;
 const OLD: usize = 500;
 
-/// Says when the task ends that letters cannot be moved no more: whoever owns the queue next says so itself.
+/// Takes back what was told of the letters when the task ends: whoever owns the queue next tells of them.
 struct Task {
     queue: Arc<Owned>,
     name: String,
@@ -25,6 +27,16 @@ struct Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.queue.shared.health.troubles.over(&self.name);
+        self.queue.metrics.dead_letters_oldest_age.set(0.0);
+        self.crowded(false);
+    }
+}
+
+impl Task {
+    /// Lets more letters wait, or no more.
+    fn crowded(&self, is_crowded: bool) {
+        let tell = |told: &mut bool| std::mem::replace(told, is_crowded) != is_crowded;
+        self.queue.letters.crowded.send_if_modified(tell);
     }
 }
 
@@ -36,11 +48,24 @@ pub(super) async fn bound(queue: Arc<Owned>, id: String) {
     let config = &queue.shared.config.dead_letter;
     // Some may be on their way from before.
     let mut is_first = true;
+    let mut is_flood = false;
+    let mut oldest: Option<(Instant, i64)> = None;
     loop {
-        sleep_until(beat::next(LOOK)).await;
-        if queue.status.dead_letters() > config.max_events || is_first {
+        sleep_until(beat::next(if is_flood { LOOK_IN_FLOOD } else { LOOK })).await;
+        if queue.status.dead_letters() == 0 {
+            oldest = None;
+        } else if oldest.is_none_or(|(asked, _)| asked.elapsed() >= LOOK_AT_OLDEST) {
+            let letters = lease.oldest_letters(1).await.unwrap_or_default();
+            oldest = letters.first().and_then(|kept| at_ms(kept)).map(|at| (Instant::now(), at));
+        }
+        let age = oldest.map_or(0, |(_, at)| (now_ms() - at).max(0));
+        queue.metrics.dead_letters_oldest_age.set(Duration::from_millis(age.unsigned_abs()).as_secs_f64());
+        if queue.status.dead_letters() > config.max_events || is_first || is_flood {
             // An error of Redis ends the ownership, which others find out.
-            is_first = move_out(&task, lease, &id, config.max_events).await.is_err();
+            let moved = move_out(&task, lease, &id, config.max_events).await;
+            // Who cannot move any lets all others go on.
+            task.crowded(false);
+            (is_first, is_flood) = (moved.is_err(), moved.is_ok_and(|moved| moved > 0));
         }
         if let Some(age) = config.max_age.limit() {
             let _ = drop_old(&queue, lease, age).await;
@@ -48,8 +73,8 @@ pub(super) async fn bound(queue: Arc<Owned>, id: String) {
     }
 }
 
-/// Moves letters out for as long as there are too many.
-async fn move_out(task: &Task, lease: &Lease, id: &str, stay: u64) -> Result<(), SourceError> {
+/// Moves letters out for as long as there are too many, and answers how many.
+async fn move_out(task: &Task, lease: &Lease, id: &str, stay: u64) -> Result<usize, SourceError> {
     let Task { queue, name } = task;
     let max_age = queue.shared.config.dead_letter.max_age.limit();
     let (mut moved, mut too_large) = (0, 0);
@@ -64,6 +89,7 @@ async fn move_out(task: &Task, lease: &Lease, id: &str, stay: u64) -> Result<(),
                     return Err(SourceError::lost(error));
                 }
                 queue.shared.health.troubles.over(name);
+                task.crowded(queue.status.dead_letters() > 2 * stay);
                 lease.arrived(&letters).await?;
                 moved += letters.len();
             }
@@ -72,17 +98,14 @@ async fn move_out(task: &Task, lease: &Lease, id: &str, stay: u64) -> Result<(),
     if moved > 0 {
         tracing::debug!(queue = queue.key, moved, "dead letters were moved to MongoDB");
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// Drops the oldest letters for as long as they are too old.
 async fn drop_old(queue: &Owned, lease: &Lease, age: Duration) -> Result<(), SourceError> {
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    let now = bson::DateTime::now().timestamp_millis();
-    let is_old = |kept: &Vec<u8>| {
-        let at = Letter::parse(kept).ok().and_then(|letter| letter.at_ms());
-        at.is_some_and(|at| now.saturating_sub(at) > age)
-    };
+    let now = now_ms();
+    let is_old = |kept: &Vec<u8>| at_ms(kept).is_some_and(|at| now.saturating_sub(at) > age);
     let mut dropped = 0;
     // Mostly the first is not, and may be large.
     let mut some = lease.oldest_letters(1).await?;
@@ -104,4 +127,13 @@ async fn drop_old(queue: &Owned, lease: &Lease, age: Duration) -> Result<(), Sou
         );
     }
     Ok(())
+}
+
+/// When a letter became one, if it says so.
+fn at_ms(kept: &[u8]) -> Option<i64> {
+    Outline::parse(kept).ok()?.at_ms()
+}
+
+fn now_ms() -> i64 {
+    bson::DateTime::now().timestamp_millis()
 }

@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use bson::spec::BinarySubtype;
+use bson::spec::{BinarySubtype, ElementType};
 use bson::{Binary, Bson, DateTime, Document, doc};
 
 use super::reply::write_error;
 use super::{Sink, SinkError};
 use crate::config::DEAD;
-use crate::dead_letter::Letter;
+use crate::dead_letter::Outline;
+use crate::raw::{self, Value, begin_document, end_document};
 
 /// The time from which on MongoDB removes a letter, if it ever does.
 pub(super) const EXPIRES: &str = "expires";
@@ -31,22 +32,31 @@ impl Sink {
         max_age: Option<Duration>,
     ) -> Result<(), SinkError> {
         let max_age = max_age.and_then(|age| i64::try_from(age.as_millis()).ok());
-        let documents = letters.iter().map(|(key, letter)| {
-            let mut document = doc! {"_id": id(queue, *key), "letter": binary(letter)};
-            let at = Letter::parse(letter).ok().and_then(|letter| letter.at_ms());
-            if let Some((at, age)) = at.zip(max_age) {
-                document.insert(EXPIRES, DateTime::from_millis(at.saturating_add(age)));
+        let mut body = Vec::with_capacity(letters.iter().map(|(_, letter)| letter.len() + 128).sum());
+        let command = begin_document(&mut body);
+        raw::write_text(&mut body, "insert", DEAD);
+        raw::write_bool(&mut body, "ordered", false);
+        raw::write_key(&mut body, ElementType::EmbeddedDocument, "writeConcern");
+        let concern = begin_document(&mut body);
+        raw::write_text(&mut body, "w", "majority");
+        end_document(&mut body, concern);
+        raw::write_key(&mut body, ElementType::Array, "documents");
+        let documents = begin_document(&mut body);
+        for (at, (key, letter)) in letters.iter().enumerate() {
+            raw::write_index_key(&mut body, ElementType::EmbeddedDocument, at);
+            let document = begin_document(&mut body);
+            write_id(&mut body, queue, *key);
+            raw::write(&mut body, "letter", Value::binary(letter).get());
+            if let Some((at, age)) = max_age.and_then(|age| Some((at_ms(letter)?, age))) {
+                raw::write_key(&mut body, ElementType::DateTime, EXPIRES);
+                body.extend_from_slice(&at.saturating_add(age).to_le_bytes());
             }
-            Bson::Document(document)
-        });
-        let command = doc! {
-            "insert": DEAD,
-            "documents": documents.collect::<Vec<_>>(),
-            "ordered": false,
-            "writeConcern": {"w": "majority"},
-        };
+            end_document(&mut body, document);
+        }
+        end_document(&mut body, documents);
+        end_document(&mut body, command);
         // What is there was written by an attempt before, which is no error.
-        let reply = self.run_for_documents(bson::serialize_to_vec(&command)?).await?;
+        let reply = self.run_for_documents(body).await?;
         write_error(&reply).map_or(Ok(()), Err)
     }
 
@@ -120,6 +130,20 @@ impl Sink {
 /// Beside the records of a queue's dead letters, which have its offset in the place of `kept`.
 fn id(queue: &str, (offset, sha1): LetterKey) -> Document {
     doc! {"queue": queue, "kept": offset, "sha1": binary(&sha1)}
+}
+
+/// The same, as the field `_id`.
+fn write_id(out: &mut Vec<u8>, queue: &str, (offset, sha1): LetterKey) {
+    raw::write_key(out, ElementType::EmbeddedDocument, "_id");
+    let id = begin_document(out);
+    raw::write_text(out, "queue", queue);
+    raw::write_i64(out, "kept", offset);
+    raw::write(out, "sha1", Value::binary(&sha1).get());
+    end_document(out, id);
+}
+
+fn at_ms(kept: &[u8]) -> Option<i64> {
+    Outline::parse(kept).ok()?.at_ms()
 }
 
 fn binary(bytes: &[u8]) -> Binary {

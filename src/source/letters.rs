@@ -15,7 +15,7 @@ use super::letters_script as script;
 use super::list::{hex, sha1};
 use super::lua::whole;
 use crate::config::{self, Keys, QueueKind};
-use crate::dead_letter::{Letter, NO_EVENT_FIELD, fields_of};
+use crate::dead_letter::{Letter, NO_EVENT_FIELD, Outline, fields_of};
 
 /// How long letters stay with a process that is not heard of.
 const TTL: Duration = Duration::from_secs(5);
@@ -289,7 +289,7 @@ impl Holder {
 
 /// What names a letter where it is kept in MongoDB.
 pub(crate) fn letter_key(kept: &[u8]) -> LetterKey {
-    (Letter::parse(kept).map_or(0, |letter| letter.offset), sha1(kept))
+    (Outline::parse(kept).map_or(0, |letter| letter.offset), sha1(kept))
 }
 
 fn parse_key(text: &str) -> Option<LetterKey> {

@@ -13,7 +13,7 @@ use super::list::{hex, sha1};
 use super::lua::whole;
 
 /// Letters that are moved at once, and about how many bytes of them.
-const LETTERS: u64 = 1_000;
+const LETTERS: u64 = 5_000;
 const BYTES: u64 = 4 * 1024 * 1024;
 /// What is larger does not fit a document of MongoDB's, with all that belongs to it.
 const LARGEST: u64 = 15 * 1024 * 1024;

@@ -13,7 +13,7 @@ use super::summary::Summary;
 use super::{Phase, QueueStatus, Status};
 use crate::buffer::Buffer;
 use crate::config::{Delivery, QueueKind};
-use crate::dead_letter::RecentDeadLetter;
+use crate::dead_letter::{LetterGroup, RecentDeadLetter};
 use crate::format::cut;
 use crate::health::{DependencyReport, Trouble};
 use crate::metrics::Metric;
@@ -29,6 +29,7 @@ pub(crate) struct Report<'a> {
     receipts_refused: Option<String>,
     buffer: &'a Buffer,
     queues: Vec<QueueReport<'a>>,
+    dead_letter_groups: Vec<LetterGroup>,
     latest_dead_letters: Vec<RecentDeadLetter>,
     payloads_shown: bool,
     config: Value,
@@ -157,6 +158,7 @@ impl Status {
             receipts_refused: self.receipts_refused.lock().clone(),
             buffer: &self.buffer,
             queues: self.queues.iter().zip(&recent).map(|(queue, recent)| queue.report(recent)).collect(),
+            dead_letter_groups: self.letters.groups(),
             latest_dead_letters: self.letters.latest(),
             payloads_shown: self.show_payloads,
             config: self.config.lock().0.clone(),

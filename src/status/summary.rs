@@ -25,7 +25,7 @@ pub(super) struct Facts {
     /// How many tasks fail; of one, what it is and what it met.
     pub(super) trouble: Option<(usize, String, String)>,
     pub(super) queues: Vec<QueueFacts>,
-    pub(super) dead_lately: usize,
+    pub(super) dead_lately: u64,
     pub(super) buffer_is_full: bool,
     /// Why receipts cannot be published.
     pub(super) receipts_refused: Option<String>,
@@ -83,7 +83,7 @@ pub(super) enum Level {
     Ok,
     /// Worth knowing.
     Notice,
-    /// Events are late.
+    /// Events are late, or will never be written.
     Warning,
     /// Nothing gets on.
     Bad,
@@ -122,6 +122,7 @@ impl Facts {
             .or_else(|| self.not_drained())
             .or_else(|| self.late())
             .or_else(|| self.trouble())
+            .or_else(|| self.dead_letters())
             .or_else(|| self.taking_over())
             .or_else(|| self.recovering())
             .or_else(|| self.foreign_pops())

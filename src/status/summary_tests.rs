@@ -85,9 +85,9 @@ fn all_is_well() {
     1,204 events arrive a second, 1,198 are settled. There is nothing to do.
     ");
     insta::assert_snapshot!(told(&Facts { dead_lately: 3, ..facts(busy) }), @r"
-    Notice, dead-letters
-    Everything is durable within 100 ms; 3 dead letters in the last 5 minutes.
-    1,204 events arrive a second, 1,198 are settled. Dead letters can never be written; they are kept in Redis, and the reasons are below.
+    Warning, dead-letters
+    3 dead letters in the last 5 minutes. What can be written is durable within 100 ms.
+    1,204 events arrive a second, 1,198 are settled. Dead letters can never be written. They are kept, and the reasons are below; tidegate dead looks after them.
     ");
     insta::assert_snapshot!(told(&facts(QueueFacts { phase: Phase::Standby, depth: 9, ..queue() })), @r"
     Ok, standing-by

@@ -126,7 +126,8 @@ function showLetters(letters, status) {
   say($("letters-none"), letters.length > 0 ? "" : none);
   show($("letters-none"), letters.length === 0);
   show($("letters-some"), letters.length > 0);
-  say($("letters-where"), letters.length > 0 ? where(kept, lists, status.payloads_shown) : "");
+  say($("letters-where"), letters.length > 0 ? where(kept, status.payloads_shown) : "");
+  showGroups($("letters-groups"), status.dead_letter_groups);
   const rows = $("letters").tBodies[0];
   // Rows are made anew only for new letters; only their age changes otherwise.
   const shown = JSON.stringify(letters.map(({ queue, offset, at }) => [queue, offset, at]));
@@ -137,11 +138,19 @@ function showLetters(letters, status) {
   letters.forEach((letter, at) => say(rows.rows[at].querySelector(".ago"), ago(letter.seconds_ago)));
 }
 
-function where(kept, lists, payloads) {
+// The largest ones: what is wrong with most letters since the start.
+function showGroups(list, groups) {
+  const lines = groups.slice(0, 10).map(({ queue, class: name, reason, count }) =>
+    `${number(count)} × ${name} of ${cut(queue, 100)}${reason === "" ? "" : `: ${cut(reason, 200)}`}`);
+  if (groups.length > 10) lines.push(`and ${number(groups.length - 10)} more reasons`);
+  while (list.children.length > lines.length) list.lastChild.remove();
+  while (list.children.length < lines.length) list.append(make("li", {}));
+  lines.forEach((line, at) => say(list.children[at], line));
+}
+
+function where(kept, payloads) {
   const held = kept.length > 0 ? `${kept.join(", ")}. ` : "";
-  const key = lists[0]?.dead_letter_list ?? "QUEUE:dead";
-  const quoted = /^[\w:.-]+$/.test(key) ? key : `'${key.replaceAll("'", "'\\''")}'`;
-  const read = `To read the latest: redis-cli LRANGE ${cut(quoted, 200)} -20 -1`;
+  const read = "To read them: tidegate dead list";
   return payloads ? `${held}${read}` : `${held}Events are not shown here (http.show_payloads). ${read}`;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Facts, LATE, Level, Summary, events, rate, span, summary};
+use super::{Facts, LATE, Level, Summary, events, number, rate, span, summary};
 use crate::status::Phase;
 
 /// A window that is no longer than this is over before anybody reads of it.
@@ -17,10 +17,32 @@ impl Facts {
             let advice = "This one takes over when the other ends or was not heard of for lease.ttl.";
             return summary(Level::Ok, "standing-by", text, advice);
         }
+        let (durable, rates) = (self.durable("Everything"), self.rates());
+        summary(Level::Ok, "fine", format!("{durable}."), format!("{rates} There is nothing to do."))
+    }
+
+    /// Events came that can never be written.
+    pub(super) fn dead_letters(&self) -> Option<Summary> {
+        let dead = match self.dead_lately {
+            0 => return None,
+            1 => "1 dead letter".to_owned(),
+            dead => format!("{} dead letters", number(dead)),
+        };
+        let durable = self.durable("What can be written");
+        let text = format!("{dead} in the last 5 minutes. {durable}.");
+        let advice = format!(
+            "{} Dead letters can never be written. They are kept, and the reasons are below; tidegate dead looks after them.",
+            self.rates()
+        );
+        Some(summary(Level::Warning, "dead-letters", text, advice))
+    }
+
+    /// How soon events are durable, of which all are called as is said.
+    fn durable(&self, all: &str) -> String {
         let slowest = self.queues.iter().filter_map(|queue| queue.durable_within).reduce(f64::max);
         let window = self.queues.iter().map(|queue| queue.window).max().unwrap_or_default();
         let waiting = if window > AT_ONCE { self.sum(|queue| queue.held) } else { 0 };
-        let subject = if waiting == 0 { "Everything" } else { "What is due" };
+        let subject = if waiting == 0 { all } else { "What is due" };
         let depth = self.sum(|queue| if queue.phase == Phase::Standby { 0 } else { queue.depth });
         let durable = match slowest {
             Some(seconds) if seconds <= (LATE + window).as_secs_f64() => {
@@ -31,38 +53,23 @@ impl Facts {
                 format!("{subject} is durable; lately it took up to {slowest}")
             }
             Some(_) => format!("{subject} is durable; lately it took more than a minute"),
-            None if depth == 0 => "Everything is durable, and nothing waits".to_owned(),
+            None if depth == 0 => format!("{all} is durable, and nothing waits"),
             None => format!("{} on the way", events(depth, "is", "are")),
         };
-        let durable = match waiting {
+        match waiting {
             0 => durable,
             _ => {
                 format!("{durable}; {} for company, up to {}", events(waiting, "waits", "wait"), span(window))
             }
-        };
+        }
+    }
+
+    fn rates(&self) -> String {
         let (arrive, settle) = (self.arrived_per_second(), self.settled_per_second());
-        let rates = if arrive < 0.05 && settle < 0.05 {
+        if arrive < 0.05 && settle < 0.05 {
             "No events arrive.".to_owned()
         } else {
             format!("{} events arrive a second, {} are settled.", rate(arrive), rate(settle))
-        };
-        match self.dead_lately {
-            0 => {
-                summary(Level::Ok, "fine", format!("{durable}."), format!("{rates} There is nothing to do."))
-            }
-            dead => {
-                let dead = match dead {
-                    1 => "1 dead letter".to_owned(),
-                    // No more are remembered.
-                    20.. => "20 dead letters or more".to_owned(),
-                    _ => format!("{dead} dead letters"),
-                };
-                let text = format!("{durable}; {dead} in the last 5 minutes.");
-                let advice = format!(
-                    "{rates} Dead letters can never be written; they are kept in Redis, and the reasons are below."
-                );
-                summary(Level::Notice, "dead-letters", text, advice)
-            }
         }
     }
 }
