@@ -86,7 +86,7 @@ pub enum Action {
     Man,
     /// Look after dead letters: count, list, show, export, import, drop and replay them.
     #[command(subcommand)]
-    Dead(Box<dead::Dead>),
+    Dead(Box<dead::DeadCommand>),
 }
 
 /// Arguments of `check`.

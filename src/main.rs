@@ -3,7 +3,7 @@
 use std::io::BufWriter;
 use std::process::ExitCode;
 
-use tidegate::cli::dead::Dead;
+use tidegate::cli::dead::DeadCommand;
 use tidegate::cli::{Action, Cli, EXIT_CONFIG, EXIT_FAILED, EXIT_OK, check};
 use tidegate::cli::{print_completions, print_manual, print_schema};
 use tidegate::config::Config;
@@ -62,7 +62,7 @@ async fn connected(cli: &Cli) -> u8 {
 
 /// `tidegate dead`. Gives the exit code.
 #[tokio::main(flavor = "current_thread")]
-async fn looked_after(cli: &Cli, asked: &Dead) -> u8 {
+async fn looked_after(cli: &Cli, asked: &DeadCommand) -> u8 {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = match cli.load() {
         Ok(config) => config,

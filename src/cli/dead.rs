@@ -10,11 +10,11 @@ use super::Options;
 
 /// What is to be done with dead letters.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Dead {
+pub enum DeadCommand {
     /// Count them by queue, class, reason, collection and hour
     Stats(Stats),
     /// List them, oldest first
-    List(List),
+    List(ListLetters),
     /// Show one: its event byte for byte, what was wrong, and what the routes make of it now
     Show(Show),
     /// Print them as JSON lines, which `import` takes
@@ -30,17 +30,17 @@ pub enum Dead {
     Replay(Replay),
 }
 
-impl Dead {
+impl DeadCommand {
     /// What is said of the configuration.
     #[must_use]
     pub fn options(&self) -> &Options {
         match self {
-            Dead::Stats(Stats { which, .. })
-            | Dead::List(List { which, .. })
-            | Dead::Export(Export { which })
-            | Dead::Drop(Drop { which, .. })
-            | Dead::Replay(Replay { which, .. }) => &which.options,
-            Dead::Show(Show { options, .. }) | Dead::Import(Import { options, .. }) => options,
+            DeadCommand::Stats(Stats { which, .. })
+            | DeadCommand::List(ListLetters { which, .. })
+            | DeadCommand::Export(Export { which })
+            | DeadCommand::Drop(Drop { which, .. })
+            | DeadCommand::Replay(Replay { which, .. }) => &which.options,
+            DeadCommand::Show(Show { options, .. }) | DeadCommand::Import(Import { options, .. }) => options,
         }
     }
 }
@@ -87,7 +87,7 @@ pub struct Stats {
 
 /// Arguments of `dead list`.
 #[derive(Debug, Clone, Args)]
-pub struct List {
+pub struct ListLetters {
     /// Which letters
     #[command(flatten)]
     pub which: Which,

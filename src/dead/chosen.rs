@@ -2,7 +2,7 @@
 
 use bson::Bson;
 
-use super::shelf::Place;
+use super::shelf::LetterPlace;
 use crate::change::{Collections, Entity};
 use crate::cli::dead::Which;
 use crate::config::Config;
@@ -13,7 +13,7 @@ use crate::sample::{ExtJson, key_of};
 /// A letter, where it is, and all of it as it is kept.
 #[derive(Debug)]
 pub(super) struct ReadLetter {
-    pub(super) place: Place,
+    pub(super) place: LetterPlace,
     pub(super) kept: Vec<u8>,
     pub(super) letter: Letter,
     pub(super) document: Option<NamedEntity>,
@@ -43,7 +43,7 @@ impl Desk {
     }
 
     /// Reads a letter. What is none is left to whoever put it there.
-    pub(super) fn read(&mut self, place: Place, kept: Vec<u8>) -> Option<ReadLetter> {
+    pub(super) fn read(&mut self, place: LetterPlace, kept: Vec<u8>) -> Option<ReadLetter> {
         match Letter::parse(&kept) {
             Ok(letter) => {
                 let document = self.document(&letter.event);

@@ -14,7 +14,7 @@ use anyhow::bail;
 
 use self::chosen::{Desk, ReadLetter};
 use self::shelf::{Shelf, Walk, reachable};
-use crate::cli::dead::{Dead, Show};
+use crate::cli::dead::{DeadCommand, Show};
 use crate::config::{Config, Queue};
 use crate::sample::Explainer;
 
@@ -22,15 +22,15 @@ use crate::sample::Explainer;
 ///
 /// # Errors
 /// It cannot be done, or no further. What was done is done, and asking again does the rest.
-pub async fn look_after(config: &Config, asked: &Dead, out: &mut impl Write) -> anyhow::Result<bool> {
+pub async fn look_after(config: &Config, asked: &DeadCommand, out: &mut impl Write) -> anyhow::Result<bool> {
     match asked {
-        Dead::Stats(asked) => tell::stats(config, asked, out).await.map(|()| true),
-        Dead::List(asked) => tell::list(config, asked, out).await.map(|()| true),
-        Dead::Show(asked) => show(config, asked, out).await.map(|()| true),
-        Dead::Export(asked) => transfer::export(config, asked, out).await.map(|()| true),
-        Dead::Import(asked) => transfer::import(config, asked, out).await.map(|()| true),
-        Dead::Drop(asked) => replay::drop_letters(config, asked, out).await,
-        Dead::Replay(asked) => replay::replay(config, asked, out).await,
+        DeadCommand::Stats(asked) => tell::stats(config, asked, out).await.map(|()| true),
+        DeadCommand::List(asked) => tell::list(config, asked, out).await.map(|()| true),
+        DeadCommand::Show(asked) => show(config, asked, out).await.map(|()| true),
+        DeadCommand::Export(asked) => transfer::export(config, asked, out).await.map(|()| true),
+        DeadCommand::Import(asked) => transfer::import(config, asked, out).await.map(|()| true),
+        DeadCommand::Drop(asked) => replay::drop_letters(config, asked, out).await,
+        DeadCommand::Replay(asked) => replay::replay(config, asked, out).await,
     }
 }
 

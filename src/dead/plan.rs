@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::shelf::Place;
+use super::shelf::LetterPlace;
 use crate::change::Entity;
 use crate::cli::dead::Extent;
 
@@ -16,14 +16,14 @@ const BYTES_OF_DOCUMENT: u64 = 8 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Planned {
     /// Where it is, before any is taken.
-    pub(super) place: Place,
+    pub(super) place: LetterPlace,
     pub(super) offset: i64,
     pub(super) bytes: u64,
 }
 
 /// What is taken.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct ReplayPlan {
     /// The letters of each document, or one of which no document is known.
     groups: Vec<(Option<Entity>, Vec<Planned>)>,
     by_document: HashMap<Vec<u8>, usize>,
@@ -32,7 +32,7 @@ pub(super) struct Plan {
 /// Letters that are taken in one step, each with the number of its document.
 pub(super) type Batch = Vec<(usize, Planned)>;
 
-impl Plan {
+impl ReplayPlan {
     /// Adds a letter.
     pub(super) fn add(&mut self, entity: Option<Entity>, planned: Planned) {
         let Some(entity) = entity else { return self.groups.push((None, vec![planned])) };
@@ -188,10 +188,10 @@ mod tests {
             letters in prop::collection::vec((0_i64..9, 0_i64..1000, 1_u64..3_000_000), 0..300),
             rate in prop::option::of(1_u64..3000),
         ) {
-            let mut plan = Plan::default();
+            let mut plan = ReplayPlan::default();
             for (place, (id, offset, bytes)) in (0..).zip(&letters) {
                 let document = (*id > 0).then(|| entity(*id));
-                plan.add(document, Planned { place: Place::Redis(place), offset: *offset, bytes: *bytes });
+                plan.add(document, Planned { place: LetterPlace::Redis(place), offset: *offset, bytes: *bytes });
             }
             let batches = plan.batches(rate);
             let mut last = HashMap::new();
@@ -202,18 +202,18 @@ mod tests {
                 prop_assert!(before.is_none_or(|before| before <= planned.offset));
             }
             seen.sort_unstable();
-            prop_assert_eq!(seen, (0..letters.len() as u64).map(Place::Redis).collect::<Vec<_>>());
+            prop_assert_eq!(seen, (0..letters.len() as u64).map(LetterPlace::Redis).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn a_limit_takes_whole_documents() {
-        let mut plan = Plan::default();
+        let mut plan = ReplayPlan::default();
         for (place, id) in [(0, 1), (1, 1), (2, 2), (3, 1), (4, 3)] {
-            plan.add(Some(entity(id)), Planned { place: Place::Redis(place), offset: 1, bytes: 1 });
+            plan.add(Some(entity(id)), Planned { place: LetterPlace::Redis(place), offset: 1, bytes: 1 });
         }
         plan.limit(&Extent { limit: Some(2), ..Extent::default() });
         let taken: Vec<_> = plan.batches(None).iter().flatten().map(|(_, planned)| planned.place).collect();
-        assert_eq!(taken, [2, 4].map(Place::Redis));
+        assert_eq!(taken, [2, 4].map(LetterPlace::Redis));
     }
 }

@@ -18,7 +18,7 @@ const BAR: u64 = 30;
 
 /// A line on a terminal. What is no terminal gets none.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     doing: &'static str,
     all: u64,
     done: u64,
@@ -28,10 +28,10 @@ pub(super) struct Progress {
     rate: Option<u64>,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new(doing: &'static str, all: u64, rate: Option<u64>) -> Self {
         let is_terminal = stderr().is_terminal();
-        Progress { doing, all, done: 0, begun: Instant::now(), told: None, is_terminal, rate }
+        ProgressLine { doing, all, done: 0, begun: Instant::now(), told: None, is_terminal, rate }
     }
 
     /// So many more are done. Waits where it would be too many a second.
@@ -51,7 +51,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if self.told.is_some() {
             let _ = write!(stderr(), "\r{:80}\r", "");

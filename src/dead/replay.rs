@@ -7,10 +7,10 @@ use anyhow::{Context, bail};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chosen::{Chosen, Desk, ReadLetter};
-use super::plan::{Places, Plan, Planned};
-use super::progress::{Progress, ask};
+use super::plan::{Places, Planned, ReplayPlan};
+use super::progress::{ProgressLine, ask};
 use super::queues;
-use super::shelf::{Place, Shelf, Walk};
+use super::shelf::{LetterPlace, Shelf, Walk};
 use super::tell::amount;
 use crate::change::EntityRef;
 use crate::cli::dead::{self as arguments, Extent, Replay};
@@ -25,7 +25,7 @@ const NAMED: usize = 20;
 const DOCUMENTS: usize = 1_000;
 
 /// A letter with its document's number, and where it was at first.
-type Again = (usize, Place, ReadLetter);
+type Again = (usize, LetterPlace, ReadLetter);
 
 /// What is done with the letters of one queue.
 struct Work<'c> {
@@ -172,12 +172,12 @@ impl<'c> Work<'c> {
         Ok(taken)
     }
 
-    async fn plan(&mut self, chosen: &Chosen<'_>) -> anyhow::Result<Plan> {
-        let mut plan = Plan::default();
+    async fn plan(&mut self, chosen: &Chosen<'_>) -> anyhow::Result<ReplayPlan> {
+        let mut plan = ReplayPlan::default();
         let mut walk = Walk::begin(&mut self.shelf).await?;
         while let Some(window) = walk.next(&mut self.shelf).await? {
             for (place, kept) in window {
-                self.in_redis += u64::from(matches!(place, Place::Redis(_)));
+                self.in_redis += u64::from(matches!(place, LetterPlace::Redis(_)));
                 let Some(read) = self.desk.read(place, kept).filter(|read| chosen.has(read)) else {
                     continue;
                 };
@@ -200,7 +200,7 @@ impl<'c> Work<'c> {
     }
 
     /// Leaves letters whose documents have moved on.
-    async fn leave_newer(&mut self, plan: &mut Plan) -> anyhow::Result<()> {
+    async fn leave_newer(&mut self, plan: &mut ReplayPlan) -> anyhow::Result<()> {
         let Some((sink, guard)) = &self.order else { return Ok(()) };
         let mut newer = Vec::new();
         let documents: Vec<_> = plan.documents().collect();
@@ -218,13 +218,14 @@ impl<'c> Work<'c> {
     }
 
     /// Takes what is planned, step by step.
-    async fn take(&mut self, plan: Plan, extent: &Extent, verb: &'static str) -> anyhow::Result<u64> {
-        let mut progress = Progress::new(verb, plan.len(), extent.rate);
+    async fn take(&mut self, plan: ReplayPlan, extent: &Extent, verb: &'static str) -> anyhow::Result<u64> {
+        let mut progress = ProgressLine::new(verb, plan.len(), extent.rate);
         let mut places = Places::new(self.in_redis);
         let mut begun = HashSet::new();
         let mut taken = 0;
         for batch in plan.batches(extent.rate) {
-            let is_in_redis = |(_, planned): &(usize, Planned)| matches!(planned.place, Place::Redis(_));
+            let is_in_redis =
+                |(_, planned): &(usize, Planned)| matches!(planned.place, LetterPlace::Redis(_));
             for some in batch.chunk_by(|a, b| is_in_redis(a) == is_in_redis(b)) {
                 let n = self.take_some(some, &mut places, &mut begun).await?;
                 taken += n;
@@ -246,9 +247,9 @@ impl<'c> Work<'c> {
         let (mut picked, mut named) = (Vec::new(), Vec::new());
         for (_, _, ReadLetter { place, kept, letter, .. }) in &read {
             match *place {
-                Place::Redis(place) => picked.push(Picked { place, kept, letter }),
-                Place::Mongodb(key) => named.push((key, letter)),
-                Place::Moving => {}
+                LetterPlace::Redis(place) => picked.push(Picked { place, kept, letter }),
+                LetterPlace::Mongodb(key) => named.push((key, letter)),
+                LetterPlace::Moving => {}
             }
         }
         if !picked.is_empty() {
@@ -263,7 +264,7 @@ impl<'c> Work<'c> {
             self.shelf.letters.known().await?;
         }
         for (number, place, _) in &read {
-            if let Place::Redis(place) = place {
+            if let LetterPlace::Redis(place) = place {
                 places.take(*place);
             }
             begun.insert(*number);
@@ -276,15 +277,15 @@ impl<'c> Work<'c> {
         let (mut now, mut keys, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
         for (_, planned) in some {
             now.push(match planned.place {
-                Place::Redis(place) => {
+                LetterPlace::Redis(place) => {
                     indexes.push(places.now(place));
-                    Place::Redis(places.now(place))
+                    LetterPlace::Redis(places.now(place))
                 }
-                Place::Mongodb(key) => {
+                LetterPlace::Mongodb(key) => {
                     keys.push(key);
                     planned.place
                 }
-                Place::Moving => planned.place,
+                LetterPlace::Moving => planned.place,
             });
         }
         let found = match keys.is_empty() {
@@ -316,7 +317,7 @@ impl<'c> Work<'c> {
         let known = known.filter_map(|(_, place, read)| Some((*place, read.document.as_ref()?.entity.get())));
         let (places, entities): (Vec<_>, Vec<_>) = known.unzip();
         let found = watermarks(sink, guard, &entities).await?;
-        let found: HashMap<Place, Option<i64>> = places.into_iter().zip(found).collect();
+        let found: HashMap<LetterPlace, Option<i64>> = places.into_iter().zip(found).collect();
         read.retain(|(_, place, ReadLetter { letter, .. })| {
             let watermark = found.get(place).copied().flatten();
             let is_newer = watermark.is_some_and(|watermark| letter.offset < watermark);

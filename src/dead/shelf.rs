@@ -7,11 +7,11 @@ use anyhow::Context;
 
 use crate::config::{Config, Queue};
 use crate::sink::Sink;
-use crate::source::{LetterKey, Letters, Redis, letter_key};
+use crate::source::{LetterKey, LetterList, Redis, letter_key};
 
 /// Where a letter is. The oldest are in MongoDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Place {
+pub(super) enum LetterPlace {
     /// Kept there.
     Mongodb(LetterKey),
     /// Taken out of its list, and not yet there.
@@ -21,12 +21,12 @@ pub(super) enum Place {
 }
 
 /// A letter, as it is kept.
-pub(super) type Placed = (Place, Vec<u8>);
+pub(super) type PlacedLetter = (LetterPlace, Vec<u8>);
 
 /// The letters of a queue.
 #[derive(Debug)]
 pub(super) struct Shelf<'c> {
-    pub(super) letters: Letters,
+    pub(super) letters: LetterList,
     /// None: it cannot be reached, and is passed over.
     sink: Option<&'c Sink>,
     /// The queue's name in MongoDB.
@@ -53,7 +53,7 @@ impl<'c> Shelf<'c> {
         sink: Option<&'c Sink>,
     ) -> anyhow::Result<Self> {
         let redis = Redis::new(&config.redis)?;
-        let opened = Letters::open(&redis, config, queue).await;
+        let opened = LetterList::open(&redis, config, queue).await;
         let letters = opened.with_context(|| format!("queue {}", queue.key))?;
         Ok(Shelf { letters, sink, id: queue.id(), max_age: config.dead_letter.max_age.limit() })
     }
@@ -111,7 +111,7 @@ impl Walk {
     }
 
     /// The next letters.
-    pub(super) async fn next(&mut self, shelf: &mut Shelf<'_>) -> anyhow::Result<Option<Vec<Placed>>> {
+    pub(super) async fn next(&mut self, shelf: &mut Shelf<'_>) -> anyhow::Result<Option<Vec<PlacedLetter>>> {
         if let Some(after) = self.kept {
             let some = shelf.sink()?.kept_letters(shelf.id, after).await?;
             if let Some((last, _)) = some.last() {
@@ -119,18 +119,20 @@ impl Walk {
                 // They may be there already.
                 let is_there = |kept: &Vec<u8>| some.iter().any(|(_, known)| known == kept);
                 self.moving.retain(|kept| !is_there(kept));
-                return Ok(Some(some.into_iter().map(|(key, kept)| (Place::Mongodb(key), kept)).collect()));
+                return Ok(Some(
+                    some.into_iter().map(|(key, kept)| (LetterPlace::Mongodb(key), kept)).collect(),
+                ));
             }
             self.kept = None;
         }
         if !self.moving.is_empty() {
-            return Ok(Some(self.moving.drain(..).map(|kept| (Place::Moving, kept)).collect()));
+            return Ok(Some(self.moving.drain(..).map(|kept| (LetterPlace::Moving, kept)).collect()));
         }
         if self.place >= self.end {
             return Ok(None);
         }
         let window = shelf.letters.from(self.place).await?;
-        let places = (self.place..self.end).map(Place::Redis);
+        let places = (self.place..self.end).map(LetterPlace::Redis);
         self.place += window.len() as u64;
         Ok((!window.is_empty()).then(|| places.zip(window).collect()))
     }

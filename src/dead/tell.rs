@@ -1,4 +1,4 @@
-//! Counts letters, and lists them.
+//! LetterCounts letters, and lists them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::chosen::{Chosen, Desk, ReadLetter};
 use super::queues;
 use super::shelf::{Shelf, Walk, reachable};
-use crate::cli::dead::{List, Stats};
+use crate::cli::dead::{ListLetters, Stats};
 use crate::config::Config;
 use crate::format::{cut, number};
 
@@ -19,7 +19,7 @@ const WIDTH: usize = 80;
 
 /// What letters are counted by.
 #[derive(Debug, Default)]
-struct Counts {
+struct LetterCounts {
     letters: u64,
     oldest: Option<String>,
     newest: Option<String>,
@@ -29,7 +29,7 @@ struct Counts {
     hour: BTreeMap<String, u64>,
 }
 
-impl Counts {
+impl LetterCounts {
     fn add(&mut self, read: &ReadLetter) {
         let ReadLetter { letter, document, .. } = read;
         let count = |counts: &mut BTreeMap<String, u64>, of: &str| match counts.get_mut(of) {
@@ -75,14 +75,14 @@ pub(super) async fn stats(config: &Config, asked: &Stats, out: &mut impl Write) 
     let (chosen, sink) = (Chosen::new(&asked.which, None), reachable(config).await);
     let mut told = Vec::new();
     for queue in queues(config, asked.which.queue.as_deref())? {
-        let (mut desk, mut counts) = (Desk::new(config), Counts::default());
+        let (mut desk, mut counts) = (Desk::new(config), LetterCounts::default());
         let mut shelf = Shelf::open(config, queue, sink.as_ref()).await?;
         let mut walk = Walk::begin(&mut shelf).await?;
         while let Some(window) = walk.next(&mut shelf).await? {
             let read = window.into_iter().filter_map(|(place, kept)| desk.read(place, kept));
             read.filter(|read| chosen.has(read)).for_each(|read| counts.add(&read));
         }
-        let Counts { letters: n, oldest, newest, class, reason, collection, hour } = &counts;
+        let LetterCounts { letters: n, oldest, newest, class, reason, collection, hour } = &counts;
         if asked.json {
             told.push(json!({
                 "queue": queue.key, "letters": n, "unreadable": desk.unreadable, "oldest": oldest, "newest": newest,
@@ -105,7 +105,7 @@ pub(super) async fn stats(config: &Config, asked: &Stats, out: &mut impl Write) 
     Ok(())
 }
 
-pub(super) async fn list(config: &Config, asked: &List, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) async fn list(config: &Config, asked: &ListLetters, out: &mut impl Write) -> anyhow::Result<()> {
     let chosen = Chosen::new(&asked.which, None);
     let first = (asked.page - 1).saturating_mul(asked.limit);
     let page = first..first.saturating_add(asked.limit);

@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chosen::{Chosen, Desk};
-use super::progress::{Progress, ask};
+use super::progress::{ProgressLine, ask};
 use super::queues;
 use super::shelf::{Shelf, Walk, reachable};
 use super::tell::amount;
@@ -92,7 +92,7 @@ async fn import_into(
         return Ok(count);
     }
     ask("import", count, extent).await?;
-    let mut progress = Progress::new("import", count, extent.rate);
+    let mut progress = ProgressLine::new("import", count, extent.rate);
     for some in missing.chunks(AT_ONCE) {
         shelf.letters.import(&some.iter().map(Letter::line).collect::<Vec<_>>()).await?;
         progress.add(some.len() as u64).await;

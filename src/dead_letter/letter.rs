@@ -133,8 +133,8 @@ struct Text(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
+        struct EventBytes;
+        impl Visitor<'_> for EventBytes {
             type Value = Text;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for Text {
                 self.visit_bytes(text.as_bytes())
             }
         }
-        deserializer.deserialize_byte_buf(Bytes)
+        deserializer.deserialize_byte_buf(EventBytes)
     }
 }
 
@@ -161,29 +161,32 @@ pub type EntryField = (Vec<u8>, Vec<u8>);
 /// # Errors
 /// The event is no such entry.
 pub fn fields_of(event: &[u8]) -> Result<Vec<EntryField>, serde_json::Error> {
-    struct Fields(Vec<EntryField>);
-    impl<'de> Deserialize<'de> for Fields {
+    struct EntryFields(Vec<EntryField>);
+    impl<'de> Deserialize<'de> for EntryFields {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
             struct Pairs;
             impl<'de> Visitor<'de> for Pairs {
-                type Value = Fields;
+                type Value = EntryFields;
 
                 fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                     f.write_str("an object of strings")
                 }
 
-                fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                fn visit_map<A: serde::de::MapAccess<'de>>(
+                    self,
+                    mut map: A,
+                ) -> Result<EntryFields, A::Error> {
                     let mut fields = Vec::new();
                     while let Some((Text(name), Text(value))) = map.next_entry()? {
                         fields.push((name, value));
                     }
-                    Ok(Fields(fields))
+                    Ok(EntryFields(fields))
                 }
             }
             deserializer.deserialize_map(Pairs)
         }
     }
-    serde_json::from_slice(event).map(|Fields(fields)| fields)
+    serde_json::from_slice(event).map(|EntryFields(fields)| fields)
 }
 
 #[cfg(test)]

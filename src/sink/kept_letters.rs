@@ -18,7 +18,7 @@ use crate::raw::{self, Value, begin_document, end_document};
 pub(super) const EXPIRES: &str = "expires";
 
 /// What names a letter of a queue: its offset, and its digest.
-type LetterKey = (i64, [u8; 20]);
+type KeptKey = (i64, [u8; 20]);
 
 impl Sink {
     /// Keeps letters of a queue, each for so long from when it was dead.
@@ -28,7 +28,7 @@ impl Sink {
     pub(crate) async fn keep_letters(
         &self,
         queue: &str,
-        letters: &[(LetterKey, &[u8])],
+        letters: &[(KeptKey, &[u8])],
         max_age: Option<Duration>,
     ) -> Result<(), SinkError> {
         let max_age = max_age.and_then(|age| i64::try_from(age.as_millis()).ok());
@@ -64,8 +64,8 @@ impl Sink {
     pub(crate) async fn kept_letters(
         &self,
         queue: &str,
-        after: Option<LetterKey>,
-    ) -> Result<Vec<(LetterKey, Vec<u8>)>, SinkError> {
+        after: Option<KeptKey>,
+    ) -> Result<Vec<(KeptKey, Vec<u8>)>, SinkError> {
         let from = match after {
             Some(key) => id(queue, key),
             None => doc! {"queue": queue, "kept": i64::MIN},
@@ -78,8 +78,8 @@ impl Sink {
     pub(crate) async fn letters_named(
         &self,
         queue: &str,
-        keys: &[LetterKey],
-    ) -> Result<Vec<(LetterKey, Vec<u8>)>, SinkError> {
+        keys: &[KeptKey],
+    ) -> Result<Vec<(KeptKey, Vec<u8>)>, SinkError> {
         let mut found = Vec::with_capacity(keys.len());
         // A reply holds 16 MiB, and may end before all are in it.
         while found.len() < keys.len() {
@@ -94,7 +94,7 @@ impl Sink {
         Ok(found)
     }
 
-    async fn find_letters(&self, filter: Document) -> Result<Vec<(LetterKey, Vec<u8>)>, SinkError> {
+    async fn find_letters(&self, filter: Document) -> Result<Vec<(KeptKey, Vec<u8>)>, SinkError> {
         let command = doc! {
             "find": DEAD,
             "filter": filter,
@@ -114,7 +114,7 @@ impl Sink {
     ///
     /// # Errors
     /// MongoDB's: they may be there.
-    pub(crate) async fn take_letters(&self, queue: &str, keys: &[LetterKey]) -> Result<(), SinkError> {
+    pub(crate) async fn take_letters(&self, queue: &str, keys: &[KeptKey]) -> Result<(), SinkError> {
         let ids: Vec<_> = keys.iter().map(|key| id(queue, *key)).collect();
         let taken = doc! {"$unset": {"letter": 1, EXPIRES: 1}, "$set": {"at": DateTime::now()}};
         let command = doc! {
@@ -128,12 +128,12 @@ impl Sink {
 }
 
 /// Beside the records of a queue's dead letters, which have its offset in the place of `kept`.
-fn id(queue: &str, (offset, sha1): LetterKey) -> Document {
+fn id(queue: &str, (offset, sha1): KeptKey) -> Document {
     doc! {"queue": queue, "kept": offset, "sha1": binary(&sha1)}
 }
 
 /// The same, as the field `_id`.
-fn write_id(out: &mut Vec<u8>, queue: &str, (offset, sha1): LetterKey) {
+fn write_id(out: &mut Vec<u8>, queue: &str, (offset, sha1): KeptKey) {
     raw::write_key(out, ElementType::EmbeddedDocument, "_id");
     let id = begin_document(out);
     raw::write_text(out, "queue", queue);
@@ -150,7 +150,7 @@ fn binary(bytes: &[u8]) -> Binary {
     Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
 }
 
-fn read(document: &Document) -> Option<(LetterKey, Vec<u8>)> {
+fn read(document: &Document) -> Option<(KeptKey, Vec<u8>)> {
     let id = document.get_document("_id").ok()?;
     let sha1 = id.get_binary_generic("sha1").ok()?.as_slice().try_into().ok()?;
     let letter = document.get_binary_generic("letter").ok()?;

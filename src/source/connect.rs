@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::error::SourceError;
 use super::node::connect;
 use super::sentinel::{Sentinels, check_primary};
-use super::shared::{Ends, Shared};
+use super::shared::{Ends, PerServer};
 use super::watch::Watching;
 use super::wire::Wire;
 use crate::config::{self, QueueKind};
@@ -30,8 +30,8 @@ pub(crate) struct Redis {
 /// What all queues of a server use together.
 #[derive(Debug, Default)]
 struct Together {
-    connections: Shared<Connection>,
-    watches: Shared<Watching>,
+    connections: PerServer<Connection>,
+    watches: PerServer<Watching>,
 }
 
 impl Ends for Connection {
@@ -218,7 +218,7 @@ impl Redis {
             Err(SourceError::Refused(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        if self.is_cluster() || mode(&info) != "cluster" {
+        if self.is_cluster() || mode(info) != "cluster" {
             return Ok(());
         }
         let told =

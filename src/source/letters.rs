@@ -50,7 +50,7 @@ pub(crate) struct Picked<'a> {
 
 /// The dead letters of a queue.
 #[derive(Debug)]
-pub(crate) struct Letters {
+pub(crate) struct LetterList {
     pub(super) connection: Connection,
     pub(super) keys: Keys,
     queue: config::Queue,
@@ -60,7 +60,7 @@ pub(crate) struct Letters {
     pub(super) token: String,
 }
 
-impl Letters {
+impl LetterList {
     /// Connects to where they are.
     ///
     /// # Errors
@@ -72,7 +72,13 @@ impl Letters {
     ) -> Result<Self, SourceError> {
         let connection = redis.of_queue(&queue.key).connect().await?;
         let token = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
-        Ok(Letters { connection, keys: config.keys_of(&queue.key), queue: queue.clone(), window: 64, token })
+        Ok(LetterList {
+            connection,
+            keys: config.keys_of(&queue.key),
+            queue: queue.clone(),
+            window: 64,
+            token,
+        })
     }
 
     /// How many streams were in the queue's place, with the present one: watermarks are told apart by that.
@@ -141,7 +147,7 @@ impl Letters {
     /// What holds on to the letters, for a task that runs beside.
     #[must_use]
     pub(crate) fn holder(&self) -> Holder {
-        let Letters { connection, keys, token, .. } = self;
+        let LetterList { connection, keys, token, .. } = self;
         Holder { connection: connection.clone(), key: keys.dead_owner.clone(), token: token.clone() }
     }
 

@@ -64,7 +64,7 @@ pub(crate) use self::identity::{KnownQueue, identify};
 pub(crate) use self::inspect::inspect;
 pub(crate) use self::instances::{Beat, Heard, Instances, Roster, Says};
 pub(crate) use self::lease::Lease;
-pub(crate) use self::letters::{LetterKey, Letters, Picked, Taking, letter_key};
+pub(crate) use self::letters::{LetterKey, LetterList, Picked, Taking, letter_key};
 use self::list::List;
 pub(crate) use self::meddling::Interference;
 pub(crate) use self::overflow::Outgoing;

@@ -8,7 +8,7 @@ use redis::Script;
 use super::connection::Connection;
 use super::error::SourceError;
 use super::lease::{Lease, fenced};
-use super::letters::{Letters, held};
+use super::letters::{LetterList, held};
 use super::list::{hex, sha1};
 use super::lua::whole;
 
@@ -117,7 +117,7 @@ impl Lease {
     }
 }
 
-impl Letters {
+impl LetterList {
     /// The letters on their way to MongoDB.
     pub(crate) async fn moving(&mut self) -> Result<Vec<Vec<u8>>, SourceError> {
         moving(&mut self.connection, &self.keys.dead_moving).await

@@ -17,29 +17,29 @@ pub(super) trait Ends: Clone {
 
 /// What is shared, by the address of its server.
 #[derive(Debug)]
-pub(super) struct Shared<T>(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Slot<T>>>>>);
+pub(super) struct PerServer<T>(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<OfOneServer<T>>>>>);
 
 /// What is shared of one server.
 #[derive(Debug)]
-struct Slot<T> {
+struct OfOneServer<T> {
     open: Option<T>,
     /// When it could not be opened, and why.
     failed: Option<(Instant, Caused)>,
 }
 
-impl<T> Default for Shared<T> {
+impl<T> Default for PerServer<T> {
     fn default() -> Self {
-        Shared(Mutex::default())
+        PerServer(Mutex::default())
     }
 }
 
-impl<T> Default for Slot<T> {
+impl<T> Default for OfOneServer<T> {
     fn default() -> Self {
-        Slot { open: None, failed: None }
+        OfOneServer { open: None, failed: None }
     }
 }
 
-impl<T: Ends> Shared<T> {
+impl<T: Ends> PerServer<T> {
     /// The one of a server, opened if there is none.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn there_is_one_for_each_server_until_it_ends() {
-        let (shared, opened) = (Shared::default(), AtomicUsize::new(0));
+        let (shared, opened) = (PerServer::default(), AtomicUsize::new(0));
         let get = async |server: &str| {
             let open = async || {
                 opened.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_wait_together_fail_together() {
-        let (shared, tries) = (Shared::<Handle>::default(), AtomicUsize::new(0));
+        let (shared, tries) = (PerServer::<Handle>::default(), AtomicUsize::new(0));
         let get = async || {
             let open = async || {
                 tries.fetch_add(1, Ordering::Relaxed);
