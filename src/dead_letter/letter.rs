@@ -78,7 +78,7 @@ impl Letter {
             offset: self.offset,
             queue: &self.queue,
             traceparent: self.traceparent.as_deref(),
-            at: self.at.clone(),
+            at: self.at_in_utc(),
         };
         letter.json()
     }
@@ -87,6 +87,12 @@ impl Letter {
     #[must_use]
     pub fn at_ms(&self) -> Option<i64> {
         ms_of(&self.at)
+    }
+
+    /// When it became a dead letter, as all letters have it if it can be read.
+    fn at_in_utc(&self) -> String {
+        let at = bson::DateTime::parse_rfc3339_str(&self.at).ok();
+        at.and_then(|at| at.try_to_rfc3339_string().ok()).unwrap_or_else(|| self.at.clone())
     }
 
     /// What is wrong with it, without values: letters that have the same are counted together.

@@ -3,20 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::DateTime;
 use tokio::time::{Instant, sleep_until};
 
 use crate::beat;
-use crate::dead_letter::Outline;
 use crate::ownership::Owned;
 use crate::source::{Lease, Outgoing, SourceError, letter_key};
 
-/// How often it is looked, in a flood, and at the oldest letter, which may be large.
+/// How often it is looked, in a flood, and at the age of the oldest letter.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_IN_FLOOD: Duration = Duration::from_millis(50);
 const LOOK_AT_OLDEST: Duration = Duration::from_secs(60);
-/// Letters too large to move that are passed over at one look, and old ones that are dropped in one step.
+/// Letters too large to move that are passed over at one look.
 const TOO_LARGE: usize = 100;
-const OLD: usize = 500;
 
 /// Takes back what was told of the letters when the task ends: whoever owns the queue next tells of them.
 struct Task {
@@ -49,17 +48,17 @@ pub(super) async fn bound(queue: Arc<Owned>, id: String) {
     // Some may be on their way from before.
     let mut is_first = true;
     let mut is_flood = false;
-    let mut oldest: Option<(Instant, i64)> = None;
+    let mut oldest: Option<(Instant, DateTime)> = None;
     loop {
         sleep_until(beat::next(if is_flood { LOOK_IN_FLOOD } else { LOOK })).await;
         if queue.status.dead_letters() == 0 {
             oldest = None;
         } else if oldest.is_none_or(|(asked, _)| asked.elapsed() >= LOOK_AT_OLDEST) {
-            let letters = lease.oldest_letters(1).await.unwrap_or_default();
-            oldest = letters.first().and_then(|kept| at_ms(kept)).map(|at| (Instant::now(), at));
+            let at = lease.oldest_letter_at().await.ok().flatten();
+            oldest = at.map(|at| (Instant::now(), at));
         }
-        let age = oldest.map_or(0, |(_, at)| (now_ms() - at).max(0));
-        queue.metrics.dead_letters_oldest_age.set(Duration::from_millis(age.unsigned_abs()).as_secs_f64());
+        let age = oldest.map_or(Duration::ZERO, |(_, at)| DateTime::now().saturating_duration_since(at));
+        queue.metrics.dead_letters_oldest_age.set(age.as_secs_f64());
         if queue.status.dead_letters() > config.max_events || is_first || is_flood {
             // An error of Redis ends the ownership, which others find out.
             let moved = move_out(&task, lease, &id, config.max_events).await;
@@ -104,20 +103,13 @@ async fn move_out(task: &Task, lease: &Lease, id: &str, stay: u64) -> Result<usi
 /// Drops the oldest letters for as long as they are too old.
 async fn drop_old(queue: &Owned, lease: &Lease, age: Duration) -> Result<(), SourceError> {
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    let now = now_ms();
-    let is_old = |kept: &Vec<u8>| at_ms(kept).is_some_and(|at| now.saturating_sub(at) > age);
+    let time = DateTime::from_millis(DateTime::now().timestamp_millis().saturating_sub(age));
     let mut dropped = 0;
-    // Mostly the first is not, and may be large.
-    let mut some = lease.oldest_letters(1).await?;
-    while some.first().is_some_and(is_old) {
-        some = lease.oldest_letters(OLD).await?;
-        let old = some.iter().take_while(|kept| is_old(kept)).count();
-        let Some(last) = old.checked_sub(1).and_then(|last| some.get(last)) else { break };
-        if !lease.drop_oldest(old, last).await? {
-            break;
+    loop {
+        match lease.drop_letters_before(time).await? {
+            0 => break,
+            some => dropped += some,
         }
-        dropped += old;
-        some = lease.oldest_letters(1).await?;
     }
     if dropped > 0 {
         tracing::info!(
@@ -127,13 +119,4 @@ async fn drop_old(queue: &Owned, lease: &Lease, age: Duration) -> Result<(), Sou
         );
     }
     Ok(())
-}
-
-/// When a letter became one, if it says so.
-fn at_ms(kept: &[u8]) -> Option<i64> {
-    Outline::parse(kept).ok()?.at_ms()
-}
-
-fn now_ms() -> i64 {
-    bson::DateTime::now().timestamp_millis()
 }

@@ -14,7 +14,7 @@ use redis::{
 use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::error::SourceError;
+use super::error::{RedisRefusal, SourceError};
 use super::open::Duplex;
 
 /// A connection for one who asks after another, or several at once. What is under way ends with its last clone.
@@ -37,7 +37,7 @@ struct State {
 impl State {
     fn note(&self, error: &RedisError) {
         let is_broken = error.is_io_error() || error.is_timeout() || error.is_unrecoverable_error();
-        if is_broken || error.code() == Some("READONLY") {
+        if is_broken || RedisRefusal::of(error).is_of_no_primary() {
             self.failed.store(true, Ordering::Relaxed);
         }
     }

@@ -166,6 +166,11 @@ impl RedisRefusal {
         self.is(&["NOPERM"])
     }
 
+    /// Whether the server takes no writes: another one is the primary by now, or will be.
+    pub(super) fn is_of_no_primary(&self) -> bool {
+        self.is(&["READONLY", "MASTERDOWN", "UNBLOCKED"])
+    }
+
     fn is(&self, codes: &[&str]) -> bool {
         self.code.as_deref().is_some_and(|code| codes.contains(&code))
     }
@@ -260,6 +265,9 @@ mod tests {
             "-ERR Error running script (call to f_7a): @user_script:3: The user executing the script can't run this command or subcommand\r\n",
         ] {
             assert!(matches!(read(reply), SourceError::Refused(_)), "{reply}");
+            let error = redis::parse_redis_value(reply.as_bytes()).unwrap().extract_error().unwrap_err();
+            let is_of_no_primary = RedisRefusal::of(&error).is_of_no_primary();
+            assert_eq!(is_of_no_primary, reply.contains("READONLY"), "{reply}");
         }
     }
 }

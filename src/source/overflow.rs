@@ -3,6 +3,7 @@
 //! They are taken out of their list into another one, written to MongoDB, and only then forgotten. Whoever finds that
 //! other list goes on from there: MongoDB takes each letter once.
 
+use bson::DateTime;
 use redis::Script;
 
 use super::connection::Connection;
@@ -17,6 +18,8 @@ const LETTERS: u64 = 5_000;
 const BYTES: u64 = 4 * 1024 * 1024;
 /// What is larger does not fit a document of MongoDB's, with all that belongs to it.
 const LARGEST: u64 = 15 * 1024 * 1024;
+/// Old letters that are dropped at once.
+const OLD: u64 = 500;
 
 /// Takes the oldest letters out of their list if there are more than are to stay, into the list of those on their way.
 /// Does nothing while somebody works on the letters. Answers 1 if some are on their way, 2 if the oldest is too large: it
@@ -55,15 +58,32 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 if redis.sha1hex(table.concat(redis.call('LRANGE', KEYS[2], 0, -1))) ~= ARGV[2] then return 0 end
 return redis.call('DEL', KEYS[2])";
 
-/// Drops the oldest letters, if the last of them is where it was and nobody works on them.
+/// When a letter became one, in UTC, or nothing. It is the last field of a letter. The letter
+/// stays in Redis: it may be what kills its readers.
+const AT: &str = r#"
+local function at(letter)
+  return letter and string.match(string.sub(letter, -64), '"at":"([%d:.T-]+Z)"}$')
+end
+"#;
+
+/// Answers when the oldest letter became one.
 ///
-/// KEYS owner dead-list dead-owner · ARGV epoch letters sha1
+/// KEYS dead-list
+const OLDEST: &str = "return at(redis.call('LINDEX', KEYS[1], 0)) or ''";
+
+/// Drops the letters in front that are older than a time, so many at most, while nobody works on them. Answers how many.
+///
+/// KEYS owner dead-list dead-owner · ARGV epoch time letters
 const DROP_OLD: &str = r"
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-local last = redis.call('LINDEX', KEYS[2], ARGV[2] - 1)
-if redis.call('EXISTS', KEYS[3]) == 1 or not last or redis.sha1hex(last) ~= ARGV[3] then return 0 end
-redis.call('LTRIM', KEYS[2], ARGV[2], -1)
-return 1";
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+local old = 0
+while old < tonumber(ARGV[3]) do
+  if (at(redis.call('LINDEX', KEYS[2], old)) or ARGV[2]) >= ARGV[2] then break end
+  old = old + 1
+end
+redis.call('LTRIM', KEYS[2], old, -1)
+return old";
 
 /// What came of moving letters out.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,21 +119,21 @@ impl Lease {
         self.invoke(call.arg(hex(&sha1(&letters.concat())))).await
     }
 
-    /// The oldest dead letters, a few.
-    pub(crate) async fn oldest_letters(&self, count: usize) -> Result<Vec<Vec<u8>>, SourceError> {
-        let mut range = redis::cmd("LRANGE");
-        range.arg(&self.keys().dead_list).arg(0).arg(count.saturating_sub(1));
-        Ok(range.query_async(&mut self.connection()).await?)
+    /// When the oldest dead letter became one.
+    pub(crate) async fn oldest_letter_at(&self) -> Result<Option<DateTime>, SourceError> {
+        let script = Script::new(&format!("{AT}{OLDEST}"));
+        let at: String = script.key(&self.keys().dead_list).invoke_async(&mut self.connection()).await?;
+        Ok(DateTime::parse_rfc3339_str(at).ok())
     }
 
-    /// Drops the `count` oldest dead letters, `last` being the last of them; answers whether it did.
-    pub(crate) async fn drop_oldest(&self, count: usize, last: &[u8]) -> Result<bool, SourceError> {
+    /// Drops dead letters that are older than `time`, a few of the oldest. Answers how many.
+    pub(crate) async fn drop_letters_before(&self, time: DateTime) -> Result<u64, SourceError> {
         let keys = self.keys();
-        let script = Script::new(DROP_OLD);
+        let script = Script::new(&format!("{AT}{DROP_OLD}"));
         let mut call = script.prepare_invoke();
         call.key(&[&keys.owner, &keys.dead_list, &keys.dead_owner]);
-        call.arg(self.args().0).arg(count).arg(hex(&sha1(last)));
-        Ok(fenced(call.invoke_async(&mut self.connection()).await?)? == 1)
+        call.arg(self.args().0).arg(time.try_to_rfc3339_string().unwrap_or_default()).arg(OLD);
+        Ok(fenced(call.invoke_async(&mut self.connection()).await?)?)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
+
 use crate::stage::{PATIENCE, Setting, assert_exact, logged};
-use crate::support::{Exited, length};
+use crate::support::{Exited, Metrics, length};
 
 type Outcome = anyhow::Result<()>;
 
@@ -69,6 +71,12 @@ async fn is_set_aside(setting: Setting) -> Outcome {
     for id in 0..4 {
         assert_exact(stage.document(format!("doc{id}")).await?.as_ref(), 20);
     }
+    // Nor does its dead letter kill whoever looks at its age.
+    let has_age = |metrics: &Metrics| {
+        ensure!(metrics.sum("tidegate_dead_letters_oldest_age_seconds", &[]) > 0.0, "it has no age");
+        Ok(())
+    };
+    tidegate.metrics_when(PATIENCE, "the age of the dead letter", has_age).await?;
     let letters = stage.dead_letters().await?;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["class"], "crash");

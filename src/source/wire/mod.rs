@@ -83,8 +83,8 @@ impl Wire {
     pub(super) async fn was_closed(&mut self) -> bool {
         let mut byte = [0];
         let read = self.stream.read(&mut byte);
-        // What is there already is all that is looked for.
-        self.awaits || tokio::time::timeout(Duration::ZERO, read).await.is_ok()
+        // What is there already is all that is looked for. Of one that awaits a reply, the next question finds that out.
+        !self.awaits && tokio::time::timeout(Duration::ZERO, read).await.is_ok()
     }
 
     async fn exchange(
