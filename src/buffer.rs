@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::Gauge;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::config;
 use crate::metrics::{Metric, gauge};
@@ -19,6 +19,9 @@ pub struct Buffer {
     bytes: AtomicU64,
     #[serde(skip)]
     changed: Notify,
+    /// Who copies what is large: one at a time.
+    #[serde(skip)]
+    copying: Semaphore,
     #[serde(skip)]
     gauges: [Gauge; 2],
 }
@@ -42,6 +45,7 @@ impl Buffer {
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             changed: Notify::new(),
+            copying: Semaphore::new(1),
             gauges: [gauge(Metric::BufferEvents, &[]), gauge(Metric::BufferBytes, &[])],
         };
         buffer.set_bounds(config);
@@ -95,6 +99,14 @@ impl Buffer {
         self.changed.notified()
     }
 
+    /// Waits for its turn to copy so many bytes again and again, as the driver does on their way to MongoDB. The copies
+    /// count until what is answered is dropped.
+    pub(crate) async fn copies(self: &Arc<Self>, bytes: usize) -> Copies<'_> {
+        // It is never closed.
+        let turn = self.copying.acquire().await.ok();
+        Copies { _held: Reserved::new(self, bytes * COPIES), _turn: turn }
+    }
+
     pub(crate) fn add_events(&self, n: u64) {
         self.events.fetch_add(n, Ordering::Relaxed);
         // The gauge is counted along, not set: of two who set it at once, the older value might stay.
@@ -106,6 +118,16 @@ impl Buffer {
         self.gauges[0].decrement(n as f64);
         self.changed.notify_waiters();
     }
+}
+
+/// Copies of a statement that are in memory at once: the command's, and three that the driver makes of it.
+const COPIES: usize = 4;
+
+/// The turn to copy what is large, and the copies.
+#[derive(Debug)]
+pub(crate) struct Copies<'a> {
+    _held: Reserved,
+    _turn: Option<SemaphorePermit<'a>>,
 }
 
 /// Bytes held in a buffer, given back when dropped.

@@ -38,8 +38,13 @@ impl Value {
     /// Overwrites the value, keeping its allocation.
     pub fn set(&mut self, value: ValueRef<'_>) {
         self.kind = value.kind;
-        self.bytes.clear();
-        self.bytes.extend_from_slice(value.bytes);
+        if value.bytes.len() > self.bytes.capacity() {
+            // Growing would double it.
+            self.bytes = Bytes::from_slice(value.bytes);
+        } else {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(value.bytes);
+        }
     }
 
     /// A binary of the generic subtype.
@@ -64,7 +69,7 @@ impl Value {
 
 impl From<ValueRef<'_>> for Value {
     fn from(value: ValueRef<'_>) -> Self {
-        Value { kind: value.kind, bytes: value.bytes.into() }
+        Value { kind: value.kind, bytes: Bytes::from_slice(value.bytes) }
     }
 }
 

@@ -181,7 +181,9 @@ impl Chunk {
     #[must_use]
     pub fn with_room(events: usize, bytes: usize, shares: usize) -> Self {
         let share = |n: usize| n / shares + n / shares / 8;
-        Chunk { heads: Vec::with_capacity(share(events)), bytes: Vec::with_capacity(share(bytes)) }
+        // A few are not spread evenly.
+        let bytes = if events < 8 * shares { 0 } else { share(bytes) };
+        Chunk { heads: Vec::with_capacity(share(events)), bytes: Vec::with_capacity(bytes) }
     }
 
     /// Appends a change. Offsets only grow.

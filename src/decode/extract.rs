@@ -6,6 +6,7 @@
 use bson::spec::ElementType;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny};
 
+use super::KEPT;
 use super::descend::Descend;
 use super::paths::{Node, Paths, Slot};
 use super::surrogates::{self, REPLACEMENT};
@@ -93,6 +94,10 @@ impl Extracted {
 
     fn extract_as_it_is(&mut self, paths: &Paths, event: &str) -> Result<(), Rejection> {
         self.begin(paths);
+        if event.len() > KEPT {
+            // What doubles would take much more.
+            self.out.bytes.reserve_exact(event.len());
+        }
         match event.trim_start().as_bytes().first() {
             None => return Err(Rejection::new(Reason::NotJson, "the event is empty")),
             Some(b'{') => {}
@@ -112,6 +117,12 @@ impl Extracted {
             return Err(Rejection::new(Reason::BadNumber, "an integer does not fit 64 bits"));
         }
         Ok(())
+    }
+
+    /// Gives back what large events took.
+    pub(super) fn shrink(&mut self) {
+        self.out.bytes.clear();
+        self.out.bytes.shrink_to(KEPT);
     }
 
     /// Begins with another event.

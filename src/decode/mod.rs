@@ -40,6 +40,9 @@ use crate::dead_letter::{Reason, Rejection};
 use crate::raw::{self, Value, ValueRef};
 use crate::trace::TraceRef;
 
+/// Bytes that are kept from event to event, so that most need no new memory.
+const KEPT: usize = 256 * 1024;
+
 /// Whether a literal of a route can be a value, and be converted.
 ///
 /// # Errors
@@ -67,6 +70,13 @@ impl Decoder {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self::of(Rules::new(config, Collections::new(config)))
+    }
+
+    /// Gives back the memory that large events took.
+    pub(crate) fn shrink(&mut self) {
+        self.extracted.shrink();
+        self.extracted_native.shrink();
+        self.ops.shrink();
     }
 
     /// A decoder that goes by these rules.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
+use super::KEPT;
 use super::path;
 use super::surrogates::REPLACEMENT;
 use crate::change::pointer;
@@ -35,6 +36,12 @@ impl Ops {
         self.from_event = false;
         self.needs_pipeline = false;
         self.is_mended = false;
+    }
+
+    /// Gives back what large events took.
+    pub(super) fn shrink(&mut self) {
+        self.clear();
+        self.bytes.shrink_to(KEPT);
     }
 
     pub(super) fn len(&self) -> usize {

@@ -181,7 +181,7 @@ async fn one_by_one(
         let (verdicts, examined) = match doubt.rejection.take_if(|_| alone) {
             // The segment was this event: MongoDB has spoken.
             Some(rejection) => (vec![Verdict::Refused(Refusal { rejection, is_certain: true })], true),
-            None => (queue.shared.sink.write(&writes[..run], queue.guard.as_ref(), true).await, false),
+            None => (queue.write(&writes[..run], true).await, false),
         };
         let (mut failed, mut stuck) = (false, None);
         for verdict in verdicts {

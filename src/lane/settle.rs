@@ -86,7 +86,7 @@ struct Round {
 }
 
 async fn attempt(queue: &Owned, durable: &mut Durable<'_>, writes: Vec<Write>) -> Round {
-    let verdicts = queue.shared.sink.write(&writes, queue.guard.as_ref(), false).await;
+    let verdicts = queue.write(&writes, false).await;
     let mut round = Round::default();
     let mut failure = None;
     for (mut write, verdict) in writes.into_iter().zip(verdicts) {

@@ -35,7 +35,7 @@ use crate::mapping::Mapping;
 use crate::metrics::{QueueMetrics, WriteMetrics};
 use crate::peers::Peers;
 use crate::receipts::{Receipts, Teller};
-use crate::sink::{Guard, Sink, Write};
+use crate::sink::{COMMAND_BYTES, Guard, Sink, Verdict, Write};
 use crate::source::{Redis, Source};
 use crate::status::{QueueStatus, Status};
 use crate::tail_clock::TailClock;
@@ -126,6 +126,16 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// Tries once to apply writes, as [`Sink::write`] does. Large ones take turns: all queues have one bound on memory.
+    pub(crate) async fn write(&self, writes: &[Write], ordered: bool) -> Vec<Verdict> {
+        let largest = writes.iter().map(|write| write.segment.bytes()).max().unwrap_or(0);
+        let _copies = match largest > COMMAND_BYTES {
+            true => Some(self.shared.buffer.copies(largest).await),
+            false => None,
+        };
+        self.shared.sink.write(writes, self.guard.as_ref(), ordered).await
+    }
+
     /// Whether all that was read is settled and committed. What a former owner left ends at `left_to`.
     #[must_use]
     pub(crate) fn is_flushed(&self, left_to: i64) -> bool {

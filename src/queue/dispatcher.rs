@@ -203,6 +203,7 @@ impl<'w> DecodedWindow<'w> {
                 Err(refused) => self.rejected.push((offset, event, refused)),
             }
         }
+        decoder.shrink();
         queue.metrics.mended.increment(decoder.take_mended());
         if skipped > 0 {
             self.unsettled.split(skipped).settle(Outcome::Skipped);

@@ -103,10 +103,10 @@ impl Encoder<'_> {
         &'w self,
         writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
     ) -> impl Iterator<Item = Command> + 'w {
-        self.pack(writes, |out, write| {
-            let entity = write.entity.get();
-            self.statement(out, entity, &write.segment, write.instead_of.lock().as_deref());
-            Some(self.kind(entity.collection, &write.segment))
+        let kind = |write: &Write| self.kind(write.entity.get().collection, &write.segment);
+        self.pack(writes, kind, |out, write| {
+            self.statement(out, write.entity.get(), &write.segment, write.instead_of.lock().as_deref());
+            true
         })
     }
 
@@ -116,40 +116,41 @@ impl Encoder<'_> {
         &'w self,
         writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
     ) -> impl Iterator<Item = Command> + 'w {
-        self.pack(writes, |out, write| {
-            // What has a watermark is not new.
-            let is_known = write.instead_of.lock().is_some();
-            (!is_known && insert::document(out, write.entity.get(), &write.segment, self.guard))
-                .then_some(StatementKind::Insert)
-        })
+        self.pack(
+            writes,
+            |_| StatementKind::Insert,
+            |out, write| {
+                // What has a watermark is not new.
+                let is_known = write.instead_of.lock().is_some();
+                !is_known && insert::document(out, write.entity.get(), &write.segment, self.guard)
+            },
+        )
     }
 
-    /// Packs what `encode` makes of writes into commands of the kind that it tells.
+    /// Packs what `encode` makes of writes into commands of their `kind`.
     fn pack<'w>(
         &'w self,
         writes: impl IntoIterator<Item = (usize, &'w Write), IntoIter: 'w>,
-        encode: impl Fn(&mut Vec<u8>, &Write) -> Option<StatementKind> + 'w,
+        kind: impl Fn(&Write) -> StatementKind + 'w,
+        encode: impl Fn(&mut Vec<u8>, &Write) -> bool + 'w,
     ) -> impl Iterator<Item = Command> + 'w {
         let mut writes = writes.into_iter();
         let mut open: Vec<Open> = Vec::new();
-        let mut statement = Vec::new();
         std::iter::from_fn(move || {
             for (at, write) in writes.by_ref() {
-                let collection = write.entity.get().collection;
-                statement.clear();
-                let Some(kind) = encode(&mut statement, write) else { continue };
+                let (collection, kind) = (write.entity.get().collection, kind(write));
                 let found = open.iter().position(|o| o.collection == collection && o.kind == kind);
                 let slot = found.unwrap_or_else(|| {
                     open.push(self.open(collection, kind));
                     open.len() - 1
                 });
-                let full = !open[slot].command.has_room(statement.len(), self.limits);
-                let full = full.then(|| std::mem::replace(&mut open[slot], self.open(collection, kind)));
-                open[slot].add(at, &statement);
+                let full = open[slot].add(at, write.segment.bytes(), |out| encode(out, write), self);
                 if full.is_some() {
-                    return full.map(Open::close);
+                    return full;
                 }
             }
+            // Of some it was not known what to write.
+            open.retain(|open| !open.writes.is_empty());
             open.pop().map(Open::close)
         })
     }
@@ -157,10 +158,12 @@ impl Encoder<'_> {
     /// The command for one segment alone.
     #[must_use]
     pub(crate) fn command(&self, entity: EntityRef<'_>, segment: &Segment) -> Command {
-        let mut statement = Vec::new();
-        self.statement(&mut statement, entity, segment, None);
         let mut open = self.open(entity.collection, self.kind(entity.collection, segment));
-        open.add(0, &statement);
+        let encode = |out: &mut Vec<u8>| {
+            self.statement(out, entity, segment, None);
+            true
+        };
+        open.add(0, segment.bytes(), encode, self);
         open.close()
     }
 
@@ -353,9 +356,29 @@ struct Open {
 }
 
 impl Open {
-    fn add(&mut self, write: usize, statement: &[u8]) {
-        self.command.add(statement);
-        self.writes.push(write);
+    /// Adds what is encoded of a write of about so many bytes, if it is. Answers the command so far, if that is full.
+    fn add(
+        &mut self,
+        write: usize,
+        bytes: usize,
+        encode: impl FnOnce(&mut Vec<u8>) -> bool,
+        encoder: &Encoder<'_>,
+    ) -> Option<Command> {
+        let next = |open: &mut Self| {
+            let next = encoder.open(open.collection, open.kind);
+            std::mem::replace(open, next)
+        };
+        let mut full = self.command.is_full(bytes, encoder.limits).then(|| next(self));
+        self.command.reserve(bytes);
+        if self.command.add(encode) {
+            // It may be larger than was thought.
+            if self.command.is_over(encoder.limits) {
+                let over = full.insert(next(self));
+                over.command.move_last(&mut self.command);
+            }
+            self.writes.push(write);
+        }
+        full.map(Open::close)
     }
 
     fn close(self) -> Command {

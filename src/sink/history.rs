@@ -29,16 +29,18 @@ impl Sink {
         let mut open: BTreeMap<&str, BulkCommand> = BTreeMap::new();
         for Records { entity, records, .. } in kept {
             for record in records {
-                let mut document = Vec::new();
                 let entity = entity.get();
                 let id = entity.id;
-                encode(&mut document, queue, record, collections.name(entity.collection), id);
                 let insert = open.entry(&*record.into).or_insert_with(|| self.insert(&record.into));
-                if !insert.has_room(document.len(), self.limits) {
+                if insert.is_full(record.bytes(), self.limits) {
                     let full = std::mem::replace(insert, self.insert(&record.into));
                     self.send_insert(full).await?;
                 }
-                insert.add(&document);
+                insert.reserve(record.bytes());
+                insert.add(|out| {
+                    encode(out, queue, record, collections.name(entity.collection), id);
+                    true
+                });
             }
         }
         for insert in open.into_values() {

@@ -43,6 +43,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use tokio::time::{Instant, timeout};
 
 pub(crate) use self::applied::NamedDocument;
+pub(crate) use self::bulk_command::COMMAND_BYTES;
 pub use self::bulk_command::CommandLimits;
 pub(crate) use self::client::Connections;
 pub use self::command::{Command, Encoder, Guard};

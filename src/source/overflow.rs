@@ -133,7 +133,7 @@ impl Lease {
         let mut call = script.prepare_invoke();
         call.key(&[&keys.owner, &keys.dead_list, &keys.dead_owner]);
         call.arg(self.args().0).arg(time.try_to_rfc3339_string().unwrap_or_default()).arg(OLD);
-        Ok(fenced(call.invoke_async(&mut self.connection()).await?)?)
+        fenced(call.invoke_async(&mut self.connection()).await?)
     }
 }
 

@@ -102,7 +102,12 @@ impl Wire {
             if missing == 0 {
                 break;
             }
-            bytes.reserve(missing.max(CHUNK));
+            // Doubling costs much memory where what is missing is known, and is large.
+            if missing > bytes.len() / 4 {
+                bytes.reserve_exact(missing.max(CHUNK));
+            } else {
+                bytes.reserve(missing.max(CHUNK));
+            }
             if self.stream.read_buf(&mut bytes).await.map_err(SourceError::lost)? == 0 {
                 return Err(SourceError::Lost("Redis has closed the connection".into()));
             }
