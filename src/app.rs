@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -49,8 +50,7 @@ pub async fn run(
     let mut background = JoinSet::new();
     background.spawn(exporter.clone().upkeep());
     background.spawn(Arc::clone(&status).watch());
-    let redis = Redis::new(&config.redis).map_err(ended)?;
-    let mongodb = Connections::new(&config.mongodb);
+    let (redis, mongodb) = (Redis::new(&config.redis).map_err(ended)?, Connections::new(&config.mongodb));
     let asked = Asked::new(redis.clone(), &config);
     background.spawn(serve(listener, Arc::clone(&status), exporter, asked.clone()));
     let reloader = Reloader {
@@ -77,6 +77,7 @@ pub async fn run(
         redis,
         sink,
         buffer,
+        write_rate: Mutex::default(),
         live,
         seed: foldhash::quality::RandomState::default(),
         metrics,

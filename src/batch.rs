@@ -138,6 +138,8 @@ pub struct Policy {
     pub max_delay: Duration,
     /// The same while a backlog is read whose changes fold.
     pub backlog_delay: Duration,
+    /// Documents that the instance may write in a second; zero is no bound.
+    pub max_writes_per_second: u64,
 }
 
 /// What is pending in a lane.
@@ -174,6 +176,7 @@ impl From<&config::Batch> for Policy {
     fn from(batch: &config::Batch) -> Self {
         Policy {
             max_ops: batch.max_ops,
+            max_writes_per_second: batch.max_writes_per_second,
             max_bytes: usize::try_from(batch.max_bytes.as_u64()).unwrap_or(usize::MAX),
             max_delay: batch.max_delay,
             backlog_delay: batch.backlog_delay,
@@ -225,6 +228,7 @@ mod tests {
         max_bytes: 1000,
         max_delay: Duration::from_millis(50),
         backlog_delay: Duration::from_millis(500),
+        max_writes_per_second: 0,
     };
 
     /// What is held `ms` after its first change came, which may wait as long as the policy says.

@@ -84,6 +84,13 @@ pub enum Action {
     },
     /// Print the manual page, for `man -l -`.
     Man,
+    /// Have no event of a queue read until it is resumed, whatever instances there are.
+    ///
+    /// What was read is written first. Events wait in Redis meanwhile, so see that it has room. The pause is kept in Redis:
+    /// it outlasts every instance.
+    Pause(Pause),
+    /// Let a paused queue go on.
+    Resume(Resume),
     /// Look after dead letters: count, list, show, export, import, drop and replay them.
     #[command(subcommand)]
     Dead(Box<dead::DeadCommand>),
@@ -101,6 +108,32 @@ pub struct Check {
     /// Reach both servers with these credentials, and say line by line what is found there; changes nothing
     #[arg(long, conflicts_with = "event")]
     pub connect: bool,
+}
+
+/// Arguments of `pause`.
+#[derive(Debug, Clone, Args)]
+pub struct Pause {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub options: Options,
+    /// The queue's key
+    pub queue: String,
+    /// Why: `/status`, the page and the log say so
+    #[arg(long, default_value = "")]
+    pub reason: String,
+    /// Who pauses it [default: the user that runs this]
+    #[arg(long)]
+    pub by: Option<String>,
+}
+
+/// Arguments of `resume`.
+#[derive(Debug, Clone, Args)]
+pub struct Resume {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub options: Options,
+    /// The queue's key
+    pub queue: String,
 }
 
 /// Options that are understood before and after a command.
@@ -164,6 +197,8 @@ impl Cli {
         match &self.command {
             Some(Action::Check(check)) => Some(&check.options),
             Some(Action::Dead(dead)) => Some(dead.options()),
+            Some(Action::Pause(pause)) => Some(&pause.options),
+            Some(Action::Resume(resume)) => Some(&resume.options),
             Some(Action::Schema | Action::Completions { .. } | Action::Man) | None => None,
         }
     }

@@ -63,6 +63,7 @@ pub mod log;
 pub mod mapping;
 pub mod metrics;
 pub mod ownership;
+pub mod pausing;
 pub mod peers;
 pub mod preflight;
 pub mod queue;

@@ -3,12 +3,11 @@
 use std::io::BufWriter;
 use std::process::ExitCode;
 
-use tidegate::cli::dead::DeadCommand;
 use tidegate::cli::{Action, Cli, EXIT_CONFIG, EXIT_FAILED, EXIT_OK, check};
 use tidegate::cli::{print_completions, print_manual, print_schema};
 use tidegate::config::Config;
 use tidegate::log::Filter;
-use tidegate::{app, dead, log, preflight, reload};
+use tidegate::{app, dead, log, pausing, preflight, reload};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,9 @@ fn main() -> ExitCode {
         Some(Action::Schema) => return print_schema().into(),
         Some(Action::Completions { shell }) => return print_completions(*shell).into(),
         Some(Action::Man) => return print_manual().into(),
-        Some(Action::Dead(asked)) => return looked_after(&cli, asked).into(),
+        Some(action @ (Action::Dead(_) | Action::Pause(_) | Action::Resume(_))) => {
+            return done_with_servers(&cli, action).into();
+        }
         None => {}
     }
     let config = match cli.load() {
@@ -60,9 +61,9 @@ async fn connected(cli: &Cli) -> u8 {
     }
 }
 
-/// `tidegate dead`. Gives the exit code.
+/// What a person asks for that is done with the servers, not with a running instance. Gives the exit code.
 #[tokio::main(flavor = "current_thread")]
-async fn looked_after(cli: &Cli, asked: &DeadCommand) -> u8 {
+async fn done_with_servers(cli: &Cli, action: &Action) -> u8 {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = match cli.load() {
         Ok(config) => config,
@@ -71,7 +72,13 @@ async fn looked_after(cli: &Cli, asked: &DeadCommand) -> u8 {
             return EXIT_CONFIG;
         }
     };
-    let done = dead::look_after(&config, asked, &mut BufWriter::new(std::io::stdout())).await;
+    let mut out = BufWriter::new(std::io::stdout());
+    let done = match action {
+        Action::Dead(asked) => dead::look_after(&config, asked, &mut out).await,
+        Action::Pause(asked) => pausing::pause(&config, asked, &mut out).await,
+        Action::Resume(asked) => pausing::resume(&config, asked, &mut out).await,
+        _ => Ok(true),
+    };
     match done {
         Ok(true) => EXIT_OK,
         Ok(false) => EXIT_FAILED,

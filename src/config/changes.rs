@@ -41,7 +41,7 @@ mod tests {
             "collections" => "['another']",
             "routes" => "[{ collection = 'another', id = 'id', replace = 'state' }]",
             "max_bytes" => "2MiB",
-            "max_ops" | "max_events" | "count" => "7",
+            "max_ops" | "max_events" | "max_writes_per_second" | "count" => "7",
             "listen" => "127.0.0.1:1",
             "level" => "debug",
             "format" => "json",

@@ -33,6 +33,8 @@ pub struct Keys {
     pub renumbered: String,
     /// Sorted set: offsets of the latest dead letters that are committed.
     pub refused: String,
+    /// That a person has paused the queue, by whom and why. As long as it is there, nobody takes the queue over.
+    pub paused: String,
     /// List: dead letters.
     pub dead_list: String,
     /// Name of the process that changes the letters in the list, for a person; expires.
@@ -48,7 +50,7 @@ pub(crate) type Key = fn(&Keys) -> &str;
 
 impl Keys {
     /// All of them, by the names that scripts have for them.
-    const ALL: [(&'static str, Key); 18] = [
+    const ALL: [(&'static str, Key); 19] = [
         ("queue", |keys| &keys.queue),
         ("base", |keys| &keys.base),
         ("read", |keys| &keys.read),
@@ -63,6 +65,7 @@ impl Keys {
         ("parked", |keys| &keys.parked),
         ("renumbered", |keys| &keys.renumbered),
         ("refused", |keys| &keys.refused),
+        ("paused", |keys| &keys.paused),
         ("dead_list", |keys| &keys.dead_list),
         ("dead_owner", |keys| &keys.dead_owner),
         ("dead_moving", |keys| &keys.dead_moving),
@@ -98,6 +101,7 @@ impl Keys {
             stream: key("stream"),
             dead: key("dead"),
             parked: key("parked"),
+            paused: key("paused"),
             dead_owner: key("dead-owner"),
             dead_moving: key("dead-moving"),
             dead_taken: key("dead-taken"),

@@ -202,7 +202,7 @@ fn a_keys_text_is_read_as_its_default_is_written() {
     let form = |key| schema::KEYS.iter().find(|(known, _)| known == key).map(|(_, form)| *form);
     let forms = [schema::Form::Text, schema::Form::Number, schema::Form::Bool, schema::Form::Toml];
     assert_eq!(keys.map(form), forms.map(Some));
-    assert_eq!(schema::KEYS.len(), 41);
+    assert_eq!(schema::KEYS.len(), 42);
 }
 
 proptest! {

@@ -198,6 +198,9 @@ pub struct Batch {
     #[serde(with = "Span")]
     #[default(Duration::from_secs(2))]
     pub backlog_delay: Duration,
+    /// Documents that an instance writes in a second; 0: as many as MongoDB takes.
+    #[default = 0]
+    pub max_writes_per_second: u64,
 }
 
 /// `[buffer]`: read ahead of MongoDB, per instance.

@@ -115,6 +115,7 @@ mod tests {
         max_bytes = "1500000B"
         max_delay = "50ms"
         backlog_delay = "2s"
+        max_writes_per_second = 0
 
         [buffer]
         max_bytes = "64MiB"

@@ -17,6 +17,7 @@ mod quarantine;
 mod reread;
 mod resolve;
 mod schedule;
+mod send;
 mod settle;
 mod settle_batch;
 
@@ -34,8 +35,7 @@ use self::gaps::Gaps;
 use self::last_times::LastTimes;
 use self::pending::{Deadline, Pending};
 use self::quarantine::{Quarantine, Unparked, Withheld};
-use self::settle_batch::settle_batch;
-use crate::batch::{Backlog, Policy, Timing, Trigger};
+use crate::batch::{Backlog, Policy, Timing};
 use crate::buffer::Reserved;
 use crate::change::{Chunk, TimingId};
 use crate::coalesce::Folded;
@@ -113,6 +113,8 @@ pub struct Lane {
     was_quarantine: bool,
     memory: Reserved,
     in_flight: Option<InFlight>,
+    /// When some may be written of what is due: not before, by the bound on writes a second.
+    limited_until: Option<Instant>,
     /// Pending updates are sent without delay until none is left.
     flushing: bool,
     closed: bool,
@@ -172,6 +174,7 @@ impl Lane {
             pending,
             memory,
             in_flight: None,
+            limited_until: None,
             flushing: false,
             closed: false,
             counted: 0,
@@ -191,7 +194,7 @@ impl Lane {
             // written apart from what comes behind.
             let can_send = self.in_flight.is_none() && !*self.away.borrow_and_update();
             if can_send {
-                self.send_if_due(policy, to_go);
+                self.send_within_bound(policy, to_go);
             }
             if self.in_flight.is_none() && self.pending.entities() == 0 {
                 if self.closed {
@@ -204,6 +207,7 @@ impl Lane {
             let now = Instant::now();
             let patience = policy.patience(&self.backlog(to_go, now + TICK), self.behind);
             let due = patience.map(|patience| now + patience).into_iter().chain(self.quarantine_due()).min();
+            let due = self.limited_until.or(due);
             let can_send = can_send && self.in_flight.is_none();
             tokio::select! {
                 done = settled(&mut self.in_flight) => {
@@ -320,6 +324,7 @@ impl Lane {
         let pending = self.pending.entities();
         match &self.in_flight {
             Some(batch) => self.status().writes(batch.events, pending, began),
+            None if self.limited_until.is_some() => self.status().is_limited(pending),
             None => self.status().holds(pending),
         }
     }
@@ -338,56 +343,6 @@ impl Lane {
         let entities = i64::try_from(entities).unwrap_or(0);
         self.queue.shared.metrics.pending_changed(entities - self.counted);
         self.counted = entities;
-    }
-
-    /// Sends a batch, if the policy says so.
-    fn send_if_due(&mut self, policy: Policy, to_go: i64) {
-        // In turns, so that neither waits for the other.
-        let was_quarantine = std::mem::take(&mut self.was_quarantine);
-        if !was_quarantine && !self.quarantine.is_empty() && self.send_from_quarantine(policy) {
-            self.was_quarantine = true;
-            return;
-        }
-        let now = Instant::now() + TICK;
-        let held = self.backlog(to_go, now);
-        let trigger = match policy.due(&held, self.behind) {
-            None if self.flushing && held.ops > 0 => Trigger::Drain,
-            None => return,
-            Some(trigger) => trigger,
-        };
-        let (max_ops, max_bytes) = (self.size.of(policy.max_ops), policy.max_bytes);
-        let batch = match trigger {
-            Trigger::Drain => self.pending.split_off(max_ops, max_bytes),
-            Trigger::Pressure => self.pending.split_off_below(to_go, max_ops, max_bytes),
-            Trigger::Ops | Trigger::Bytes | Trigger::Delay => {
-                // What is due soon goes along. Prompt ones would only be written again, where what is due is none of them.
-                let with_prompt =
-                    trigger != Trigger::Delay || held.first_due.is_some_and(|first| first.is_prompt);
-                self.pending.split_off_due(now + policy.max_delay, with_prompt, max_ops, max_bytes)
-            }
-        };
-        if let Some(written) = &mut self.written {
-            written.note(batch.hashes(), now);
-        }
-        self.queue.shared.metrics.batch(trigger, batch.events(), batch.bytes());
-        self.send(batch, None);
-    }
-
-    /// Sends a batch: of `tried` documents of a collection, if they come from quarantine.
-    fn send(&mut self, batch: Pending, tried: Option<(Arc<str>, usize)>) {
-        let first = batch.first_of_all();
-        let (bytes, events, ts) = (batch.bytes(), batch.events(), batch.ts());
-        let documents = batch.entities();
-        let memory = Reserved::new(&self.queue.shared.buffer, bytes);
-        let queue = Arc::clone(&self.queue);
-        let lane = self.index;
-        let settling = Box::pin(async move {
-            let _memory = memory;
-            settle_batch(&queue, &queue.status.lanes[lane], batch).await.map(Settled::Batch)
-        });
-        self.in_flight = Some(InFlight { first, tried, ts, events, documents, ..InFlight::new(settling) });
-        self.account();
-        self.tell(true);
     }
 }
 

@@ -86,6 +86,8 @@ metrics! {
         "Events in the queue. Of a list: all elements, settled or not. Of a stream: entries that are not settled.";
     QueueOldestAge: Gauge, "queue_oldest_age_seconds", ["queue"],
         "Age of the oldest event that is not settled; 0 if there is none.";
+    QueuePaused: Gauge, "queue_paused", ["queue"],
+        "1 while a person has paused the queue, else 0. Of an instance that stands by, as it knows.";
     QueueWindow: Gauge, "queue_window_seconds", ["queue"],
         "The longest that a change may wait for company, by the routes and `batch.max_delay`; 0 before the first takeover.";
     BufferEvents: Gauge, "buffer_events", [],

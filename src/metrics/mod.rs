@@ -109,6 +109,7 @@ handles! {
         pub(crate) stream_lag: gauge StreamLag,
         pub(crate) stream_pending: gauge StreamPending,
         pub(crate) lease_held: gauge LeaseHeld,
+        pub(crate) paused: gauge QueuePaused,
         pub(crate) epoch: gauge Epoch,
         pub(crate) last_commit: gauge LastCommitTimestamp,
         pub(crate) received: tally EventsReceived,

@@ -6,6 +6,7 @@ mod letters;
 mod parked;
 mod pressure;
 mod window_size;
+mod write_rate;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub(crate) use self::letters::Letters;
 pub(crate) use self::parked::Parked;
 pub(crate) use self::pressure::Pressure;
 pub(crate) use self::window_size::WindowSize;
+pub(crate) use self::write_rate::WriteRate;
 use crate::buffer::Buffer;
 use crate::change::Entity;
 use crate::coalesce::Segment;
@@ -52,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) sink: Sink,
     /// The bound on what is in memory.
     pub(crate) buffer: Arc<Buffer>,
+    /// How much of `batch.max_writes_per_second` is used.
+    pub(crate) write_rate: Mutex<WriteRate>,
     /// What can change while it runs.
     pub(crate) live: Arc<LiveSettings>,
     /// What entities are hashed with.

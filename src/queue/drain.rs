@@ -5,20 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::committer::commit;
-use super::dispatcher::Dispatcher;
 use super::overflow::bound;
-use super::reader::Reader;
 use super::takeover::Takeover;
+use super::tasks::run;
 use crate::commit::Tracker;
 use crate::config::{self, Delivery, Keys};
 use crate::health::Attempts;
-use crate::lane::Lane;
 use crate::ledger::Ledger;
 use crate::mapping::Mapping;
 use crate::metrics::QueueMetrics;
@@ -33,9 +28,6 @@ const LONGEST_REFUSAL: Duration = Duration::from_secs(2);
 
 /// While a node of a cluster does not answer, it is asked at least so often who has its slots.
 const LONGEST_ELECTION: Duration = Duration::from_millis(500);
-
-/// Chunks a lane may have waiting. Lanes fold while they write, so few suffice.
-const LANE_INPUTS: usize = 8;
 
 /// A queue of this instance, owned or not.
 pub(super) struct Queue {
@@ -224,6 +216,10 @@ impl Queue {
                 let shared = &self.shared;
                 let (health, buffer) = (Arc::clone(&shared.health), Arc::clone(&shared.buffer));
                 let (redis, keys) = (self.redis.clone(), self.keys.clone());
+                self.until_resumed(stop).await?;
+                if stop.is_cancelled() {
+                    return Ok(());
+                }
                 self.probe().await?;
                 tracing::warn!(queue = self.config.key, "at-most-once: events in memory at a crash are lost");
                 let source = Source::pop(redis, keys, health, buffer).await?;
@@ -317,14 +313,23 @@ impl Queue {
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
         let leave = stop.child_token();
-        let others_turn = async {
-            if owned.source.lease().is_none() {
+        let is_popped = owned.source.lease().is_none();
+        let theirs = async {
+            if is_popped {
                 return std::future::pending().await;
             }
             self.shared.peers.theirs(self.at).await;
-            tracing::info!(queue = self.config.key, "handing the queue over to another instance");
+        };
+        let others_turn = async {
+            tokio::select! {
+                () = theirs => tracing::info!(queue = self.config.key, "handing the queue over to another instance"),
+                () = self.redis.until_paused(&self.keys) => {
+                    tracing::info!(queue = self.config.key, "somebody pauses the queue: flushing what was read");
+                }
+            }
             leave.cancel();
-            if stop.is_cancelled() {
+            // What was popped is nowhere else.
+            if stop.is_cancelled() || is_popped {
                 return std::future::pending().await;
             }
             // Whoever cannot write cannot flush either. What is unsettled is in the queue, for the other.
@@ -359,42 +364,5 @@ impl Queue {
             ended = new_routes => ended,
             ended = deposed => ended,
         }
-    }
-}
-
-/// Runs an owned queue's tasks until stopped and everything is settled and committed, or until the
-/// ownership ends. All of them end with this.
-async fn run(owned: &Arc<Owned>, waiter: Waiter, stop: &CancellationToken) -> Result<(), SourceError> {
-    let (inputs, lanes): (Vec<_>, Vec<_>) =
-        (0..owned.shared.config.lanes.count).map(|_| mpsc::channel(LANE_INPUTS)).unzip();
-
-    let mut working = JoinSet::new();
-    let dispatcher = Dispatcher::new(Arc::clone(owned), inputs);
-    working.spawn(Reader::new(Arc::clone(owned), dispatcher, stop.clone(), waiter).run());
-    for (index, input) in lanes.into_iter().enumerate() {
-        working.spawn(Lane::new(index, Arc::clone(owned), input).run());
-    }
-    let settled = CancellationToken::new();
-    let mut committing = JoinSet::new();
-    committing.spawn(commit(Arc::clone(owned), settled.clone()));
-
-    // The reader ends when stopped; that ends the lanes, and that the committer.
-    loop {
-        tokio::select! {
-            Some(ended) = working.join_next() => joined(ended)?,
-            Some(ended) = committing.join_next() => return joined(ended),
-            else => return Ok(()),
-        }
-        if working.is_empty() {
-            settled.cancel();
-        }
-    }
-}
-
-fn joined(ended: Result<Result<(), SourceError>, tokio::task::JoinError>) -> Result<(), SourceError> {
-    match ended {
-        Ok(result) => result,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(error) => Err(SourceError::lost(error)),
     }
 }

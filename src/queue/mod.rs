@@ -4,10 +4,12 @@ mod committer;
 mod death_mark;
 mod dispatcher;
 mod drain;
+mod look_pause;
 mod overflow;
-mod pause;
+mod paused;
 mod reader;
 mod recovery;
 mod takeover;
+mod tasks;
 
 pub(crate) use self::drain::drain;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::dispatcher::Dispatcher;
-use super::pause::Pause;
+use super::look_pause::LookPause;
 use super::recovery::Recovery;
 use crate::buffer::Reserved;
 use crate::ledger::Unsettled;
@@ -31,7 +31,7 @@ pub(super) struct Reader {
     read: u64,
     /// Whether there is a backlog behind what was read.
     behind: bool,
-    pause: Pause,
+    pause: LookPause,
 }
 
 struct HeldWindow {
@@ -58,7 +58,7 @@ impl Reader {
             held: None,
             read: 0,
             behind: false,
-            pause: Pause::default(),
+            pause: LookPause::default(),
         }
     }
 
@@ -129,7 +129,7 @@ impl Reader {
                 self.stop.run_until_cancelled(pause).await.map(Ok)
             } else {
                 // Redis tells at once.
-                self.pause = Pause::default();
+                self.pause = LookPause::default();
                 let told = async {
                     tokio::select! {
                         told = queue.source.wait(&mut self.waiter) => told.map(|()| true),
@@ -171,7 +171,7 @@ impl Reader {
             // Only writing makes room, and that may take long.
             self.release().await?;
             queue.relieve();
-            self.pause = Pause::default();
+            self.pause = LookPause::default();
             self.behind = false;
             self.dispatcher.tell_behind(false).await?;
             tokio::select! {

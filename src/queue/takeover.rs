@@ -110,6 +110,12 @@ impl Queue {
             // Only now: a Redis that is still loading its data answers to what came before.
             self.shared.health.redis.up();
             self.status.set_depth(seen.elements);
+            self.tell_paused(seen.paused.as_ref());
+            if seen.paused.is_some() {
+                (free_since, standing_by) = (None, false);
+                stop.run_until_cancelled(sleep(poll)).await;
+                continue;
+            }
             let owned = seen.is_owned(self.previous);
             if owned {
                 free_since = None;

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::connection::Connection;
+use super::paused::PauseNote;
 use redis::{RedisResult, Script};
 use sha1::{Digest, Sha1};
 use tokio::sync::{Mutex, MutexGuard};
@@ -79,7 +80,7 @@ impl List {
     );
     /// What is sent of a list alone, beside scripts.
     pub(super) const COMMANDS: [&str; 4] =
-        ["MGET owner base read", "LLEN queue", "LRANGE queue 0 0", "BLMOVE queue queue LEFT LEFT 1"];
+        ["MGET owner base read paused", "LLEN queue", "LRANGE queue 0 0", "BLMOVE queue queue LEFT LEFT 1"];
     /// All of its scripts are among the shared ones.
     pub(super) const SCRIPTS: Option<&LazyLock<Calls>> = None;
 
@@ -91,7 +92,7 @@ impl List {
     ) -> Result<QueueState, SourceError> {
         let (values, elements): (Vec<Option<String>>, u64) = redis::pipe()
             .cmd("MGET")
-            .arg(&[&keys.owner, &keys.base, &keys.read])
+            .arg(&[&keys.owner, &keys.base, &keys.read, &keys.paused])
             .cmd("LLEN")
             .arg(&keys.queue)
             .query_async(connection)
@@ -99,10 +100,11 @@ impl List {
         let mut values = values.into_iter();
         let mut next = || values.next().flatten();
         let (owner, base, read) = (next(), next().unwrap_or_default(), next().unwrap_or_default());
+        let paused = next().as_deref().map(PauseNote::parse);
         let of_offset = |text: &str| epoch_of(text.parse().unwrap_or(0));
         let reader = of_offset(&base);
         let epoch = reader.max(of_offset(&read));
-        Ok(QueueState { owner, base, read, elements, epoch, reader, ..QueueState::default() })
+        Ok(QueueState { owner, base, read, elements, epoch, reader, paused, ..QueueState::default() })
     }
 
     /// Takes a queue over.
@@ -113,6 +115,7 @@ impl List {
         let (base, read) = seen.offsets();
         let (taken, place): (i64, i64) = Script::new(&whole(script::TAKE))
             .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.head, &keys.identity])
+            .key(&keys.paused)
             .arg(drawn.epoch)
             .arg(millis(ttl))
             .arg(previous)

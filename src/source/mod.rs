@@ -37,6 +37,7 @@ mod node;
 mod on_demand;
 mod open;
 mod overflow;
+mod paused;
 mod pop;
 mod program;
 mod rights;
@@ -68,6 +69,7 @@ pub(crate) use self::letters::{LetterKey, LetterList, Picked, Taking, letter_key
 use self::list::List;
 pub(crate) use self::meddling::Interference;
 pub(crate) use self::overflow::Outgoing;
+pub(crate) use self::paused::{PauseNote, pause, resume};
 use self::pop::Pop;
 pub(crate) use self::rights::Rights;
 pub(crate) use self::state::{QueueState, state};

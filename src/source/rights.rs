@@ -50,6 +50,9 @@ const OF_WATCH: [&str; 2] = ["CLIENT TRACKING", "HELLO"];
 #[cfg(test)]
 const OF_DEAD: [&str; 9] =
     ["TYPE", "HGET", "HKEYS", "LLEN", "LRANGE", "LINDEX", "SET", "EVALSHA", "SCRIPT LOAD"];
+/// What `tidegate pause` and `resume` ask.
+#[cfg(test)]
+const OF_PAUSE: [&str; 6] = ["MULTI", "EXEC", "GET", "SET", "EXISTS", "DEL"];
 /// What is said of a transaction within one: by Redis, and by Valkey 9.
 const NESTED: [&str; 2] = ["nested", "not allowed inside a transaction"];
 /// Refusals that are named.
@@ -322,6 +325,7 @@ mod tests {
             .chain(OF_DURABLE)
             .chain(OF_WATCH.map(|command| command.split(' ').next().unwrap()))
             .chain(OF_DEAD)
+            .chain(OF_PAUSE)
             .collect();
         let mut folders = vec![std::path::PathBuf::from("src/source")];
         let mut found = BTreeSet::new();

@@ -58,6 +58,7 @@ fn page() -> String {
     let of_letters = calls(include_str!("letters_script.rs"));
     let of_letters = of_letters.iter().map(|(_, call)| rule(call.command()));
     let dead: BTreeSet<_> = of_letters.chain(OF_DEAD.iter().map(|name| rule(name))).collect();
+    let pause: BTreeSet<_> = OF_PAUSE.iter().map(|name| rule(name)).collect();
     let watch: BTreeSet<_> = OF_WATCH.iter().map(|name| rule(name)).collect();
     let durable: BTreeSet<_> = OF_DURABLE.iter().map(|name| rule(name)).collect();
     // In Redis 6.2 a new user has all channels at first.
@@ -78,6 +79,7 @@ fn page() -> String {
         ("`/durable`", beyond(durable, &list)),
         ("hot states", beyond(hot, &list)),
         ("`tidegate dead`", beyond(dead, &list)),
+        ("`tidegate pause`, `tidegate resume`", beyond(pause, &list)),
         ("Sentinel", "`+role`; at the sentinels `+sentinel\\|get-master-addr-by-name`".to_owned()),
         ("Redis Cluster", "`+cluster\\|slots`; the dead letters are `~{collabQueue}:dead`".to_owned()),
         ("another database than 0", "`+select`".to_owned()),

@@ -26,16 +26,17 @@ pub(super) fn padded(offset: i64) -> String {
 /// An element is not the one that was there.
 pub(super) const FOREIGN: i64 = -2;
 
-/// Takes a queue over, if nobody else owns it and its state is still what the caller saw.
+/// Takes a queue over, if nobody else owns it or has paused it, and its state is still what the caller saw.
 ///
 /// Answers -2 where elements that were read are gone or moved, so that numbers given out mean nothing any more. Then
 /// the second value is where the former head is now: its index, -1 if it is not among the first, -2 if it is not known.
 ///
-/// KEYS queue owner base read head identity · ARGV epoch ttl-ms previous-epoch base read read-minus-base
+/// KEYS queue owner base read head identity paused · ARGV epoch ttl-ms previous-epoch base read read-minus-base
 /// identity former-id former-epoch id
 pub(super) const TAKE: &str = r"
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[3] then return { -1, 0 } end
+if redis.call('EXISTS', KEYS[7]) == 1 then return { -1, 0 } end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return { -1, 0 } end
 if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return { -1, 0 } end
 for i, field in ipairs({ 'identity', 'id', 'epoch' }) do

@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::error::SourceError;
+use super::paused::{PauseNote, paused};
 use crate::config::{self, Delivery, Keys};
 
 /// What Redis knows of a queue, before it is taken over.
@@ -18,6 +19,8 @@ pub(crate) struct QueueState {
     pub(super) epoch: i64,
     /// The epoch under which what is unsettled was read.
     pub(crate) reader: i64,
+    /// Who has paused it, if it is paused.
+    pub(crate) paused: Option<PauseNote>,
 }
 
 impl QueueState {
@@ -59,7 +62,8 @@ pub(crate) async fn state(
     if queue.delivery == Delivery::AtMostOnce {
         // Nothing else is kept of what is popped, and no right to read more is asked for.
         let elements = redis::cmd("LLEN").arg(&keys.queue).query_async(connection).await?;
-        return Ok(QueueState { elements, ..QueueState::default() });
+        let paused = paused(connection, keys).await?;
+        return Ok(QueueState { elements, paused, ..QueueState::default() });
     }
     of_kind!(queue.kind, Queue => Queue::state(connection, keys, queue).await)
 }

@@ -48,7 +48,7 @@ pub(super) struct Watch {
 /// Who waits for what.
 #[derive(Debug, Default)]
 struct Waiting {
-    queues: Mutex<HashMap<String, Arc<Notify>>>,
+    keys: Mutex<HashMap<String, Arc<Notify>>>,
     is_over: AtomicBool,
 }
 
@@ -111,25 +111,36 @@ impl Watch {
     /// # Errors
     /// Lost: nobody tells any more.
     pub(super) async fn wait(&self, queue: &str, past: Option<&str>) -> Result<(), SourceError> {
-        let told = Arc::clone(self.waiting.queues.lock().entry(queue.to_owned()).or_default());
+        let mut look = redis::Cmd::new();
+        match past {
+            None => look.arg("LLEN").arg(queue),
+            Some(past) => look.arg("XREAD").arg("COUNT").arg(1).arg("STREAMS").arg(queue).arg(past),
+        };
+        self.until_told(queue, &look).await.map(drop)
+    }
+
+    /// Waits until a key is there, or was changed. Answers whether it was there.
+    ///
+    /// # Errors
+    /// Lost: nobody tells any more. Or the user may not look at it.
+    pub(super) async fn until_there(&self, key: &str) -> Result<bool, SourceError> {
+        self.until_told(key, redis::cmd("EXISTS").arg(key)).await
+    }
+
+    /// Waits until what is looked at is there, or its key was changed. Answers whether it was there.
+    async fn until_told(&self, key: &str, look: &redis::Cmd) -> Result<bool, SourceError> {
+        let told = Arc::clone(self.waiting.keys.lock().entry(key.to_owned()).or_default());
         let mut told = std::pin::pin!(told.notified());
         // From here on nothing is missed.
         told.as_mut().enable();
-        let mut connection = self.connection.clone();
-        let is_there = match past {
-            None => redis::cmd("LLEN").arg(queue).query_async::<u64>(&mut connection).await? > 0,
-            Some(past) => {
-                let mut look = redis::cmd("XREAD");
-                look.arg("COUNT").arg(1).arg("STREAMS").arg(queue).arg(past);
-                look.query_async::<Value>(&mut connection).await? != Value::Nil
-            }
-        };
+        let seen: Value = look.query_async(&mut self.connection.clone()).await?;
+        let is_there = !matches!(seen, Value::Nil | Value::Int(0));
         if !is_there && !self.is_over() {
             told.await;
         }
         match self.is_over() {
             true => Err(SourceError::Lost("the connection that tells of changes is gone".into())),
-            false => Ok(()),
+            false => Ok(is_there),
         }
     }
 }
@@ -150,14 +161,14 @@ impl Waiting {
 
     fn wake(&self, key: &Value) {
         let Value::BulkString(key) = key else { return };
-        let queues = self.queues.lock();
-        if let Some(waits) = std::str::from_utf8(key).ok().and_then(|key| queues.get(key)) {
+        let keys = self.keys.lock();
+        if let Some(waits) = std::str::from_utf8(key).ok().and_then(|key| keys.get(key)) {
             waits.notify_waiters();
         }
     }
 
     fn wake_all(&self) {
-        self.queues.lock().values().for_each(|waits| waits.notify_waiters());
+        self.keys.lock().values().for_each(|waits| waits.notify_waiters());
     }
 
     fn end(&self) {

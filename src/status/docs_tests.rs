@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::tests::as_json;
 use super::*;
 use crate::dead_letter::{Dead, Reason, Rejection};
-use crate::source::Instances;
+use crate::source::{Instances, PauseNote};
 use crate::trace::{TraceRef, Traceparent};
 
 const PAGE: &str = include_str!("../../docs/status.md");
 
 /// What the page quotes beside fields: their values, paths, and names from elsewhere.
-const NO_FIELDS: &str = "up down refuses unknown connecting standby recovering active draining stopped idle gathering \
-                         writing retrying ok notice warning bad at-most-once /readyz ?since=N http.show_payloads \
+const NO_FIELDS: &str = "up down refuses unknown connecting standby paused recovering active draining stopped idle gathering \
+                         writing limited retrying ok notice warning bad at-most-once /readyz ?since=N http.show_payloads \
                          persist_latency_seconds";
 
 /// A report in which no field is left out or empty.
@@ -30,6 +30,7 @@ fn full() -> Value {
     status.receipts_refused(Some("no right".to_owned()));
     let queue = &status.queues[0];
     queue.set_obstacle(Some(Obstacle { text: "another Redis".to_owned(), advice: "decide" }));
+    queue.set_paused(Some(PauseNote::now("anna".to_owned(), "a migration".to_owned())));
     queue.set_members(Instances { holder: Some("here".to_owned()), instances: ["here".to_owned()].into() });
     queue.set_committed(7);
     let held = HeldBack {

@@ -47,6 +47,8 @@ enum Doing {
     Idle,
     /// Its pending updates wait for company.
     Gathering,
+    /// Something is due, and waits for `batch.max_writes_per_second`.
+    Limited,
     /// A batch is on its way.
     Writing,
     /// A batch failed and is tried again.
@@ -80,6 +82,13 @@ impl LaneStatus {
         (lane.pending_documents, lane.writing_events) = (pending, 0);
     }
 
+    /// So many documents are pending, of which some would be written but for the bound on writes a second.
+    pub(crate) fn is_limited(&self, pending: usize) {
+        let mut lane = self.lane.lock();
+        lane.set(Doing::Limited);
+        (lane.pending_documents, lane.writing_events) = (pending, 0);
+    }
+
     /// A batch is on its way. `began`: it is another one than before.
     pub(crate) fn writes(&self, events: u64, pending: usize, began: bool) {
         let mut lane = self.lane.lock();
@@ -108,6 +117,11 @@ impl LaneStatus {
     /// Whether a batch is on its way.
     pub(super) fn is_writing(&self) -> bool {
         matches!(self.now().doing, Doing::Writing | Doing::Retrying)
+    }
+
+    /// Whether it waits for the bound on writes a second.
+    pub(super) fn waits_for_bound(&self) -> bool {
+        self.now().doing == Doing::Limited
     }
 
     /// For how long all attempts have failed, if the last one has.

@@ -13,7 +13,7 @@ use super::lane::{HeldBack, LaneStatus};
 use super::summary::{self, QueueFacts};
 use crate::config::{self, Delivery, QueueKind};
 use crate::metrics::{Metric, QueueMetrics};
-use crate::source::{Depth, Instances, Interference};
+use crate::source::{Depth, Instances, Interference, PauseNote};
 
 /// What an instance does with a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -23,6 +23,8 @@ pub(crate) enum Phase {
     Connecting,
     /// Another instance owns the queue.
     Standby,
+    /// A person has paused the queue: no instance owns it.
+    Paused,
     /// It settles what a former owner left.
     Recovering,
     /// It drains the queue.
@@ -65,6 +67,7 @@ pub(crate) struct QueueStatus {
     pub(super) metrics: Arc<QueueMetrics>,
     phase: Mutex<(Phase, Instant)>,
     pub(super) obstacle: Mutex<Option<Obstacle>>,
+    pub(super) paused: Mutex<Option<PauseNote>>,
     pub(super) epoch: AtomicI64,
     pub(super) committed: AtomicI64,
     pub(super) last_commit: Mutex<Option<Instant>>,
@@ -94,6 +97,7 @@ impl QueueStatus {
             metrics: Arc::clone(metrics),
             phase: Mutex::new((Phase::Connecting, Instant::now())),
             obstacle: Mutex::new(None),
+            paused: Mutex::new(None),
             epoch: AtomicI64::new(0),
             committed: AtomicI64::new(0),
             last_commit: Mutex::new(None),
@@ -123,6 +127,15 @@ impl QueueStatus {
         let mut known = self.obstacle.lock();
         let news = *known != obstacle;
         *known = obstacle;
+        news
+    }
+
+    /// A person has paused the queue, or nobody has. Answers whether that is news.
+    pub(crate) fn set_paused(&self, note: Option<PauseNote>) -> bool {
+        self.metrics.paused.set(f64::from(u8::from(note.is_some())));
+        let mut known = self.paused.lock();
+        let news = *known != note;
+        *known = note;
         news
     }
 
@@ -307,6 +320,7 @@ impl QueueStatus {
             phase,
             phase_for,
             obstacle: self.obstacle.lock().clone(),
+            paused: self.paused.lock().clone(),
             depth: self.depth.load(Ordering::Relaxed),
             held: self.held(),
             oldest_age: self.oldest_age(),
@@ -321,6 +335,7 @@ impl QueueStatus {
                 .last
                 .map(|last| summary::Meddling { text: last.text(), advice: last.advice() }),
             lanes: self.lanes.len(),
+            lanes_limited: self.lanes.iter().filter(|lane| lane.waits_for_bound()).count(),
             lanes_writing: self.lanes.iter().filter(|lane| lane.is_writing()).count(),
             retrying: self.lanes.iter().filter_map(LaneStatus::retrying).max(),
             held_back: self.held_back_by_collection().into_values().max_by_key(|held| held.documents),

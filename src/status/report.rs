@@ -17,6 +17,7 @@ use crate::dead_letter::{LetterGroup, RecentDeadLetter};
 use crate::format::cut;
 use crate::health::{DependencyReport, Trouble};
 use crate::metrics::Metric;
+use crate::source::PauseNote;
 
 #[derive(Serialize)]
 pub(crate) struct Report<'a> {
@@ -67,6 +68,7 @@ struct QueueReport<'a> {
     phase: Phase,
     phase_seconds: u64,
     obstacle: Option<String>,
+    pause: Option<PauseNote>,
     epoch: i64,
     owner: Option<String>,
     instances: BTreeSet<String>,
@@ -201,6 +203,7 @@ impl QueueStatus {
             phase,
             phase_seconds: since.as_secs(),
             obstacle: self.obstacle.lock().as_ref().map(|obstacle| obstacle.text.clone()),
+            pause: self.paused.lock().clone(),
             epoch: self.epoch.load(Relaxed),
             owner: members.holder,
             instances: members.instances,

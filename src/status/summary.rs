@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::lane::HeldBack;
 use super::{Obstacle, Phase};
-use crate::format::{events, number, rate, span};
+use crate::format::{cut, events, number, rate, span};
 use crate::health::DependencyState;
+use crate::source::PauseNote;
 
 /// Events that are so much older than they may be while they wait for company are late.
 const LATE: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ pub(super) struct QueueFacts {
     pub(super) phase: Phase,
     pub(super) phase_for: Duration,
     pub(super) obstacle: Option<Obstacle>,
+    /// Who has paused it.
+    pub(super) paused: Option<PauseNote>,
     pub(super) depth: u64,
     pub(super) held: u64,
     pub(super) oldest_age: Duration,
@@ -53,6 +56,8 @@ pub(super) struct QueueFacts {
     pub(super) meddling: Option<Meddling>,
     pub(super) lanes: usize,
     pub(super) lanes_writing: usize,
+    /// Lanes that wait for `batch.max_writes_per_second`.
+    pub(super) lanes_limited: usize,
     /// For how long a lane's batch has failed.
     pub(super) retrying: Option<Duration>,
     /// The collection of which the most documents are held back.
@@ -123,6 +128,7 @@ impl Facts {
             .or_else(|| self.late())
             .or_else(|| self.trouble())
             .or_else(|| self.dead_letters())
+            .or_else(|| self.paused())
             .or_else(|| self.taking_over())
             .or_else(|| self.recovering())
             .or_else(|| self.foreign_pops())
@@ -302,7 +308,9 @@ impl Facts {
             queue.key,
             span(queue.oldest_age)
         );
-        let advice = if queue.lanes_writing * 2 >= queue.lanes {
+        let advice = if queue.lanes_limited > 0 {
+            "batch.max_writes_per_second holds writes back: raise it if MongoDB can take more.".to_owned()
+        } else if queue.lanes_writing * 2 >= queue.lanes {
             format!(
                 "{} of {} lanes wait for MongoDB: look at its load. More lanes (lanes.count) help if it has cores to spare.",
                 queue.lanes_writing, queue.lanes
@@ -325,6 +333,26 @@ impl Facts {
         let text = format!("Events are written, but {task} fails.{also}");
         let advice = "What MongoDB says is below. tidegate tries again until it works, without a restart.";
         Some(Summary { error: Some(error.clone()), ..summary(Level::Warning, "trouble", text, advice) })
+    }
+
+    fn paused(&self) -> Option<Summary> {
+        let mut paused = self.queues.iter().filter_map(|queue| Some((queue, queue.paused.as_ref()?)));
+        let (queue, note) = paused.next()?;
+        let by = if note.by.is_empty() { String::new() } else { format!(" by {}", cut(&note.by, 100)) };
+        let also = match paused.count() {
+            0 => String::new(),
+            1 => " Another queue is paused, too.".to_owned(),
+            more => format!(" {} more queues are paused, too.", number(more as u64)),
+        };
+        let waiting = match queue.depth {
+            0 => "no event waits in Redis".to_owned(),
+            depth => format!("{} in Redis", events(depth, "waits", "wait")),
+        };
+        let text = format!("{} has been paused{by} for {}: {waiting}.{also}", queue.key, span(note.lasts()));
+        let why =
+            if note.reason.is_empty() { String::new() } else { format!("{}. ", cut(&note.reason, 300)) };
+        let advice = format!("{why}tidegate resume {} lets it go on.", queue.key);
+        Some(summary(Level::Notice, "paused", text, advice))
     }
 
     fn taking_over(&self) -> Option<Summary> {

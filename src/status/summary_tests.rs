@@ -9,6 +9,7 @@ fn queue() -> QueueFacts {
         phase: Phase::Active,
         phase_for: Duration::from_secs(60),
         obstacle: None,
+        paused: None,
         depth: 0,
         held: 0,
         oldest_age: Duration::ZERO,
@@ -19,6 +20,7 @@ fn queue() -> QueueFacts {
         foreign_pops: 0,
         meddling: None,
         lanes: 4,
+        lanes_limited: 0,
         lanes_writing: 0,
         retrying: None,
         held_back: None,
@@ -243,4 +245,25 @@ fn a_task_that_fails_beside_the_draining() {
     // What is late is worse.
     let late = QueueFacts { oldest_age: Duration::from_secs(60), ..queue() };
     assert!(told(&Facts { trouble: fails(1), ..facts(late) }).contains("Warning, late"));
+}
+
+#[test]
+fn who_has_paused_a_queue_is_told() {
+    let note = |by: &str, reason: &str| Some(PauseNote::now(by.to_owned(), reason.to_owned()));
+    let paused =
+        QueueFacts { phase: Phase::Paused, paused: note("anna", "moving house"), depth: 1203, ..queue() };
+    let one = told(&facts(paused.clone()));
+    assert!(one.starts_with("Notice, paused\nedits has been paused by anna for "), "{one}");
+    assert!(
+        one.contains(": 1,203 events wait in Redis.\nmoving house. tidegate resume edits lets it go on."),
+        "{one}"
+    );
+    let other = QueueFacts { key: "others".into(), paused: note("", ""), ..paused.clone() };
+    let both = Facts { queues: vec![QueueFacts { depth: 0, ..other }, paused], ..facts(queue()) };
+    let both = told(&both);
+    assert!(both.starts_with("Notice, paused\nothers has been paused for "), "{both}");
+    assert!(
+        both.contains(": no event waits in Redis. Another queue is paused, too.\ntidegate resume others"),
+        "{both}"
+    );
 }

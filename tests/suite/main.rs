@@ -38,6 +38,7 @@ mod overload;
 mod ownership;
 mod page;
 mod patches;
+mod pausing;
 mod producers;
 mod reaching_mongodb;
 mod receipts;
@@ -54,6 +55,7 @@ mod timing;
 mod tombstones;
 mod traces;
 mod typing;
+mod write_limit;
 mod yjs;
 
 mod support_forge;

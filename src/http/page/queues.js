@@ -98,6 +98,10 @@ function owner(queue) {
       return "flushing, then giving it up";
     case "standby":
       return `standing by: ${queue.owner ? cut(queue.owner, 100) : "another instance"} owns it`;
+    case "paused": {
+      const { by, reason } = queue.pause ?? {};
+      return `paused${by ? ` by ${cut(by, 100)}` : ""} for ${time}${reason ? `: ${cut(reason, 200)}` : ""}`;
+    }
     case "connecting":
       return `not owned: trying to take it over for ${time}`;
     default:
@@ -113,6 +117,7 @@ function within(bound) {
 const DOINGS = [
   ["retrying", "retrying MongoDB"],
   ["writing", "writing"],
+  ["limited", "held to batch.max_writes_per_second"],
   ["gathering", "gathering"],
   ["idle", "idle"],
 ];

@@ -12,6 +12,7 @@ const POLICY: Policy = Policy {
     max_bytes: 1 << 20,
     max_delay: Duration::from_millis(50),
     backlog_delay: Duration::from_secs(2),
+    max_writes_per_second: 0,
 };
 
 /// A change: how long after the one before, of which document, how long it may wait where it has a timing of its own.

@@ -28,6 +28,7 @@ use super::Recorded;
 use super::error::SourceError;
 use super::lease::{Lease, fenced};
 use super::lua::{calls, whole};
+use super::paused::PauseNote;
 use super::rights::Calls;
 use super::state::QueueState;
 use super::window::{Depth, Window};
@@ -143,14 +144,16 @@ impl Stream {
         keys: &Keys,
         queue: &config::Queue,
     ) -> Result<QueueState, SourceError> {
-        type StateReply = (String, String, String, String, i64, i64, u64);
-        let (owner, base, read, position, epoch, reader, elements): StateReply = Script::new(script::STATE)
-            .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream])
-            .arg(queue.group())
-            .invoke_async(connection)
-            .await?;
+        type StateReply = (String, String, String, String, i64, i64, u64, Option<String>);
+        let (owner, base, read, position, epoch, reader, elements, paused): StateReply =
+            Script::new(script::STATE)
+                .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.paused])
+                .arg(queue.group())
+                .invoke_async(connection)
+                .await?;
         let owner = Some(owner).filter(|owner| !owner.is_empty());
-        Ok(QueueState { owner, base, read, position, elements, epoch, reader })
+        let paused = paused.as_deref().map(PauseNote::parse);
+        Ok(QueueState { owner, base, read, position, elements, epoch, reader, paused })
     }
 
     /// What it has in common with other kinds of queue.

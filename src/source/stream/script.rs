@@ -42,7 +42,7 @@ pub(super) const CONSUMER: &str = "tidegate";
 
 /// Tells of a queue that is not the caller's.
 ///
-/// KEYS queue owner base read stream · ARGV group
+/// KEYS queue owner base read stream paused · ARGV group
 pub(super) const STATE: &str = with_helpers!(
     r"
 local length = redis.call('XLEN', KEYS[1])
@@ -53,13 +53,14 @@ return {
   g and g['last-delivered-id'] or '',
   redis.call('HGET', KEYS[5], 'epoch') or '0', redis.call('HGET', KEYS[5], 'reader') or '0',
   g and lag + pending or length,
+  redis.call('GET', KEYS[6]),
 }"
 );
 
 /// What scripts answer where another stream is in the place of the one that was taken over.
 pub(in crate::source) const ANOTHER: &str = "ANOTHERSTREAM";
 
-/// Takes a queue over, if nobody else owns it and its state is still what the caller saw. Makes the group where there
+/// Takes a queue over, if nobody else owns it or has paused it, and its state is still what the caller saw. Makes the group where there
 /// is none. Where it was moved, puts it back.
 ///
 /// Another stream in the place of the former is begun with, as the first one was. Dead letters of the former are moved
@@ -75,7 +76,7 @@ pub(in crate::source) const ANOTHER: &str = "ANOTHERSTREAM";
 /// - the last of the entries fetched last;
 /// - the stream's generation.
 ///
-/// KEYS queue owner base read stream identity dead dead-list parked · ARGV epoch ttl-ms previous-epoch base read group
+/// KEYS queue owner base read stream identity dead dead-list parked paused · ARGV epoch ttl-ms previous-epoch base read group
 /// position first-base first-position identity former-id former-epoch id least-generation
 pub(super) const TAKE: &str = with_helpers!(
     r"
@@ -88,6 +89,7 @@ local function is_less(a, b)
 end
 local owner = redis.call('GET', KEYS[2])
 if owner and owner ~= ARGV[3] then return none end
+if redis.call('EXISTS', KEYS[10]) == 1 then return none end
 if (redis.call('GET', KEYS[3]) or '') ~= ARGV[4] then return none end
 if (redis.call('GET', KEYS[4]) or '') ~= ARGV[5] then return none end
 local g = group(KEYS[1], ARGV[6])

@@ -152,7 +152,7 @@ async fn ask(request: &mut TakeoverRequest<'_>) -> Result<TakeReply, SourceError
     let position = EntryId::parse(&seen.position).unwrap_or_default();
     let reply = Script::new(&whole(script::TAKE))
         .key(&[&keys.queue, &keys.owner, &keys.base, &keys.read, &keys.stream, &keys.identity])
-        .key(&[&keys.dead, &keys.dead_list, &keys.parked])
+        .key(&[&keys.dead, &keys.dead_list, &keys.parked, &keys.paused])
         .arg(drawn.epoch)
         .arg(millis(*ttl))
         .arg(previous)

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// Pauses between looks, ever longer ones.
 #[derive(Debug, Default)]
-pub(super) struct Pause {
+pub(super) struct LookPause {
     next: Option<Duration>,
     /// When Redis was asked last, and had nothing new.
     in_vain: Option<Instant>,
@@ -22,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(4);
 /// Within a shorter time than this, a look and the end of a timer's millisecond would be too much of it.
 const LONG: Duration = Duration::from_millis(20);
 
-impl Pause {
+impl LookPause {
     const LONGEST: Duration = Duration::from_millis(20);
     const LONGEST_FIRST: Duration = Duration::from_millis(46);
     const LONGEST_OFTEN: Duration = Duration::from_millis(10);
@@ -43,7 +43,7 @@ impl Pause {
     /// change may have: since the last look in vain. Without one, there was no pause.
     pub(super) fn end(&mut self, events: u64) -> Instant {
         let found = self.found + events;
-        let ended = std::mem::replace(self, Pause { found, ..Pause::default() });
+        let ended = std::mem::replace(self, LookPause { found, ..LookPause::default() });
         ended.in_vain.unwrap_or_else(Instant::now)
     }
 }
@@ -54,7 +54,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_in_a_pause_has_waited_since_the_look_before() {
-        let mut pause = Pause::default();
+        let mut pause = LookPause::default();
         let start = Instant::now();
         assert!(pause.end(0) >= start, "there was no pause");
         let mut asked = start;
@@ -64,7 +64,7 @@ mod tests {
             pause.wait(asked, Duration::from_millis(50)).await;
             assert!(start.elapsed() >= Duration::from_millis(least));
         }
-        assert_eq!(pause.next, Some(Pause::LONGEST_FIRST));
+        assert_eq!(pause.next, Some(LookPause::LONGEST_FIRST));
         assert_eq!(pause.end(1), asked);
         let now = Instant::now();
         assert!(pause.end(1) >= now, "the pause has ended");
@@ -74,7 +74,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_many_come_it_looks_more_often() {
-        let mut pause = Pause::default();
+        let mut pause = LookPause::default();
         for (found, expected) in [(MANY - 1, 20), (MANY, 8), (1, 20)] {
             pause.end(found);
             pause.end(1);
