@@ -80,9 +80,14 @@ pub(crate) async fn resume(connection: &mut Connection, keys: &Keys) -> Result<b
 impl Redis {
     /// Waits until somebody pauses the queue of these keys.
     pub(crate) async fn until_paused(&self, keys: &Keys) {
-        // While Redis is away, nobody can.
-        while !self.is_paused_some_time(keys).await.unwrap_or(false) {
-            sleep_until(beat::next(LOOK)).await;
+        loop {
+            match self.is_paused_some_time(keys).await {
+                Ok(true) => return,
+                // Redis logs each refusal.
+                Err(error) if error.is_of_rights() => return std::future::pending().await,
+                // While Redis is away, nobody can.
+                Ok(false) | Err(_) => sleep_until(beat::next(LOOK)).await,
+            }
         }
     }
 
@@ -92,7 +97,8 @@ impl Redis {
             while !watch.until_there(&keys.paused).await? {}
             return Ok(true);
         }
-        Ok(paused(&mut self.shared().await?, keys).await?.is_some())
+        let look = redis::cmd("EXISTS").arg(&keys.paused).to_owned();
+        Ok(look.query_async::<u64>(&mut self.shared().await?).await? > 0)
     }
 }
 

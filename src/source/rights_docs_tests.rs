@@ -45,7 +45,9 @@ fn line(keys: &str, rules: &BTreeSet<String>) -> String {
 fn page() -> String {
     let list = names("queues = [{ key = 'collabQueue' }]");
     let stream = names("queues = [{ key = 'collabQueue', kind = 'stream' }]");
-    let popped = names("queues = [{ key = 'collabQueue', delivery = 'at-most-once' }]");
+    let mut popped = names("queues = [{ key = 'collabQueue', delivery = 'at-most-once' }]");
+    // Who may not is not asked to: then nobody can pause the list.
+    popped.extend(["GET", "EXISTS"].map(rule));
     let hot = names(
         "queues = [{ key = 'collabQueue' }]\n\
          routes = [{ collection = 'c', id = 'id', set = { a = 'a' }, hot_state = { ttl = '1m' } }]",
@@ -69,7 +71,7 @@ fn page() -> String {
     writeln!(
         page,
         "A list that is popped, `at-most-once`:\n\n{}",
-        line("~collabQueue ~collabQueue:dead", &popped)
+        line("~collabQueue ~collabQueue:dead ~tidegate:*", &popped)
     )
     .unwrap();
     page.push_str("| For | Also |\n| --- | --- |\n");
