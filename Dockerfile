@@ -28,5 +28,8 @@ USER 65532:65532
 ENV TIDEGATE_HTTP__LISTEN=0.0.0.0:9464
 EXPOSE 9464
 STOPSIGNAL SIGTERM
+# Whether it lives, not whether it is ready: while MongoDB is away a restart would not help.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=10s --retries=3 \
+    CMD ["/usr/local/bin/tidegate", "healthcheck", "--config", "/etc/tidegate/config.toml"]
 ENTRYPOINT ["/usr/local/bin/tidegate"]
 CMD ["--config", "/etc/tidegate/config.toml"]

@@ -1,6 +1,7 @@
 //! Reads the command line, and does what `tidegate check` is to do.
 
 pub mod dead;
+pub mod remote;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of
 
 Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
 second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter,
-`check --connect` if a promise would be lost, `dead replay` if letters were left.";
+`check --connect` if a promise would be lost, `dead replay` if letters were left, `healthcheck` if not healthy.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]
@@ -94,6 +95,11 @@ pub enum Action {
     /// Look after dead letters: count, list, show, export, import, drop and replay them.
     #[command(subcommand)]
     Dead(Box<dead::DeadCommand>),
+    /// Ask a running instance whether it lives, for containers: exits with 0 or 1 within seconds.
+    ///
+    /// Prints one line. With --ready, asks whether it is ready: both servers answer, and it is not stopping. Connects to
+    /// the instance alone, where the configuration says that it listens.
+    Healthcheck(remote::Healthcheck),
 }
 
 /// Arguments of `check`.
@@ -199,6 +205,7 @@ impl Cli {
             Some(Action::Dead(dead)) => Some(dead.options()),
             Some(Action::Pause(pause)) => Some(&pause.options),
             Some(Action::Resume(resume)) => Some(&resume.options),
+            Some(Action::Healthcheck(asked)) => Some(&asked.place.options),
             Some(Action::Schema | Action::Completions { .. } | Action::Man) | None => None,
         }
     }

@@ -59,9 +59,36 @@ pub(crate) fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", &text[..text.floor_char_boundary(bytes)])
 }
 
+/// A text in which nothing steers a terminal: control characters, and what changes the direction of writing, are escaped.
+#[must_use]
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |c: char| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// Whether a terminal does something else with it than show it.
+#[must_use]
+pub(crate) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_steers_a_terminal() {
+        assert_eq!(
+            printable("déjà \u{1b}[31m\n\u{9b}2J\u{202e}\u{7f}"),
+            r"déjà \u{1b}[31m\u{a}\u{9b}2J\u{202e}\u{7f}"
+        );
+        assert!(
+            (0..=0x10_ffff)
+                .filter_map(char::from_u32)
+                .all(|c| !printable(&c.to_string()).contains(char::is_control))
+        );
+    }
 
     #[test]
     fn numbers_and_times_are_short() {

@@ -28,6 +28,7 @@
 //! | [`app`], [`config`], [`cli`], [`reload`] | starting and ending it, and what it is to do |
 //! | [`sample`] | what sample events become, for whoever writes routes |
 //! | [`dead`] | looking after dead letters |
+//! | [`remote`] | what a running instance says, asked from outside |
 //! | [`preflight`], `finding` | what the servers are like, before anything is drained |
 //!
 //! `docs/architecture.md` has the protocol and its reasons. Its code map says of every module what must hold, and what it
@@ -70,6 +71,7 @@ pub mod queue;
 pub mod raw;
 pub mod receipts;
 pub mod reload;
+pub mod remote;
 pub mod retry;
 pub mod sample;
 pub mod sink;

@@ -7,7 +7,7 @@ use tidegate::cli::{Action, Cli, EXIT_CONFIG, EXIT_FAILED, EXIT_OK, check};
 use tidegate::cli::{print_completions, print_manual, print_schema};
 use tidegate::config::Config;
 use tidegate::log::Filter;
-use tidegate::{app, dead, log, pausing, preflight, reload};
+use tidegate::{app, dead, log, pausing, preflight, reload, remote};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         Some(Action::Man) => return print_manual().into(),
         Some(action @ (Action::Dead(_) | Action::Pause(_) | Action::Resume(_))) => {
             return done_with_servers(&cli, action).into();
+        }
+        Some(Action::Healthcheck(asked)) => {
+            return asking(remote::healthcheck(&cli, asked, &mut std::io::stdout())).into();
         }
         None => {}
     }
@@ -84,6 +87,21 @@ async fn done_with_servers(cli: &Cli, action: &Action) -> u8 {
         Ok(false) => EXIT_FAILED,
         Err(error) => {
             eprintln!("error: {error:#}");
+            EXIT_FAILED
+        }
+    }
+}
+
+/// Has an instance asked. Gives the exit code, and waits for no name that is still being looked up.
+fn asking(asked: impl Future<Output = u8>) -> u8 {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(asked);
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
             EXIT_FAILED
         }
     }

@@ -44,6 +44,7 @@ mod reaching_mongodb;
 mod receipts;
 mod refusals;
 mod reload;
+mod remote;
 mod rights;
 mod sentinel;
 mod shard_key;
