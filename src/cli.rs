@@ -57,7 +57,8 @@ TIDEGATE_QUEUES='[{ key = \"collabQueue\" }]'. Passwords are safest in a file of
 
 Exit codes: 0 after a complete shutdown, 64 for a bad configuration or command line, 130 and 143 after a
 second SIGINT or SIGTERM, 1 otherwise; `check --event` ends with 1 if an event would be a dead letter,
-`check --connect` if a promise would be lost, `dead replay` if letters were left, `healthcheck` if not healthy.";
+`check --connect` if a promise would be lost, `dead replay` if letters were left, `healthcheck` if not healthy, `status` if
+the state is a warning or bad. `status` ends with 2 if no instance answers.";
 
 /// What to do instead of running.
 #[derive(Debug, Clone, Subcommand)]
@@ -95,6 +96,12 @@ pub enum Action {
     /// Look after dead letters: count, list, show, export, import, drop and replay them.
     #[command(subcommand)]
     Dead(Box<dead::DeadCommand>),
+    /// Show the state of a running instance, in the words of its page.
+    ///
+    /// Connects to the instance alone, where the configuration says that it listens. Queues that need attention come first.
+    /// Exits with 0 if the state is ok or a notice, with 1 if it is a warning or bad, with 2 if no instance answers within
+    /// seconds, and with 64 if the configuration does not say where to ask.
+    Status(remote::ShowStatus),
     /// Ask a running instance whether it lives, for containers: exits with 0 or 1 within seconds.
     ///
     /// Prints one line. With --ready, asks whether it is ready: both servers answer, and it is not stopping. Connects to
@@ -205,6 +212,7 @@ impl Cli {
             Some(Action::Dead(dead)) => Some(dead.options()),
             Some(Action::Pause(pause)) => Some(&pause.options),
             Some(Action::Resume(resume)) => Some(&resume.options),
+            Some(Action::Status(asked)) => Some(&asked.place.options),
             Some(Action::Healthcheck(asked)) => Some(&asked.place.options),
             Some(Action::Schema | Action::Completions { .. } | Action::Man) | None => None,
         }

@@ -50,6 +50,21 @@ pub(crate) fn rate(per_second: f64) -> String {
     number(per_second.round() as u64)
 }
 
+/// `17 B`, `1.2 MiB`, `64 MiB`
+#[must_use]
+pub(crate) fn bytes(n: u64) -> String {
+    let (mut amount, mut unit) = (n as f64, "B");
+    for larger in ["KiB", "MiB", "GiB"] {
+        if amount < 1024.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, larger);
+    }
+    let digits = usize::from(unit != "B" && amount < 100.0);
+    let amount = format!("{amount:.digits$}");
+    format!("{} {unit}", amount.strip_suffix(".0").unwrap_or(&amount))
+}
+
 /// The first so many bytes of a text, and a sign that there was more.
 #[must_use]
 pub(crate) fn cut(text: &str, bytes: usize) -> String {
@@ -64,6 +79,22 @@ pub(crate) fn cut(text: &str, bytes: usize) -> String {
 pub(crate) fn printable(text: &str) -> String {
     let escaped = |c: char| if steers(c) { c.escape_unicode().to_string() } else { c.to_string() };
     text.chars().map(escaped).collect()
+}
+
+/// Rows of cells as lines, each column as wide as its widest cell; of which the cells are aligned at the right, is said.
+#[must_use]
+pub(crate) fn table<const N: usize>(rows: &[[String; N]], right: [bool; N]) -> Vec<String> {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| printable(cell))).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).zip(right).map(|((cell, width), right)| match right {
+            true => format!("{cell:>width$}"),
+            false => format!("{cell:width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Whether a terminal does something else with it than show it.
@@ -98,6 +129,10 @@ mod tests {
         let times: Vec<_> = times.into_iter().map(|ms| span(Duration::from_millis(ms))).collect();
         let told = "0 ms, 60 ms, 1 s, 2.5 s, 9.9 s, 12 s, 1 min, 3 min 20 s, 2 h 5 min, 4 d 3 h";
         assert_eq!(times.join(", "), told);
+        assert_eq!(
+            [17, 1_258_291, 64 << 20, 150 << 10].map(bytes).join(", "),
+            "17 B, 1.2 MiB, 64 MiB, 150 KiB"
+        );
         assert_eq!([0.0, 0.42, 9.96, 1204.4].map(rate).join(" "), "0 0.4 10 1,204");
         assert_eq!(events(1, "waits", "wait"), "1 event waits");
         assert_eq!(events(1000, "waits", "wait"), "1,000 events wait");

@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         Some(action @ (Action::Dead(_) | Action::Pause(_) | Action::Resume(_))) => {
             return done_with_servers(&cli, action).into();
         }
+        Some(Action::Status(asked)) => {
+            return asking(remote::status(&cli, asked, &mut std::io::stdout())).into();
+        }
         Some(Action::Healthcheck(asked)) => {
             return asking(remote::healthcheck(&cli, asked, &mut std::io::stdout())).into();
         }

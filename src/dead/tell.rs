@@ -10,7 +10,7 @@ use super::queues;
 use super::shelf::{Shelf, Walk, reachable};
 use crate::cli::dead::{ListLetters, Stats};
 use crate::config::Config;
-use crate::format::{cut, number};
+use crate::format::{cut, number, table};
 
 /// Reasons told of a queue; there may be as many as letters.
 const REASONS: usize = 20;
@@ -138,7 +138,7 @@ pub(super) async fn list(config: &Config, asked: &ListLetters, out: &mut impl Wr
         }
         return Ok(());
     }
-    table(&rows, out)?;
+    letters(&rows, out)?;
     let last = page.end.min(seen);
     match rows.len() as u64 {
         0 => writeln!(out, "none of {}", amount(seen))?,
@@ -153,7 +153,7 @@ pub(super) async fn list(config: &Config, asked: &ListLetters, out: &mut impl Wr
     Ok(())
 }
 
-fn table(rows: &[ReadLetter], out: &mut impl Write) -> std::io::Result<()> {
+fn letters(rows: &[ReadLetter], out: &mut impl Write) -> std::io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -169,16 +169,8 @@ fn table(rows: &[ReadLetter], out: &mut impl Write) -> std::io::Result<()> {
             cut(&letter.reason, WIDTH),
         ]
     }));
-    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..5).map(width).collect();
-    for row in &cells {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths.iter().chain([&0])) {
-            // What an event says must not steer a terminal.
-            let cell: String = cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        writeln!(out, "{}", line.trim_end())?;
+    for line in table(&cells, [false; 6]) {
+        writeln!(out, "{line}")?;
     }
     Ok(())
 }
