@@ -6,7 +6,7 @@ use super::Options;
 
 /// Which instance is asked.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Place {
+pub struct InstancePlace {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub options: Options,
@@ -22,7 +22,7 @@ pub struct Place {
 pub struct ShowStatus {
     /// Which instance.
     #[command(flatten)]
-    pub place: Place,
+    pub place: InstancePlace,
     /// Ask every second until Ctrl-C; a terminal is drawn anew each time
     #[arg(long)]
     pub watch: bool,
@@ -36,7 +36,7 @@ pub struct ShowStatus {
 pub struct Healthcheck {
     /// Which instance.
     #[command(flatten)]
-    pub place: Place,
+    pub place: InstancePlace,
     /// Ask whether it is ready (/readyz), not only whether it lives (/livez)
     #[arg(long)]
     pub ready: bool,

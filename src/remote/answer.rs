@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
-    pub(super) summary: Summary,
+    pub(super) summary: ToldSummary,
     #[serde(default)]
     pub(super) version: String,
     #[serde(default)]
@@ -14,17 +14,17 @@ pub(super) struct Answer {
     #[serde(default)]
     pub(super) uptime_seconds: f64,
     #[serde(default)]
-    pub(super) dependencies: Dependencies,
+    pub(super) dependencies: ToldDependencies,
     #[serde(default)]
-    pub(super) buffer: Buffer,
+    pub(super) buffer: ToldBuffer,
     #[serde(default)]
-    pub(super) queues: Vec<Queue>,
+    pub(super) queues: Vec<ToldQueue>,
     #[serde(default)]
-    pub(super) dead_letter_groups: Vec<LetterGroup>,
+    pub(super) dead_letter_groups: Vec<ToldLetterGroup>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Summary {
+pub(super) struct ToldSummary {
     /// A text, so that a level of a later version is none that passes for well.
     pub(super) level: String,
     pub(super) text: String,
@@ -34,7 +34,7 @@ pub(super) struct Summary {
     pub(super) error: String,
 }
 
-impl Summary {
+impl ToldSummary {
     /// Whether events get on, and none is late or lost to a dead letter.
     pub(super) fn is_well(&self) -> bool {
         matches!(self.level.as_str(), "ok" | "notice")
@@ -43,23 +43,23 @@ impl Summary {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Dependencies {
-    pub(super) redis: Dependency,
-    pub(super) mongodb: Dependency,
+pub(super) struct ToldDependencies {
+    pub(super) redis: ToldDependency,
+    pub(super) mongodb: ToldDependency,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Dependency {
+pub(super) struct ToldDependency {
     pub(super) state: String,
     pub(super) for_seconds: Option<f64>,
     pub(super) error: Option<String>,
-    pub(super) last_outage: Option<Outage>,
+    pub(super) last_outage: Option<ToldOutage>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Outage {
+pub(super) struct ToldOutage {
     pub(super) error: String,
     pub(super) ended_seconds_ago: f64,
     pub(super) lasted_seconds: f64,
@@ -67,7 +67,7 @@ pub(super) struct Outage {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Buffer {
+pub(super) struct ToldBuffer {
     pub(super) events: u64,
     pub(super) bytes: u64,
     pub(super) max_events: u64,
@@ -76,26 +76,34 @@ pub(super) struct Buffer {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Queue {
+pub(super) struct ToldQueue {
     pub(super) key: String,
     pub(super) phase: String,
     pub(super) phase_seconds: f64,
     pub(super) obstacle: Option<String>,
+    pub(super) pause: Option<ToldPause>,
     pub(super) owner: Option<String>,
     pub(super) depth: u64,
     pub(super) oldest_age_seconds: f64,
     pub(super) window_seconds: f64,
-    pub(super) held_back: Vec<HeldBack>,
+    pub(super) held_back: Vec<ToldHeldBack>,
     pub(super) last_commit_seconds_ago: Option<f64>,
     pub(super) dead_letters: u64,
     pub(super) dead_letter_list: String,
-    pub(super) recent: Recent,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) recent: ToldRecent,
+    pub(super) lanes: Vec<ToldLane>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct HeldBack {
+pub(super) struct ToldPause {
+    pub(super) by: String,
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ToldHeldBack {
     pub(super) queue: String,
     pub(super) collection: String,
     pub(super) documents: u64,
@@ -106,36 +114,36 @@ pub(super) struct HeldBack {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Recent {
+pub(super) struct ToldRecent {
     pub(super) arrived_per_second: f64,
     pub(super) settled_per_second: f64,
     pub(super) events_per_write: Option<f64>,
-    pub(super) durable_within: DurableWithin,
+    pub(super) durable_within: ToldDurableWithin,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct DurableWithin {
-    pub(super) p99: Option<Within>,
+pub(super) struct ToldDurableWithin {
+    pub(super) p99: Option<ToldWithin>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Within {
+pub(super) struct ToldWithin {
     /// None is beyond all that is measured.
     pub(super) seconds: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Lane {
+pub(super) struct ToldLane {
     pub(super) doing: String,
     pub(super) for_seconds: f64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct LetterGroup {
+pub(super) struct ToldLetterGroup {
     pub(super) queue: String,
     pub(super) class: String,
     pub(super) reason: String,

@@ -10,7 +10,7 @@ use self::endpoint::Endpoint;
 pub use self::health::healthcheck;
 pub use self::status::status;
 use crate::cli::Cli;
-use crate::cli::remote::Place;
+use crate::cli::remote::InstancePlace;
 
 /// Exit code of `status` if the state is a warning or bad.
 const EXIT_UNWELL: u8 = 1;
@@ -19,7 +19,7 @@ const EXIT_UNWELL: u8 = 1;
 const EXIT_UNREACHED: u8 = 2;
 
 /// Where the instance that is meant serves HTTP.
-fn endpoint(cli: &Cli, place: &Place) -> Result<Endpoint, String> {
+fn endpoint(cli: &Cli, place: &InstancePlace) -> Result<Endpoint, String> {
     match &place.url {
         // A person at another machine has no configuration.
         Some(url) => Endpoint::of_url(url),

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::answer::{Answer, Buffer, Dependency, HeldBack, LetterGroup, Queue, time};
+use super::answer::{Answer, ToldBuffer, ToldDependency, ToldHeldBack, ToldLetterGroup, ToldQueue, time};
 use crate::format::{bytes, cut, events, number, printable, rate, span, table};
 
 /// Queues shown where there is no terminal whose height says how many.
@@ -94,7 +94,7 @@ pub(super) fn report(answer: &Answer, at: &str, screen: Option<Screen>) -> Vec<S
         .map(|queue| format!("{} holds {}", cut(&queue.dead_letter_list, 200), number(queue.dead_letters)));
     tail.list("Dead letters that are kept; to read them: tidegate dead list", kept.collect(), "lists");
 
-    let mut queues: Vec<&Queue> = answer.queues.iter().collect();
+    let mut queues: Vec<&ToldQueue> = answer.queues.iter().collect();
     queues.sort_by_key(|queue| (is_fine(queue), Reverse(queue.depth)));
     // The table has a line of titles, and one may say what is left out; the shell needs one.
     let taken = head.lines.len() + tail.lines.len() + 3;
@@ -120,7 +120,7 @@ const TITLES: [&str; 9] =
 /// Figures are aligned at their right.
 const RIGHT: [bool; 9] = [false, true, true, true, true, true, true, true, false];
 
-fn row(queue: &Queue) -> [String; 9] {
+fn row(queue: &ToldQueue) -> [String; 9] {
     let (owned, recent) = (is_owned(queue), &queue.recent);
     let none = || "–".to_owned();
     let owned_rate = |per_second| if owned { rate(per_second) } else { none() };
@@ -145,11 +145,11 @@ fn row(queue: &Queue) -> [String; 9] {
     ]
 }
 
-fn is_owned(queue: &Queue) -> bool {
+fn is_owned(queue: &ToldQueue) -> bool {
     matches!(queue.phase.as_str(), "recovering" | "active" | "draining")
 }
 
-fn is_fine(queue: &Queue) -> bool {
+fn is_fine(queue: &ToldQueue) -> bool {
     matches!(queue.phase.as_str(), "active" | "standby")
         && queue.obstacle.is_none()
         && queue.held_back.is_empty()
@@ -158,19 +158,20 @@ fn is_fine(queue: &Queue) -> bool {
 }
 
 /// How many lanes try again, and for how long the longest has.
-fn retrying(queue: &Queue) -> Option<(usize, f64)> {
+fn retrying(queue: &ToldQueue) -> Option<(usize, f64)> {
     let lanes = queue.lanes.iter().filter(|lane| lane.doing == "retrying");
     let (count, longest) = lanes.fold((0, 0.0_f64), |(n, most), lane| (n + 1, most.max(lane.for_seconds)));
     (count > 0).then_some((count, longest))
 }
 
-fn state(queue: &Queue) -> String {
+fn state(queue: &ToldQueue) -> String {
     let owner = queue.owner.as_deref().map_or_else(|| "another instance".to_owned(), |owner| cut(owner, 100));
     let mut words = vec![match queue.phase.as_str() {
         "active" => "owned by this instance".to_owned(),
         "recovering" => "being taken over: settling what was read before".to_owned(),
         "draining" => "flushing, then giving it up".to_owned(),
         "standby" => format!("standing by: {owner} owns it"),
+        "paused" => paused(queue),
         "connecting" => format!("not owned: trying to take it over for {}", span(time(queue.phase_seconds))),
         _ => "given up".to_owned(),
     }];
@@ -188,7 +189,17 @@ fn state(queue: &Queue) -> String {
     words.join(", ")
 }
 
-fn server(server: &Dependency) -> String {
+fn paused(queue: &ToldQueue) -> String {
+    let said = |before: &str, text: &str, most| match text {
+        "" => String::new(),
+        text => format!("{before}{}", cut(text, most)),
+    };
+    let (by, reason) = queue.pause.as_ref().map_or(("", ""), |pause| (&pause.by, &pause.reason));
+    let time = span(time(queue.phase_seconds));
+    format!("paused{} for {time}{}", said(" by ", by, 100), said(": ", reason, 200))
+}
+
+fn server(server: &ToldDependency) -> String {
     let words = if server.state == "unknown" { "not asked yet" } else { &server.state };
     let lasting =
         server.for_seconds.map(|seconds| format!(" for {}", span(time(seconds)))).unwrap_or_default();
@@ -204,7 +215,7 @@ fn server(server: &Dependency) -> String {
     format!("{}{lasting}: {more}", cut(words, 40))
 }
 
-fn memory(buffer: &Buffer) -> String {
+fn memory(buffer: &ToldBuffer) -> String {
     let share = |held: u64, most: u64| held as f64 / most.max(1) as f64;
     let share = share(buffer.events, buffer.max_events).max(share(buffer.bytes, buffer.max_bytes));
     format!(
@@ -217,7 +228,7 @@ fn memory(buffer: &Buffer) -> String {
     )
 }
 
-fn refused(held: &HeldBack) -> String {
+fn refused(held: &ToldHeldBack) -> String {
     format!(
         "{} of {} from {}: {} for {}: {}",
         plural(held.documents as usize, "document", "documents"),
@@ -229,8 +240,8 @@ fn refused(held: &HeldBack) -> String {
     )
 }
 
-fn group(group: &LetterGroup) -> String {
-    let LetterGroup { queue, class, reason, count, seconds_ago } = group;
+fn group(group: &ToldLetterGroup) -> String {
+    let ToldLetterGroup { queue, class, reason, count, seconds_ago } = group;
     let reason = if reason.is_empty() { String::new() } else { format!(": {}", cut(reason, 200)) };
     format!("{} × {} of {}{reason} ({})", number(*count), cut(class, 40), cut(queue, 100), ago(*seconds_ago))
 }

@@ -124,3 +124,12 @@ fn numbers_from_outside_may_be_any() {
         "recent": { "durable_within": { "p99": { "seconds": null } } } }]);
     assert!(report(&answer(value), "h:1", None).join("\n").contains("over 1 min"));
 }
+
+#[test]
+fn who_has_paused_a_queue_is_said() {
+    let mut value = well();
+    value["queues"] = json!([{ "key": "q", "phase": "paused", "phase_seconds": 90.0,
+        "pause": { "by": "anna", "at": "2026-11-29T09:00:00Z", "reason": "moving house" } }]);
+    let lines = report(&answer(value), "h:1", None).join("\n");
+    assert!(lines.contains("paused by anna for 1 min 30 s: moving house"), "{lines}");
+}
